@@ -1,0 +1,286 @@
+//! The sections of the settings, with their defaults.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+/// All settings.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where everything lives: a folder.
+    pub data_dir: String,
+    /// Address and port that the server listens on.
+    pub listen: String,
+    /// The log.
+    pub log: LogSettings,
+    /// The gateway.
+    pub gateway: Gateway,
+    /// Limits on events.
+    pub limits: LimitSettings,
+    /// What is counted.
+    pub definition: Definitions,
+    /// The counter.
+    pub stream: Counting,
+    /// The archiver.
+    pub archive: Archive,
+    /// The batch layer.
+    pub batch: Batch,
+    /// How long things are kept.
+    pub retention: Retention,
+    /// The serving layer.
+    pub serving: Serving,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data_dir: "reckon-data".to_owned(),
+            listen: "127.0.0.1:7700".to_owned(),
+            log: LogSettings::default(),
+            gateway: Gateway::default(),
+            limits: LimitSettings::default(),
+            definition: Definitions::default(),
+            stream: Counting::default(),
+            archive: Archive::default(),
+            batch: Batch::default(),
+            retention: Retention::default(),
+            serving: Serving::default(),
+        }
+    }
+}
+
+/// The log.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSettings {
+    /// Partitions; fixed when the log is made.
+    pub partitions: u32,
+    /// Records are kept at least this long, whatever else allows their removal.
+    #[serde(with = "humantime_serde")]
+    pub keep: Duration,
+    /// Memory for the log's write buffers and cache.
+    pub memory: ByteSize,
+    /// Hot entities, and over how many partitions each one's events are spread.
+    pub hot_entities: BTreeMap<String, u32>,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            partitions: 4,
+            keep: Duration::from_secs(0),
+            memory: ByteSize::mib(256),
+            hot_entities: BTreeMap::new(),
+        }
+    }
+}
+
+/// The gateway.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gateway {
+    /// Longest body of a request, decompressed.
+    pub body_max: ByteSize,
+    /// Bodies waiting to be read and appended; above it requests get 429.
+    pub queue: ByteSize,
+    /// Threads that read bodies; 0 is one a core.
+    pub workers: usize,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self { body_max: ByteSize::mib(8), queue: ByteSize::mib(64), workers: 0 }
+    }
+}
+
+/// Limits on events; lengths in bytes.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitSettings {
+    /// Longest `event_id`.
+    pub event_id: usize,
+    /// Longest `entity_id`.
+    pub entity_id: usize,
+    /// Longest `user_id`.
+    pub user_id: usize,
+    /// Longest `event_type`.
+    pub event_type: usize,
+    /// Longest `properties`.
+    pub properties: ByteSize,
+    /// Earliest event time, RFC 3339.
+    pub event_time_min: String,
+    /// How long after its arrival an event's time may lie.
+    #[serde(with = "humantime_serde")]
+    pub event_time_ahead: Duration,
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self {
+            event_id: 128,
+            entity_id: 2_048,
+            user_id: 256,
+            event_type: 64,
+            properties: ByteSize::kib(16),
+            event_time_min: "1990-01-01T00:00:00Z".to_owned(),
+            event_time_ahead: Duration::from_secs(600),
+        }
+    }
+}
+
+/// What is counted.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Definitions {
+    /// Event columns kept as keys of the counts: `country`, `user_id`, `ip`.
+    pub dimensions: Vec<String>,
+    /// `count`, `sum`, `min`, `max`, `avg` (of `value`), `approx_distinct` (of `user_id`).
+    pub metrics: Vec<String>,
+    /// Named filters: id → `country = 'US'`.
+    pub filters: BTreeMap<String, String>,
+    /// Entities whose ids begin so are Reckon's own.
+    pub reserved_prefixes: Vec<String>,
+}
+
+impl Default for Definitions {
+    fn default() -> Self {
+        let texts = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        Self {
+            dimensions: texts(&["country"]),
+            metrics: texts(&["count", "sum", "min", "max", "avg"]),
+            filters: BTreeMap::from([("0012".to_owned(), "country = 'US'".to_owned())]),
+            reserved_prefixes: texts(&["_reckon/"]),
+        }
+    }
+}
+
+/// The counter.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Counting {
+    /// Whole minutes of log time within which a repeated event is dropped; 1 to 14.
+    pub dedup_minutes: u32,
+    /// A segment ends after this many events at the latest.
+    pub segment_events: u64,
+    /// How late an event may be before its minute is called settled.
+    #[serde(with = "humantime_serde")]
+    pub lateness: Duration,
+    /// A partition without records for this long does not hold back the watermark.
+    #[serde(with = "humantime_serde")]
+    pub idle: Duration,
+    /// How often finished segments are sealed.
+    #[serde(with = "humantime_serde")]
+    pub seal_every: Duration,
+    /// Memory for the counts of segments; older ones are read from `stream_counts`.
+    pub memory: ByteSize,
+}
+
+impl Default for Counting {
+    fn default() -> Self {
+        Self {
+            dedup_minutes: 10,
+            segment_events: 1_000_000,
+            lateness: Duration::from_secs(60),
+            idle: Duration::from_secs(60),
+            seal_every: Duration::from_secs(60),
+            memory: ByteSize::mib(768),
+        }
+    }
+}
+
+/// The archiver.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Archive {
+    /// Files are committed at least this often.
+    #[serde(with = "humantime_serde")]
+    pub commit_every: Duration,
+    /// A file is closed at about this size.
+    pub file_size: ByteSize,
+}
+
+impl Default for Archive {
+    fn default() -> Self {
+        Self { commit_every: Duration::from_secs(20), file_size: ByteSize::mib(256) }
+    }
+}
+
+/// The batch layer.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Batch {
+    /// When batch runs, as a cron expression in UTC; empty is never.
+    pub schedule: String,
+    /// Memory of a run.
+    pub memory: ByteSize,
+    /// Run when this many segments' counts lie in `stream_counts` above coverage, whatever the
+    /// schedule; 0 is never.
+    pub segments_max: u64,
+    /// Small files are put together after a run.
+    pub compact: bool,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { schedule: "15 2 * * *".to_owned(), memory: ByteSize::gib(1), segments_max: 0, compact: true }
+    }
+}
+
+/// How long things are kept; an absent setting is for ever.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Days that raw events are kept; older dates are closed.
+    pub events_days: Option<u32>,
+    /// Days that dead letters are kept.
+    pub dead_letters_days: Option<u32>,
+    /// How long stream counts below coverage stay readable; longer than the longest query.
+    #[serde(with = "humantime_serde")]
+    pub covered_segments: Duration,
+    /// How long files that no table refers to any more are kept.
+    #[serde(with = "humantime_serde")]
+    pub removed_files: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            events_days: None,
+            dead_letters_days: None,
+            covered_segments: Duration::from_secs(3_600),
+            removed_files: Duration::from_secs(24 * 3_600),
+        }
+    }
+}
+
+/// The serving layer.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Serving {
+    /// Longest time of an SQL query.
+    #[serde(with = "humantime_serde")]
+    pub query_time: Duration,
+    /// Memory of an SQL query.
+    pub query_memory: ByteSize,
+    /// SQL queries that may run at once; further ones wait.
+    pub queries: usize,
+    /// Most rows of an answer.
+    pub rows_max: usize,
+    /// Memory for the index over batch counts.
+    pub index_memory: ByteSize,
+}
+
+impl Default for Serving {
+    fn default() -> Self {
+        Self {
+            query_time: Duration::from_secs(60),
+            query_memory: ByteSize::mib(512),
+            queries: 4,
+            rows_max: 100_000,
+            index_memory: ByteSize::mib(1_024),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Settings are read, refused with a reason, and the example file tells the truth.
+
+use super::*;
+
+#[test]
+fn the_example_shows_every_setting_with_its_default() {
+    let text = include_str!("../../../reckon.example.toml");
+    assert_eq!(Settings::from_toml(text).unwrap(), Settings::default());
+    let example: toml::Table = text.parse().unwrap();
+    let defaults = toml::Table::try_from(Settings::default()).unwrap();
+    for (section, value) in &defaults {
+        let shown = example.get(section).unwrap_or_else(|| panic!("the example lacks {section}"));
+        for key in value.as_table().into_iter().flat_map(toml::Table::keys) {
+            assert!(shown.get(key).is_some(), "the example lacks {section}.{key}");
+        }
+    }
+}
+
+#[test]
+fn nothing_unknown_is_let_through() {
+    let error = Settings::from_toml("[stream]\ndedup_minute = 3").unwrap_err();
+    assert!(error.to_string().contains("dedup_minute"), "{error}");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_by_name() {
+    for (text, key) in [
+        ("log.partitions = 0", "log.partitions"),
+        ("stream.dedup_minutes = 15", "stream.dedup_minutes"),
+        ("limits.event_time_min = 'long ago'", "limits.event_time_min"),
+        ("definition.dimensions = ['colour']", "definition.dimensions"),
+        ("definition.filters.x = 'country'", "definition.filters.x"),
+        ("definition.reserved_prefixes = ['']", "definition.reserved_prefixes"),
+        ("serving.query_time = '2h'", "retention.covered_segments"),
+        ("gateway.queue = '1MiB'", "gateway.queue"),
+    ] {
+        let error = Settings::from_toml(text).expect_err(text);
+        assert!(error.to_string().contains(key), "{text}: {error}");
+    }
+}

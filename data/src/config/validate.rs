@@ -1,0 +1,136 @@
+//! Reading settings and turning them into what the layers take.
+
+use std::collections::BTreeMap;
+
+use super::sections::{Definitions, LimitSettings, Settings};
+use crate::definition::Definition;
+use crate::event::{Limits, time};
+use crate::metric::Function;
+use crate::partition::Router;
+use crate::run::Dimension;
+
+/// A setting that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SettingsError {
+    /// The text is not TOML, or has a key that is not a setting.
+    #[error("the settings cannot be read: {0}")]
+    Unreadable(String),
+    /// A value that cannot be used.
+    #[error("setting {key}: {reason}")]
+    Invalid {
+        /// The setting.
+        key: String,
+        /// Why it cannot be used.
+        reason: String,
+    },
+}
+
+fn invalid(key: impl Into<String>, reason: impl Into<String>) -> SettingsError {
+    SettingsError::Invalid { key: key.into(), reason: reason.into() }
+}
+
+impl Settings {
+    /// Reads settings from TOML; what is absent keeps its default.
+    ///
+    /// # Errors
+    /// Unknown keys, values of the wrong type, and values that make no sense.
+    pub fn from_toml(text: &str) -> Result<Self, SettingsError> {
+        let settings: Self = toml::from_str(text).map_err(|e| SettingsError::Unreadable(e.to_string()))?;
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    /// Whether the settings make sense, alone and together.
+    ///
+    /// # Errors
+    /// The first that does not.
+    pub fn validate(&self) -> Result<(), SettingsError> {
+        let must = |ok: bool, key: &str, reason: &str| if ok { Ok(()) } else { Err(invalid(key, reason)) };
+        must((1..=1_024).contains(&self.log.partitions), "log.partitions", "must be 1 to 1024")?;
+        must((1..=14).contains(&self.stream.dedup_minutes), "stream.dedup_minutes", "must be 1 to 14")?;
+        must(self.stream.segment_events >= 1_000, "stream.segment_events", "must be at least 1000")?;
+        must(!self.stream.seal_every.is_zero(), "stream.seal_every", "must not be 0")?;
+        must(!self.archive.commit_every.is_zero(), "archive.commit_every", "must not be 0")?;
+        must(self.gateway.body_max.as_u64() <= 1 << 30, "gateway.body_max", "must be at most 1 GiB")?;
+        must(self.gateway.queue >= self.gateway.body_max, "gateway.queue", "must be at least gateway.body_max")?;
+        must(self.batch.memory.as_u64() >= 64 << 20, "batch.memory", "must be at least 64 MiB")?;
+        must(self.serving.queries > 0, "serving.queries", "must be at least 1")?;
+        must(
+            self.retention.covered_segments > self.serving.query_time,
+            "retention.covered_segments",
+            "must be longer than serving.query_time, or a query could lose its counts",
+        )?;
+        self.limits()?;
+        self.definition()?;
+        Ok(())
+    }
+
+    /// The limits on events.
+    ///
+    /// # Errors
+    /// When the earliest time is not RFC 3339, or a record could not hold an event of this size.
+    pub fn limits(&self) -> Result<Limits, SettingsError> {
+        let LimitSettings { event_id, entity_id, user_id, event_type, properties, event_time_min, event_time_ahead } =
+            &self.limits;
+        let properties_bytes = usize::try_from(properties.as_u64()).unwrap_or(usize::MAX);
+        let total = [*event_id, *entity_id, *user_id, *event_type, properties_bytes]
+            .iter()
+            .fold(0_usize, |sum, &n| sum.saturating_add(n));
+        if total > 256 * 1024 {
+            return Err(invalid("limits", "an event may have 256 KiB in all at the most"));
+        }
+        Ok(Limits {
+            event_id_bytes: *event_id,
+            entity_id_bytes: *entity_id,
+            user_id_bytes: *user_id,
+            event_type_bytes: *event_type,
+            properties_bytes,
+            event_time_min: time::parse_rfc3339(event_time_min)
+                .ok_or_else(|| invalid("limits.event_time_min", format!("{event_time_min:?} is not RFC 3339")))?,
+            event_time_ahead: i64::try_from(event_time_ahead.as_micros())
+                .map_err(|_| invalid("limits.event_time_ahead", "is too long"))?,
+            ..Limits::default()
+        })
+    }
+
+    /// What is counted.
+    ///
+    /// # Errors
+    /// Unknown dimensions and metrics, and filters that cannot be read.
+    pub fn definition(&self) -> Result<Definition, SettingsError> {
+        let Definitions { dimensions, metrics, filters, reserved_prefixes } = &self.definition;
+        let asked: Vec<Dimension> = parse_all("definition.dimensions", dimensions)?;
+        let mut functions: Vec<Function> = parse_all("definition.metrics", metrics)?;
+        if !functions.contains(&Function::Count) {
+            functions.insert(0, Function::Count);
+        }
+        let mut named = BTreeMap::new();
+        for (id, text) in filters {
+            let filter = text.parse().map_err(|e| invalid(format!("definition.filters.{id}"), format!("{e}")))?;
+            named.insert(id.clone(), filter);
+        }
+        if reserved_prefixes.iter().any(String::is_empty) {
+            return Err(invalid("definition.reserved_prefixes", "an empty prefix would reserve every entity"));
+        }
+        Ok(Definition {
+            dimensions: Dimension::ALL.into_iter().filter(|d| asked.contains(d)).collect(),
+            metrics: functions,
+            filters: named,
+            reserved_prefixes: reserved_prefixes.clone(),
+        })
+    }
+
+    /// Where events go.
+    #[must_use]
+    pub fn router(&self) -> Router {
+        Router::new(self.log.partitions, self.log.hot_entities.clone())
+    }
+}
+
+fn parse_all<T: std::str::FromStr>(key: &str, texts: &[String]) -> Result<Vec<T>, SettingsError>
+where
+    T::Err: std::fmt::Display,
+{
+    texts.iter().map(|text| text.parse().map_err(|e| invalid(key, format!("{text:?}: {e}")))).collect()
+}

@@ -1,0 +1,93 @@
+//! Runs of jobs, as whoever starts and shows them sees it; and how a batch run waits for the others.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// What a batch run is asked to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunRequest {
+    /// Recount every date that still has its raw events, not only what changed.
+    pub full: bool,
+    /// Recount these dates as well (`2013-02-08`).
+    pub dates: Vec<String>,
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// It goes on.
+    Running,
+    /// It has committed.
+    Succeeded,
+    /// It has failed; nothing of it is visible.
+    Failed,
+}
+
+/// A run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunStatus {
+    /// Its id.
+    pub id: Uuid,
+    /// Where it stands.
+    pub state: RunState,
+    /// When it began, RFC 3339.
+    pub started_at: String,
+    /// When it ended.
+    pub finished_at: Option<String>,
+    /// What it does now: `waiting for the counter`, `counting 2013-02-08`.
+    pub step: String,
+    /// Steps done.
+    pub done: u64,
+    /// Steps in all, as far as is known.
+    pub total: u64,
+    /// Events counted so far.
+    pub events: u64,
+    /// What it found, when it has succeeded.
+    pub report: Option<serde_json::Value>,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// Why a run cannot be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JobError {
+    /// One is running already.
+    #[error("run {0} is still going on")]
+    AlreadyRunning(Uuid),
+    /// The request cannot be carried out.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// Batch runs.
+#[async_trait]
+pub trait Jobs: std::fmt::Debug + Send + Sync {
+    /// Starts a run and returns at once.
+    ///
+    /// # Errors
+    /// See [`JobError`].
+    async fn start(&self, request: RunRequest) -> Result<RunStatus, JobError>;
+
+    /// A run of this process.
+    fn get(&self, id: Uuid) -> Option<RunStatus>;
+
+    /// The latest runs of this process, newest first.
+    fn list(&self) -> Vec<RunStatus>;
+}
+
+/// Somebody who commits what the log holds, partition by partition: the counter, the archiver.
+#[async_trait]
+pub trait Follower: std::fmt::Debug + Send + Sync {
+    /// Hurries, and returns when everything below `offsets` (one a partition) is committed.
+    ///
+    /// # Errors
+    /// A sentence, when it has stopped and will not get there.
+    async fn reach(&self, offsets: &[u64]) -> Result<(), String>;
+
+    /// Up to which offset each partition is committed.
+    fn committed(&self) -> Vec<u64>;
+}

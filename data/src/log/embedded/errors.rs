@@ -1,0 +1,71 @@
+//! What the storage crate's errors mean for a log.
+
+use std::io;
+
+use super::super::LogError;
+
+/// Why a commit failed; every append in it gets a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// There is no room left.
+    Full,
+    /// Anything else, in words.
+    Storage(String),
+}
+
+impl From<Failure> for LogError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Full => Self::Full,
+            Failure::Storage(what) => Self::Storage(what),
+        }
+    }
+}
+
+impl From<&fjall::Error> for Failure {
+    fn from(error: &fjall::Error) -> Self {
+        match io_error(error) {
+            Some(error) if is_full(error) => Self::Full,
+            _ => Self::Storage(describe(error)),
+        }
+    }
+}
+
+/// An error that concerns no record: of a commit, the meta data, or the opening.
+pub(super) fn storage(error: &fjall::Error) -> LogError {
+    Failure::from(error).into()
+}
+
+/// An I/O error of a file of our own.
+pub(super) fn io_failed(what: &str, error: &io::Error) -> LogError {
+    if is_full(error) { LogError::Full } else { LogError::Storage(format!("{what}: {error}")) }
+}
+
+/// An error while reading one record: damage, unless the operating system says otherwise.
+pub(super) fn reading(error: &fjall::Error, partition: u32, offset: u64) -> LogError {
+    match io_error(error) {
+        Some(error) if !matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) => {
+            LogError::Storage(format!("reading partition {partition}, offset {offset}: {error}"))
+        }
+        _ => LogError::Corrupt { partition, offset, reason: describe(error) },
+    }
+}
+
+fn describe(error: &fjall::Error) -> String {
+    match error {
+        fjall::Error::Poisoned => "an earlier write failed; the log must be opened anew".to_owned(),
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => error.to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
+const fn io_error(error: &fjall::Error) -> Option<&io::Error> {
+    match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => Some(error),
+        _ => None,
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

@@ -1,0 +1,145 @@
+//! A log in memory: the contract and nothing else, for tests and simulations.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::{ANY_RECORD_BYTES_MAX, Log, LogError, Stored};
+use crate::clock::Names;
+
+/// A log that outlives the components that use it, but not the process: clones are the same log, so a
+/// component can be "killed" by dropping it and "restarted" with another clone. It grows until it is trimmed.
+#[derive(Debug, Clone)]
+pub struct MemoryLog(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    identity: Uuid,
+    partitions: Vec<Partition>,
+}
+
+#[derive(Debug)]
+struct Partition {
+    kept: Mutex<Kept>,
+    end: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    start: u64,
+    records: VecDeque<Bytes>,
+}
+
+impl Kept {
+    fn end(&self) -> u64 {
+        self.start + self.records.len() as u64
+    }
+}
+
+impl MemoryLog {
+    /// A new, empty log.
+    #[must_use]
+    pub fn new(partitions: u32, names: &dyn Names) -> Self {
+        let partition = |_| Partition { kept: Mutex::default(), end: watch::Sender::new(0) };
+        Self(Arc::new(Inner { identity: names.fresh(), partitions: (0..partitions).map(partition).collect() }))
+    }
+
+    fn partition(&self, partition: u32) -> Result<&Partition, LogError> {
+        self.0.partitions.get(partition as usize).ok_or(LogError::UnknownPartition { partition })
+    }
+}
+
+#[async_trait]
+impl Log for MemoryLog {
+    fn partitions(&self) -> u32 {
+        u32::try_from(self.0.partitions.len()).unwrap_or(u32::MAX)
+    }
+
+    fn identity(&self) -> Uuid {
+        self.0.identity
+    }
+
+    async fn append(&self, partition: u32, records: Vec<Bytes>) -> Result<Range<u64>, LogError> {
+        let Partition { kept, end } = self.partition(partition)?;
+        if let Some(bytes) = records.iter().map(Bytes::len).find(|bytes| *bytes > ANY_RECORD_BYTES_MAX) {
+            return Err(LogError::TooLarge { bytes, limit: ANY_RECORD_BYTES_MAX });
+        }
+        let mut kept = kept.lock();
+        let first = kept.end();
+        kept.records.extend(records);
+        end.send_if_modified(|end| std::mem::replace(end, kept.end()) != kept.end());
+        Ok(first..kept.end())
+    }
+
+    async fn read(&self, partition: u32, from: u64, max_bytes: usize) -> Result<Vec<Stored>, LogError> {
+        let kept = self.partition(partition)?.kept.lock();
+        let (start, end) = (kept.start, kept.end());
+        if from < start {
+            return Err(LogError::Trimmed { partition, offset: from, start });
+        }
+        if from > end {
+            return Err(LogError::PastEnd { partition, offset: from, end });
+        }
+        let skipped = usize::try_from(from - start).unwrap_or(usize::MAX);
+        let mut read: Vec<Stored> = Vec::new();
+        let mut room = max_bytes;
+        for (offset, bytes) in (from..).zip(kept.records.iter().skip(skipped)) {
+            if !read.is_empty() && (room == 0 || bytes.len() > room) {
+                break;
+            }
+            room = room.saturating_sub(bytes.len());
+            read.push(Stored { offset, bytes: bytes.clone() });
+        }
+        Ok(read)
+    }
+
+    async fn extent(&self, partition: u32) -> Result<Range<u64>, LogError> {
+        let kept = self.partition(partition)?.kept.lock();
+        Ok(kept.start..kept.end())
+    }
+
+    fn watch_end(&self, partition: u32) -> Result<watch::Receiver<u64>, LogError> {
+        Ok(self.partition(partition)?.end.subscribe())
+    }
+
+    async fn trim(&self, partition: u32, below: u64) -> Result<(), LogError> {
+        let mut kept = self.partition(partition)?.kept.lock();
+        let end = kept.end();
+        if below > end {
+            return Err(LogError::PastEnd { partition, offset: below, end });
+        }
+        let gone = usize::try_from(below.saturating_sub(kept.start)).unwrap_or(usize::MAX);
+        kept.records.drain(..gone);
+        kept.start = kept.start.max(below);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::HashMap;
+
+    use futures::FutureExt;
+
+    use super::super::conformance::conformance;
+    use super::*;
+    use crate::clock::RandomNames;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn the_memory_log_conforms() {
+        let logs: Arc<Mutex<HashMap<String, MemoryLog>>> = Arc::default();
+        conformance(|name: &str| {
+            let mut logs = logs.lock();
+            let log = logs.entry(name.to_owned()).or_insert_with(|| MemoryLog::new(3, &RandomNames)).clone();
+            async move { Ok(Arc::new(log) as Arc<dyn Log>) }.boxed()
+        })
+        .await;
+    }
+}

@@ -1,0 +1,147 @@
+//! The log: the only order and the only cursor in the system.
+//!
+//! ```text
+//! partition 0:  [0][1][2][3]…      one record an offset, no holes
+//! partition 1:  [0][1]…                      ▲
+//!                                            durable end: the next offset
+//! ```
+//!
+//! [`Log`] states the contract; [`conformance`] holds an implementation to it; [`embedded`] is the
+//! default implementation, [`memory`] the model that tests and simulations use.
+
+pub mod conformance;
+pub mod embedded;
+pub mod memory;
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// Most bytes of a record that holds events.
+pub const RECORD_BYTES_MAX: usize = 512 * 1024;
+/// Most bytes of any record: a dead record may hold one refused body of 1 MiB and its frame.
+pub const ANY_RECORD_BYTES_MAX: usize = 1024 * 1024 + 64 * 1024;
+
+/// A record as it was read: its offset and its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The record's number in its partition.
+    pub offset: u64,
+    /// The record.
+    pub bytes: Bytes,
+}
+
+/// A durable, ordered, partitioned log of records.
+///
+/// The contract, which [`conformance`] tests:
+/// - *Offsets* of a partition are 0, 1, 2, … without holes, in the order of the appends.
+/// - *Durability*: `append` returns after its records are on stable storage, all of them; if it fails,
+///   they may or may not have been stored, but never in part with a hole.
+/// - *Reads* return consecutive records from the offset asked for, never past the durable end, never
+///   fewer than one if there is one, and fail rather than skip.
+/// - *Trim* removes a prefix. Reading below it is [`LogError::Trimmed`].
+/// - *Identity* changes when the log is made anew, and only then.
+#[async_trait]
+pub trait Log: std::fmt::Debug + Send + Sync {
+    /// How many partitions there are; they are numbered from 0 and none is ever removed.
+    fn partitions(&self) -> u32;
+
+    /// Which log this is.
+    fn identity(&self) -> Uuid;
+
+    /// Appends records to a partition, in order and next to each other, and returns their offsets
+    /// once they are durable.
+    ///
+    /// # Errors
+    /// [`LogError::TooLarge`] before anything is stored; [`LogError::Full`] when the disk is;
+    /// [`LogError::Storage`] when the outcome is unknown.
+    async fn append(&self, partition: u32, records: Vec<Bytes>) -> Result<Range<u64>, LogError>;
+
+    /// Reads consecutive records from `from` on: at least one if `from` is below the durable end, then
+    /// as many as fit into `max_bytes`. An empty answer means that `from` is the durable end.
+    ///
+    /// # Errors
+    /// [`LogError::Trimmed`], [`LogError::PastEnd`] when `from` lies past the durable end, [`LogError::Corrupt`].
+    async fn read(&self, partition: u32, from: u64, max_bytes: usize) -> Result<Vec<Stored>, LogError>;
+
+    /// The offsets that can be read: from the trim point to the durable end.
+    ///
+    /// # Errors
+    /// [`LogError::UnknownPartition`], [`LogError::Storage`].
+    async fn extent(&self, partition: u32) -> Result<Range<u64>, LogError>;
+
+    /// The durable end as it moves. The value is never past what `read` can return.
+    ///
+    /// # Errors
+    /// [`LogError::UnknownPartition`].
+    fn watch_end(&self, partition: u32) -> Result<watch::Receiver<u64>, LogError>;
+
+    /// Removes the records below `below`; a trim below an earlier one does nothing, one past the
+    /// durable end is refused.
+    ///
+    /// # Errors
+    /// [`LogError::PastEnd`], [`LogError::Storage`].
+    async fn trim(&self, partition: u32, below: u64) -> Result<(), LogError>;
+}
+
+/// What can go wrong with a log.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// There is no such partition.
+    #[error("the log has no partition {partition}")]
+    UnknownPartition {
+        /// The partition asked for.
+        partition: u32,
+    },
+    /// The record is larger than any record may be.
+    #[error("a record of {bytes} bytes is larger than the {limit} that a record may have")]
+    TooLarge {
+        /// The record's size.
+        bytes: usize,
+        /// The largest allowed.
+        limit: usize,
+    },
+    /// The offset lies below the trim point.
+    #[error("offset {offset} of partition {partition} is gone, the log begins at {start}")]
+    Trimmed {
+        /// The partition.
+        partition: u32,
+        /// The offset asked for.
+        offset: u64,
+        /// The first offset that is left.
+        start: u64,
+    },
+    /// The offset lies past the durable end.
+    #[error("offset {offset} of partition {partition} is past the durable end {end}")]
+    PastEnd {
+        /// The partition.
+        partition: u32,
+        /// The offset asked for.
+        offset: u64,
+        /// The durable end.
+        end: u64,
+    },
+    /// What is stored there is not what was written.
+    #[error("the log is corrupt at partition {partition}, offset {offset}: {reason}")]
+    Corrupt {
+        /// The partition.
+        partition: u32,
+        /// The offset.
+        offset: u64,
+        /// What does not fit.
+        reason: String,
+    },
+    /// There is no room left.
+    #[error("the log's disk is full")]
+    Full,
+    /// The log has another shape than the configuration asks for.
+    #[error("{0}")]
+    Mismatch(String),
+    /// The storage below failed; an append may or may not have happened.
+    #[error("the log's storage failed: {0}")]
+    Storage(String),
+}

@@ -1,0 +1,65 @@
+//! Log time: a partition's own clock, a pure function of its log.
+
+use crate::minute::{MICROS_PER_MINUTE, minute_of};
+
+/// How far one record may move log time ahead, in microseconds.
+///
+/// A gateway whose clock is wrong by a year would otherwise carry log time there for good. Twenty
+/// minutes are more than the dedup window, so a partition that was idle is right again after one
+/// record as far as the window goes.
+pub const LOG_TIME_JUMP_MAX: i64 = 20 * MICROS_PER_MINUTE;
+
+/// The running maximum of a partition's append times, each jump ahead bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogTime(Option<i64>);
+
+impl LogTime {
+    /// The log time of a partition without records.
+    pub const UNSET: Self = Self(None);
+
+    /// Log time as it was saved, in microseconds.
+    #[must_use]
+    pub const fn at(micros: i64) -> Self {
+        Self(Some(micros))
+    }
+
+    /// Log time after a record that was appended at `append_time`.
+    #[must_use]
+    pub fn after(self, append_time: i64) -> Self {
+        Self(Some(match self.0 {
+            None => append_time,
+            Some(now) => now.max(append_time.min(now.saturating_add(LOG_TIME_JUMP_MAX))),
+        }))
+    }
+
+    /// Microseconds since 1970; none before the first record.
+    #[must_use]
+    pub const fn micros(self) -> Option<i64> {
+        self.0
+    }
+
+    /// The minute of log time; none before the first record.
+    #[must_use]
+    pub fn minute(self) -> Option<i64> {
+        self.0.map(minute_of)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_record_sets_it_and_it_never_goes_back() {
+        let time = LogTime::UNSET.after(1_000);
+        assert_eq!(time.micros(), Some(1_000));
+        assert_eq!(time.after(900), time);
+        assert_eq!(time.after(1_100).micros(), Some(1_100));
+    }
+
+    #[test]
+    fn a_jump_ahead_is_bounded() {
+        let time = LogTime::at(0).after(i64::MAX);
+        assert_eq!(time.micros(), Some(LOG_TIME_JUMP_MAX));
+    }
+}

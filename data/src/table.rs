@@ -1,0 +1,214 @@
+//! The tables and their commits, as the layers see them.
+//!
+//! A commit is a compare-and-set: every [`Step`] names an application transaction, the version that it
+//! must have in the very snapshot the commit is made from, and the version it gets. Whoever finds
+//! another version has been fenced off by a second owner and stops. Delta Lake alone compares only the
+//! *names* of transactions, and only with commits newer than the caller's snapshot (docs/adr/0002).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+/// The tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Table {
+    /// Raw events.
+    Events,
+    /// The stream layer's counts, a segment at a time.
+    StreamCounts,
+    /// Exact counts per minute, hour and day.
+    BatchCounts,
+    /// What was refused, and why.
+    DeadLetters,
+    /// Files imported.
+    Imports,
+}
+
+impl Table {
+    /// Every table there is.
+    pub const ALL: [Self; 5] = [Self::Events, Self::StreamCounts, Self::BatchCounts, Self::DeadLetters, Self::Imports];
+
+    /// The table's name, which is its folder too.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::StreamCounts => "stream_counts",
+            Self::BatchCounts => "batch_counts",
+            Self::DeadLetters => "dead_letters",
+            Self::Imports => "imports",
+        }
+    }
+
+    /// The columns the table is partitioned by: they stand in the path, not in the files.
+    #[must_use]
+    pub const fn partition_columns(self) -> &'static [&'static str] {
+        match self {
+            Self::Events => &["event_date"],
+            Self::StreamCounts | Self::Imports => &[],
+            Self::BatchCounts => &["granularity", "event_date"],
+            Self::DeadLetters => &["received_date"],
+        }
+    }
+}
+
+/// A data file of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataFile {
+    /// Path below the table's folder, as Delta Lake stores it.
+    pub path: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Rows in it.
+    pub rows: u64,
+    /// Value of each partition column.
+    pub partition: BTreeMap<String, Option<String>>,
+    /// Smallest and largest value of columns that have statistics, as JSON values.
+    pub min: BTreeMap<String, serde_json::Value>,
+    /// See `min`.
+    pub max: BTreeMap<String, serde_json::Value>,
+}
+
+impl DataFile {
+    /// Smallest value of an integer column, if the file has that statistic.
+    #[must_use]
+    pub fn min_i64(&self, column: &str) -> Option<i64> {
+        self.min.get(column)?.as_i64()
+    }
+
+    /// Largest value of an integer column, if the file has that statistic.
+    #[must_use]
+    pub fn max_i64(&self, column: &str) -> Option<i64> {
+        self.max.get(column)?.as_i64()
+    }
+}
+
+/// One version of a table, whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Which table.
+    pub table: Table,
+    /// Delta version; 0 is the table's creation.
+    pub version: u64,
+    /// The live files.
+    pub files: Arc<Vec<DataFile>>,
+    /// Application transactions: name → version.
+    pub transactions: BTreeMap<String, i64>,
+}
+
+impl Snapshot {
+    /// Where a transaction stands; 0 before its first commit.
+    #[must_use]
+    pub fn transaction(&self, name: &str) -> i64 {
+        self.transactions.get(name).copied().unwrap_or(0)
+    }
+}
+
+/// A compare-and-set on one application transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The transaction's name, as [`crate::paths::Transaction`] writes it.
+    pub name: String,
+    /// The version it must have now; 0 if it never was committed.
+    pub from: i64,
+    /// The version it gets.
+    pub to: i64,
+}
+
+/// What a commit does to a table.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// Which table.
+    pub table: Table,
+    /// Compare-and-sets, at least one.
+    pub steps: Vec<Step>,
+    /// Files to add; they are durable already.
+    pub add: Vec<DataFile>,
+    /// Files to remove. One that is not live makes the commit fail.
+    pub remove: Vec<DataFile>,
+    /// Whether rows come or go, or are only laid out anew (compaction).
+    pub data_change: bool,
+    /// Marks this attempt, so that an unknown outcome can be told.
+    pub token: Uuid,
+    /// What did it, for the table's history.
+    pub operation: String,
+}
+
+/// What can go wrong with a table.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TableError {
+    /// Another owner has committed: stop, and do not try again.
+    #[error("fenced: transaction {name} of table {table} stands at {found}, not at {expected}: another owner has committed")]
+    Fenced {
+        /// The table.
+        table: &'static str,
+        /// The transaction.
+        name: String,
+        /// Where it stands.
+        found: i64,
+        /// Where the committer thought it stood.
+        expected: i64,
+    },
+    /// A file to be removed is no longer live, or another change is in the way: plan anew.
+    #[error("conflict on table {table}: {reason}")]
+    Conflict {
+        /// The table.
+        table: &'static str,
+        /// What is in the way.
+        reason: String,
+    },
+    /// The table was written by something newer, or is not ours.
+    #[error("table {table} cannot be used: {reason}")]
+    Unusable {
+        /// The table.
+        table: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The store failed; nothing is known to have been committed.
+    #[error("table {table}: {reason}")]
+    Storage {
+        /// The table.
+        table: &'static str,
+        /// What failed.
+        reason: String,
+    },
+}
+
+/// Versions of tables and their commits.
+///
+/// - `commit` is atomic and linearisable for one table; after [`Ok`] it is durable.
+/// - A commit whose steps do not stand at `from` in the newest version is [`TableError::Fenced`] and has no effect.
+/// - An error of the store during `commit` is settled inside: the table is read again, and if the steps
+///   stand at `to` under the commit's token it succeeded, if they stand at `from` it is tried again a
+///   bounded number of times, otherwise it is fenced.
+#[async_trait]
+pub trait Tables: std::fmt::Debug + Send + Sync {
+    /// The newest version of a table; the table is created if it does not exist.
+    ///
+    /// # Errors
+    /// [`TableError::Unusable`], [`TableError::Storage`].
+    async fn snapshot(&self, table: Table) -> Result<Snapshot, TableError>;
+
+    /// The newest version's number, cheaply.
+    ///
+    /// # Errors
+    /// As [`Tables::snapshot`].
+    async fn version(&self, table: Table) -> Result<u64, TableError>;
+
+    /// Commits, and returns the version that it made.
+    ///
+    /// # Errors
+    /// See the trait.
+    async fn commit(&self, commit: Commit) -> Result<u64, TableError>;
+
+    /// Deletes files that no version of the last `retention_micros` refers to, and old log entries.
+    /// Returns how many were deleted.
+    ///
+    /// # Errors
+    /// As [`Tables::snapshot`].
+    async fn vacuum(&self, table: Table, retention_micros: i64) -> Result<u64, TableError>;
+}
