@@ -1,0 +1,36 @@
+//! The Delta tables: schemas, the store they lie in and the compare-and-set commit.
+//!
+//! [`schema`] says what the tables' files look like, [`store`] where they lie and that they are on
+//! the disk when they are said to be, [`delta`] implements [`reckon_data::table::Tables`] on Delta
+//! Lake, [`memory`] models the same contract in memory, and [`conformance`] holds both to it.
+//! [`provider`] shows a pinned list of files to DataFusion, [`read`] reads single files, [`stats`]
+//! turns file statistics into what Delta Lake stores and back.
+//!
+//! Inside: `state` is one version of a table and how a commit changes it, `check` the verdict on a
+//! commit, `actions` its text in the log, `format` what a table of ours must be; these four do no
+//! I/O. `log` follows a table's log, `load` opens it, `vacuum` sweeps what nothing refers to.
+
+mod actions;
+mod check;
+pub mod conformance;
+pub mod delta;
+mod format;
+mod load;
+mod log;
+pub mod memory;
+pub mod provider;
+pub mod read;
+pub mod schema;
+mod state;
+pub mod stats;
+pub mod store;
+mod synced;
+mod vacuum;
+
+pub use delta::DeltaTables;
+pub use memory::MemoryTables;
+pub use store::Storage;
+pub use synced::SyncedLocal;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+//! A table's log: reading on from a version, and writing the next one.
+//!
+//! A commit is an object `_delta_log/<version>.json` that can only be created. So whoever writes
+//! version v + 1 has seen every commit up to v, as long as no log entry after v was cleaned away;
+//! cleaning removes entries from the oldest on, so v being there still proves that.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{Error, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
+use parking_lot::Mutex;
+use reckon_data::clock::Clock;
+use reckon_data::table::{Table, TableError};
+use tokio::sync::Semaphore;
+use url::Url;
+
+use crate::actions;
+use crate::format::{storage, unusable};
+use crate::load;
+use crate::state::State;
+
+/// Commits after which a checkpoint is written.
+const CHECKPOINT_EVERY: u64 = 64;
+
+/// Entries that are read back, at most, to find who made a commit.
+const LOOK_BACK_MAX: u64 = 4_096;
+
+/// What became of an attempt to write a version.
+#[derive(Debug)]
+pub(crate) enum Written {
+    /// The version is ours and durable.
+    Yes,
+    /// The version exists already.
+    Taken,
+}
+
+/// One table's log and the newest version of it that this process has seen.
+#[derive(Debug)]
+pub(crate) struct TableLog {
+    pub table: Table,
+    /// The store rooted at the tables.
+    pub store: Arc<dyn ObjectStore>,
+    /// The same as the library wants it.
+    pub delta: LogStoreRef,
+    pub clock: Arc<dyn Clock>,
+    newest: Mutex<Option<Arc<State>>>,
+    /// One commit of this process at a time: they could only get into each other's way.
+    pub turn: Semaphore,
+    /// The version of the newest checkpoint known.
+    checkpointed: AtomicU64,
+    checkpointing: AtomicBool,
+}
+
+impl TableLog {
+    pub fn new(table: Table, store: Arc<dyn ObjectStore>, clock: Arc<dyn Clock>) -> Result<Self, TableError> {
+        // The library takes paths from a URL: below a scheme of no meaning, they are those of the store.
+        let url =
+            Url::parse(&format!("reckon:///{}/", table.name())).map_err(|error| unusable(table, error.to_string()))?;
+        let prefixed: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&store), table.name()));
+        let delta = default_logstore(prefixed, Arc::clone(&store), &url, &StorageConfig::default());
+        Ok(Self {
+            table,
+            store,
+            delta,
+            clock,
+            newest: Mutex::new(None),
+            turn: Semaphore::new(1),
+            checkpointed: AtomicU64::new(0),
+            checkpointing: AtomicBool::new(false),
+        })
+    }
+
+    /// The folder of the log in the store.
+    pub fn folder(&self) -> Path {
+        Path::from_iter([self.table.name(), "_delta_log"])
+    }
+
+    fn entry(&self, version: u64) -> Path {
+        self.folder().join(format!("{version:020}.json"))
+    }
+
+    /// The text of a log entry, if there is one.
+    pub async fn read(&self, version: u64) -> Result<Option<Bytes>, TableError> {
+        let read = async { self.store.get(&self.entry(version)).await?.bytes().await };
+        match read.await {
+            Ok(text) => Ok(Some(text)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(storage(self.table, error)),
+        }
+    }
+
+    async fn exists(&self, version: u64) -> Result<bool, TableError> {
+        match self.store.head(&self.entry(version)).await {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(storage(self.table, error)),
+        }
+    }
+
+    /// Creates a log entry. An error says nothing about whether it exists now.
+    pub async fn create(&self, version: u64, text: Bytes) -> Result<Written, TableError> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.store.put_opts(&self.entry(version), text.into(), options).await {
+            Ok(_) => Ok(Written::Yes),
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(Written::Taken),
+            Err(error) => Err(storage(self.table, error)),
+        }
+    }
+
+    /// Writes the version after `version`, if nobody has.
+    pub async fn follow(&self, version: u64, text: Bytes) -> Result<Written, TableError> {
+        match self.create(version + 1, text).await? {
+            Written::Taken => Ok(Written::Taken),
+            Written::Yes if self.exists(version).await? => Ok(Written::Yes),
+            Written::Yes => {
+                // We slept so long that the log was cleaned past our version: what we wrote lies below
+                // the table's checkpoint, and nobody will ever read it.
+                self.store.delete(&self.entry(version + 1)).await.map_err(|error| storage(self.table, error))?;
+                *self.newest.lock() = None;
+                Ok(Written::Taken)
+            }
+        }
+    }
+
+    /// The newest version, read on from the one known.
+    pub async fn refresh(&self) -> Result<Arc<State>, TableError> {
+        let known = self.newest.lock().clone();
+        let mut state = match known {
+            Some(state) => state,
+            None => self.load().await?,
+        };
+        loop {
+            if let Some(text) = self.read(state.version + 1).await? {
+                let found = actions::from_bytes(self.table, state.version + 1, &text)?;
+                state = Arc::new(state.apply(found)?);
+                continue;
+            }
+            if self.exists(state.version).await? {
+                break;
+            }
+            let loaded = self.load().await?;
+            if loaded.id != state.id || loaded.version < state.version {
+                return Err(unusable(self.table, "it was deleted or made anew while it was in use"));
+            }
+            if loaded.version == state.version {
+                break;
+            }
+            state = loaded;
+        }
+        Ok(self.advance(state))
+    }
+
+    async fn load(&self) -> Result<Arc<State>, TableError> {
+        let (state, checkpoint) = load::load(self).await?;
+        self.checkpointed.fetch_max(checkpoint, Ordering::Relaxed);
+        Ok(Arc::new(state))
+    }
+
+    /// Keeps the newer of `state` and what is known, and returns it: versions never go back.
+    pub fn advance(&self, state: Arc<State>) -> Arc<State> {
+        let mut newest = self.newest.lock();
+        match &*newest {
+            Some(known) if known.version >= state.version => Arc::clone(known),
+            _ => {
+                *newest = Some(Arc::clone(&state));
+                state
+            }
+        }
+    }
+
+    /// The version a commit made, looked up in the log from `newest` back.
+    pub async fn find(&self, token: uuid::Uuid, newest: u64) -> Result<Option<u64>, TableError> {
+        for version in (newest.saturating_sub(LOOK_BACK_MAX)..=newest).rev() {
+            let Some(text) = self.read(version).await? else { break };
+            if actions::from_bytes(self.table, version, &text)?.iter().any(|action| match action {
+                deltalake_core::kernel::Action::CommitInfo(info) => actions::token(info) == Some(token),
+                _ => false,
+            }) {
+                return Ok(Some(version));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes a checkpoint beside the work when enough commits have come since the last one. That it
+    /// fails costs time at the next start only.
+    pub fn checkpoint_when_due(self: &Arc<Self>, version: u64) {
+        if version.saturating_sub(self.checkpointed.load(Ordering::Relaxed)) < CHECKPOINT_EVERY
+            || self.checkpointing.swap(true, Ordering::AcqRel)
+        {
+            return;
+        }
+        let log = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = log.checkpoint().await {
+                tracing::warn!(table = log.table.name(), version, %error, "checkpoint failed");
+            }
+            log.checkpointing.store(false, Ordering::Release);
+        });
+    }
+
+    /// Writes a checkpoint of the newest version.
+    pub async fn checkpoint(&self) -> Result<u64, TableError> {
+        let mut table = deltalake_core::DeltaTable::new(Arc::clone(&self.delta));
+        table.load().await.map_err(|error| storage(self.table, error))?;
+        let version = table.version().unwrap_or(0);
+        deltalake_core::checkpoints::create_checkpoint(&table, None)
+            .await
+            .map_err(|error| storage(self.table, error))?;
+        self.checkpointed.fetch_max(version, Ordering::Relaxed);
+        Ok(version)
+    }
+}

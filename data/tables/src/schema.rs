@@ -1,0 +1,222 @@
+//! What the tables' files look like, and the tables themselves.
+//!
+//! A file does not hold the partition columns of its table: those stand in its path and in the
+//! log. [`file_schema`] is what is written, [`table_schema`] and [`delta_schema`] what a reader sees.
+
+use std::sync::{Arc, LazyLock};
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use deltalake_core::kernel::StructType;
+use deltalake_core::kernel::engine::arrow_conversion::TryIntoKernel as _;
+use reckon_data::table::{Table, TableError};
+
+/// Version of all these schemas together; a table of another version is refused.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// `kind` of a row of `stream_counts` that counts.
+pub const KIND_COUNT: &str = "count";
+/// `kind` of the one row a segment that sums it up.
+pub const KIND_SUMMARY: &str = "summary";
+
+/// Microseconds in UTC, the type of every time in a table.
+#[must_use]
+pub fn time_type() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
+/// Exact values: 18 digits, 6 of them after the point.
+pub const VALUE_TYPE: DataType = DataType::Decimal128(18, 6);
+/// Exact sums: 38 digits, 6 of them after the point.
+pub const SUM_TYPE: DataType = DataType::Decimal128(38, 6);
+
+/// The count columns that `stream_counts` and `batch_counts` share, in order.
+#[must_use]
+pub fn count_fields() -> Vec<Field> {
+    vec![
+        required("entity_id", DataType::Utf8),
+        required("event_type", DataType::Utf8),
+        required("minute", time_type()),
+        optional("country", DataType::Utf8),
+        optional("user_id", DataType::Utf8),
+        optional("ip", DataType::Utf8),
+        required("count", DataType::Int64),
+        required("fingerprint", DataType::Int64),
+        optional("value_count", DataType::Int64),
+        optional("value_sum", SUM_TYPE),
+        optional("value_min", VALUE_TYPE),
+        optional("value_max", VALUE_TYPE),
+        optional("distinct_users", DataType::Binary),
+        required("definition", DataType::Int64),
+    ]
+}
+
+/// The Arrow schema of a table's files: without its partition columns.
+#[must_use]
+pub fn file_schema(table: Table) -> SchemaRef {
+    static SCHEMAS: LazyLock<[SchemaRef; 5]> =
+        LazyLock::new(|| Table::ALL.map(|table| Arc::new(Schema::new(file_fields(table)))));
+    let [events, stream_counts, batch_counts, dead_letters, imports] = &*SCHEMAS;
+    Arc::clone(match table {
+        Table::Events => events,
+        Table::StreamCounts => stream_counts,
+        Table::BatchCounts => batch_counts,
+        Table::DeadLetters => dead_letters,
+        Table::Imports => imports,
+    })
+}
+
+/// The Arrow schema of a whole table: its files' columns, then its partition columns.
+#[must_use]
+pub fn table_schema(table: Table) -> SchemaRef {
+    let mut fields = file_fields(table);
+    fields.extend(partition_fields(table));
+    Arc::new(Schema::new(fields))
+}
+
+/// The partition columns with their types, in the order of [`Table::partition_columns`].
+#[must_use]
+pub fn partition_fields(table: Table) -> Vec<Field> {
+    table
+        .partition_columns()
+        .iter()
+        .map(|name| match *name {
+            "event_date" | "received_date" => required(name, DataType::Date32),
+            _ => required(name, DataType::Utf8),
+        })
+        .collect()
+}
+
+/// The schema of a whole table as Delta Lake stores it.
+///
+/// # Errors
+/// [`TableError::Unusable`] if a type has no counterpart in Delta Lake; none of ours lacks one.
+pub fn delta_schema(table: Table) -> Result<StructType, TableError> {
+    table_schema(table)
+        .as_ref()
+        .try_into_kernel()
+        .map_err(|source| TableError::Unusable { table: table.name(), reason: format!("its schema: {source}") })
+}
+
+fn file_fields(table: Table) -> Vec<Field> {
+    match table {
+        Table::Events => event_fields(),
+        Table::StreamCounts => stream_fields(),
+        Table::BatchCounts => count_fields(),
+        Table::DeadLetters => dead_fields(),
+        Table::Imports => import_fields(),
+    }
+}
+
+fn event_fields() -> Vec<Field> {
+    vec![
+        required("event_id", DataType::Utf8),
+        required("event_type", DataType::Utf8),
+        required("entity_id", DataType::Utf8),
+        required("event_time", time_type()),
+        optional("user_id", DataType::Utf8),
+        optional("ip", DataType::Utf8),
+        optional("country", DataType::Utf8),
+        optional("value", VALUE_TYPE),
+        optional("properties", DataType::Utf8),
+        required("key_hash", DataType::Int64),
+        required("received_at", time_type()),
+        required("log_partition", DataType::Int32),
+        required("log_offset", DataType::Int64),
+        required("log_index", DataType::Int32),
+    ]
+}
+
+/// A count row has no summary and a summary row no counts, so both halves can be null.
+fn stream_fields() -> Vec<Field> {
+    let place = [
+        required("kind", DataType::Utf8),
+        required("log_partition", DataType::Int32),
+        required("segment_start", DataType::Int64),
+        required("segment_end", DataType::Int64),
+    ];
+    let summary = [
+        optional("accepted", DataType::Int64),
+        optional("counted", DataType::Int64),
+        optional("duplicate", DataType::Int64),
+        optional("dead", DataType::Int64),
+        optional("log_time", time_type()),
+        optional("event_time_max", time_type()),
+        optional("refill_offset", DataType::Int64),
+        optional("refill_log_time", time_type()),
+        optional("owner", DataType::Utf8),
+    ];
+    place.into_iter().chain(count_fields().into_iter().map(|field| field.with_nullable(true))).chain(summary).collect()
+}
+
+fn dead_fields() -> Vec<Field> {
+    vec![
+        required("received_at", time_type()),
+        required("log_partition", DataType::Int32),
+        required("log_offset", DataType::Int64),
+        required("log_index", DataType::Int32),
+        required("reason", DataType::Utf8),
+        optional("field", DataType::Utf8),
+        required("message", DataType::Utf8),
+        optional("source", DataType::Utf8),
+        optional("body", DataType::Binary),
+        required("body_bytes", DataType::Int64),
+        required("body_hash", DataType::Utf8),
+    ]
+}
+
+fn import_fields() -> Vec<Field> {
+    vec![
+        required("file_hash", DataType::Utf8),
+        required("mapping_hash", DataType::Utf8),
+        required("name", DataType::Utf8),
+        required("bytes", DataType::Int64),
+        required("lines", DataType::Int64),
+        required("finished", DataType::Boolean),
+        required("updated_at", time_type()),
+        required("counted", DataType::Int64),
+        required("skipped", DataType::Int64),
+        required("refused", DataType::Int64),
+    ]
+}
+
+fn required(name: &str, of: DataType) -> Field {
+    Field::new(name, of, false)
+}
+
+fn optional(name: &str, of: DataType) -> Field {
+    Field::new(name, of, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_leave_the_partition_columns_out_and_tables_have_them_last() {
+        for table in Table::ALL {
+            let (file, whole) = (file_schema(table), table_schema(table));
+            assert_eq!(&whole.fields()[..file.fields().len()], &file.fields()[..], "{}", table.name());
+            let last: Vec<&str> =
+                whole.fields()[file.fields().len()..].iter().map(|field| field.name().as_str()).collect();
+            assert_eq!(last, table.partition_columns());
+        }
+    }
+
+    #[test]
+    fn every_type_has_a_counterpart_in_delta_lake() {
+        for table in Table::ALL {
+            let delta = delta_schema(table).expect("a schema");
+            assert_eq!(delta.fields().count(), table_schema(table).fields().len());
+        }
+    }
+
+    #[test]
+    fn stream_counts_hold_the_count_columns_as_nullable() {
+        let stream = file_schema(Table::StreamCounts);
+        for field in count_fields() {
+            let found = stream.field_with_name(field.name()).expect("a count column");
+            assert_eq!(found.data_type(), field.data_type());
+            assert!(found.is_nullable());
+        }
+    }
+}
