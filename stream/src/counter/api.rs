@@ -1,0 +1,163 @@
+//! What others ask of a counter: tails and sums for serving, seals for batch.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use reckon_data::jobs::Follower;
+use reckon_data::run::{Run, Selection, StepSums};
+use reckon_data::tail::{Position, Tail, TailError, TailSum, Tails};
+
+use super::Counter;
+use super::counts::{Counts, OpenSnapshot, freeze_all};
+use super::history::Part;
+use super::partition::CountError;
+use super::shared::{Partition, Shared, State};
+
+/// So many parts of an open segment are made one.
+const PARTS_MAX: usize = 8;
+
+impl Counter {
+    fn partition(&self, number: u32) -> Result<&Partition, TailError> {
+        let unavailable = |reason: &str| TailError::Unavailable { partition: number, reason: reason.to_owned() };
+        if let Some(reason) = self.shared.halted.borrow().as_deref() {
+            return Err(unavailable(reason));
+        }
+        self.shared.partitions.get(number as usize).ok_or_else(|| unavailable("there is no such partition"))
+    }
+}
+
+fn check(partition: &Partition, state: &State) -> Result<(), TailError> {
+    match &state.failed {
+        None => Ok(()),
+        Some(reason) => Err(TailError::Unavailable { partition: partition.number, reason: reason.clone() }),
+    }
+}
+
+/// The runs of a tail and its ranges on disk, and what the runs of the open segment's parts are.
+struct Frozen {
+    runs: Vec<Arc<Run>>,
+    on_disk: Vec<std::ops::Range<u64>>,
+    /// The parts, if they should be replaced by one run.
+    joined: Option<Arc<Run>>,
+}
+
+/// Makes everything a run. Heavy on CPU if something is none yet.
+fn freeze(parts: Vec<Part>, open: &OpenSnapshot, rest: Option<reckon_data::run::RunColumns>) -> Result<Frozen, CountError> {
+    let (mut runs, mut on_disk) = (Vec::new(), Vec::new());
+    for part in parts {
+        match part {
+            Part::Memory(counts) => runs.push(counts.freeze()?),
+            Part::Disk(range) => on_disk.push(range),
+        }
+    }
+    let joined = if open.parts.len() >= PARTS_MAX { Some(freeze_all(&open.parts)?) } else { None };
+    match &joined {
+        Some(run) => runs.push(Arc::clone(run)),
+        None => runs.extend(open.parts.iter().map(Counts::freeze).collect::<Result<Vec<_>, _>>()?),
+    }
+    if let Some(rest) = rest {
+        runs.push(Arc::new(Run::from_columns(rest)?));
+    }
+    Ok(Frozen { runs, on_disk, joined })
+}
+
+#[async_trait]
+impl Tails for Counter {
+    fn partitions(&self) -> u32 {
+        u32::try_from(self.shared.partitions.len()).unwrap_or(u32::MAX)
+    }
+
+    async fn tail(&self, partition: u32, from: u64) -> Result<Tail, TailError> {
+        let own = self.partition(partition)?;
+        let (position, parts, mut open) = {
+            let mut state = own.state.lock();
+            check(own, &state)?;
+            let parts = state.history.tail(from).ok_or(TailError::Gone { partition, from })?;
+            (own.position(&state), parts, state.counter.open_mut().snapshot())
+        };
+        let rest = open.rest.take();
+        let work = move || freeze(parts, &open, rest).map(|frozen| (frozen, open));
+        let unavailable = |reason: String| TailError::Unavailable { partition, reason };
+        let (frozen, open) = tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|error| unavailable(error.to_string()))?
+            .map_err(|error| unavailable(error.to_string()))?;
+        if let Some(joined) = &frozen.joined {
+            own.state.lock().counter.open_mut().replace(&open.parts, joined);
+        }
+        Ok(Tail { partition, from, position, runs: frozen.runs, on_disk: frozen.on_disk })
+    }
+
+    async fn sum(&self, partition: u32, from: u64, selection: &Selection<'_>) -> Result<TailSum, TailError> {
+        let own = self.partition(partition)?;
+        let mut sums = StepSums::new();
+        let (position, parts, open) = {
+            let state = own.state.lock();
+            check(own, &state)?;
+            let parts = state.history.tail(from).ok_or(TailError::Gone { partition, from })?;
+            (own.position(&state), parts, state.counter.sum_open(selection, &mut sums))
+        };
+        let mut on_disk = Vec::new();
+        for part in parts {
+            match part {
+                Part::Memory(counts) => counts.sum(selection, &mut sums),
+                Part::Disk(range) => on_disk.push(range),
+            }
+        }
+        open.iter().for_each(|counts| counts.sum(selection, &mut sums));
+        Ok(TailSum { position, cells: sums.into_cells(), on_disk })
+    }
+
+    fn position(&self, partition: u32) -> Result<Position, TailError> {
+        let own = self.partition(partition)?;
+        let state = own.state.lock();
+        check(own, &state)?;
+        Ok(own.position(&state))
+    }
+
+    fn covered(&self, partition: u32, coverage: u64) {
+        if let Some(own) = self.shared.partitions.get(partition as usize) {
+            own.state.lock().history.cover(coverage, self.shared.parts.clock.now());
+        }
+    }
+}
+
+/// Which partition will never get to its offset, and why.
+fn stuck(shared: &Shared, offsets: &[u64]) -> Option<String> {
+    shared.partitions.iter().zip(offsets).find_map(|(partition, offset)| {
+        let state = partition.state.lock();
+        let reason = state.failed.as_ref().filter(|_| state.history.end() < *offset)?;
+        Some(format!("partition {} is not counted any further: {reason}", partition.number))
+    })
+}
+
+#[async_trait]
+impl Follower for Counter {
+    async fn reach(&self, offsets: &[u64]) -> Result<(), String> {
+        if offsets.len() != self.shared.partitions.len() {
+            return Err(format!("{} offsets for {} partitions", offsets.len(), self.shared.partitions.len()));
+        }
+        let mut sealed = self.shared.sealed.subscribe();
+        let mut halted = self.shared.halted.subscribe();
+        self.shared.want(offsets);
+        loop {
+            if sealed.borrow_and_update().iter().zip(offsets).all(|(sealed, offset)| sealed >= offset) {
+                return Ok(());
+            }
+            if let Some(reason) = halted.borrow_and_update().as_deref() {
+                return Err(format!("the counter has stopped: {reason}"));
+            }
+            if let Some(reason) = stuck(&self.shared, offsets) {
+                return Err(reason);
+            }
+            tokio::select! {
+                changed = sealed.changed() => changed.map_err(|error| error.to_string())?,
+                changed = halted.changed() => changed.map_err(|error| error.to_string())?,
+            }
+        }
+    }
+
+    fn committed(&self) -> Vec<u64> {
+        self.shared.sealed.borrow().clone()
+    }
+}

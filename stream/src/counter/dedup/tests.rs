@@ -1,0 +1,108 @@
+//! The set against a map from hash to minute.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// The definition, word for word.
+#[derive(Debug, Default)]
+struct Model {
+    last: HashMap<u64, i64>,
+    minute: Option<i64>,
+}
+
+impl Model {
+    fn see(&mut self, minute: i64) -> i64 {
+        *self.minute.insert(self.minute.map_or(minute, |now| now.max(minute)))
+    }
+
+    fn insert(&mut self, hash: u64, minute: i64, window: i64) -> bool {
+        self.last.insert(hash, minute).is_some_and(|last| last >= minute - window)
+    }
+}
+
+/// Few distinct hashes, some in one crowded sub-table, some of which wrap around its end.
+fn hashes() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        0..40_u64,
+        (0..400_u64).prop_map(|n| (7 << 52) | (n << 40)),
+        (0..60_u64).prop_map(|n| (7 << 52) | ((1 << 52) - 1 - n)),
+        (0..200_u64).prop_map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+    ]
+}
+
+fn steps() -> impl Strategy<Value = Vec<(i64, Vec<u64>)>> {
+    let jump = prop_oneof![6 => 0..2_i64, 3 => 1..6_i64, 2 => 9..20_i64, 1 => 20..200_i64, 1 => -3..0_i64];
+    prop::collection::vec((jump, prop::collection::vec(hashes(), 0..150)), 1..60)
+}
+
+proptest! {
+    #[test]
+    fn it_is_the_last_occurrence_that_counts(start in -40..40_i64, window in 1..=WINDOW_MAX, steps in steps()) {
+        let (mut set, mut model) = (DedupSet::new(window), Model::default());
+        let (mut minute, mut fresh) = (start, Vec::new());
+        for (jump, hashes) in steps {
+            minute += jump;
+            let duplicates = set.insert_batch(&hashes, minute, &mut fresh);
+            let now = model.see(minute);
+            let expected: Vec<bool> = hashes.iter().map(|hash| !model.insert(*hash, now, window.into())).collect();
+            prop_assert_eq!(&fresh, &expected);
+            prop_assert_eq!(duplicates, expected.iter().filter(|fresh| !**fresh).count());
+            prop_assert!(set.len() >= hashes.iter().collect::<std::collections::HashSet<_>>().len());
+        }
+    }
+
+    #[test]
+    fn however_it_is_cut_into_batches(hashes in prop::collection::vec(hashes(), 0..500), size in 1..100_usize) {
+        let (mut whole, mut parts) = (DedupSet::new(10), DedupSet::new(10));
+        let (mut expected, mut fresh) = (Vec::new(), Vec::new());
+        whole.insert_batch(&hashes, 5, &mut expected);
+        let mut found = Vec::new();
+        for chunk in hashes.chunks(size) {
+            parts.insert_batch(chunk, 5, &mut fresh);
+            found.extend_from_slice(&fresh);
+        }
+        prop_assert_eq!(found, expected);
+        prop_assert_eq!(whole.len(), parts.len());
+    }
+}
+
+/// A sequence without repeats that fills sub-tables evenly.
+fn distinct(range: std::ops::Range<u64>) -> Vec<u64> {
+    range.map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect()
+}
+
+#[test]
+fn memory_grows_with_the_keys_and_goes_when_they_expire() {
+    let mut set = DedupSet::new(10);
+    let idle = set.memory_bytes();
+    assert!(idle < 256 * 1024, "{idle}");
+    let mut fresh = Vec::new();
+    let keys = distinct(0..4_000_000);
+    for chunk in keys.chunks(4_096) {
+        assert_eq!(set.insert_batch(chunk, 1, &mut fresh), 0);
+    }
+    assert_eq!(set.len(), keys.len());
+    // 2.4 GB for 200 million are 12 bytes a key.
+    assert!(set.memory_bytes() < idle + 12 * keys.len(), "{}", set.memory_bytes());
+    assert!(set.expected_collisions() > 0.0);
+    for _ in 0..=TABLES / SWEEP {
+        set.insert_batch(&[], 30, &mut fresh);
+    }
+    assert!(set.is_empty());
+    assert_eq!(set.memory_bytes(), idle);
+}
+
+#[test]
+fn memory_shrinks_with_the_rate() {
+    let mut set = DedupSet::new(2);
+    let mut fresh = Vec::new();
+    set.insert_batch(&distinct(0..1_000_000), 0, &mut fresh);
+    let full = set.memory_bytes();
+    for minute in 1..6 {
+        set.insert_batch(&distinct(minute * 2_000_000..minute * 2_000_000 + 20_000), minute as i64, &mut fresh);
+    }
+    assert!(set.memory_bytes() * 4 < full, "{} of {full}", set.memory_bytes());
+}

@@ -1,0 +1,104 @@
+//! Following a partition's log: read, decode, count.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::MutexGuard;
+use reckon_data::log::{LogError, Stored};
+use reckon_data::record;
+
+use super::error::CounterError;
+use super::retry::Pauses;
+use super::shared::{Partition, Shared};
+
+/// Bytes read at once when there is that much: eight full records.
+const READ_BYTES: usize = 4 * 1024 * 1024;
+/// How long to wait for a seal when memory is full, before looking again.
+const ROOM_WAIT: Duration = Duration::from_millis(200);
+
+/// Counts a partition until the counter stops, or until it cannot go on.
+pub(super) async fn follow(shared: Arc<Shared>, at: usize) {
+    let followed = tokio::select! {
+        followed = count_on(&shared, at) => followed,
+        () = shared.stopped() => Ok(()),
+    };
+    if let Err(error) = followed {
+        shared.fail(at, &error.to_string());
+    }
+}
+
+async fn count_on(shared: &Arc<Shared>, at: usize) -> Result<(), CounterError> {
+    let Some(partition) = shared.partitions.get(at) else { return Ok(()) };
+    let mut end = partition.end.clone();
+    loop {
+        let next = partition.next();
+        if *end.borrow_and_update() <= next {
+            if end.changed().await.is_err() {
+                return Err(LogError::Storage("it was closed".to_owned()).into());
+            }
+            continue;
+        }
+        if shared.memory().0 > shared.memory_max() {
+            // The log is the buffer: what is not sealed must fit memory.
+            shared.seal_soon.notify_one();
+            let mut sealed = shared.sealed.subscribe();
+            tokio::time::timeout(ROOM_WAIT, sealed.changed()).await.ok();
+            continue;
+        }
+        let batch = read(shared, partition, next).await?;
+        let shared_too = Arc::clone(shared);
+        tokio::task::spawn_blocking(move || count(&shared_too, at, &batch)).await??;
+    }
+}
+
+async fn read(shared: &Shared, partition: &Partition, from: u64) -> Result<Vec<Stored>, CounterError> {
+    let mut pauses = Pauses::new();
+    loop {
+        let begun = Instant::now();
+        match shared.parts.log.read(partition.number, from, READ_BYTES).await {
+            Ok(batch) => {
+                Shared::spend(&partition.decode_nanos, begun.elapsed());
+                return Ok(batch);
+            }
+            Err(LogError::Storage(reason)) => {
+                tracing::warn!(partition = partition.number, from, reason, "the log cannot be read, trying again");
+                pauses.wait().await;
+            }
+            Err(other) => return Err(other.into()),
+        }
+    }
+}
+
+/// Counts records; what ends goes to the history in the same moment.
+fn count(shared: &Shared, at: usize, batch: &[Stored]) -> Result<(), CounterError> {
+    let Some(partition) = shared.partitions.get(at) else { return Ok(()) };
+    for Stored { offset, bytes } in batch {
+        if shared.is_stopping() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let record = record::decode(bytes).map_err(|source| CounterError::Record {
+            partition: partition.number,
+            offset: *offset,
+            source,
+        })?;
+        Shared::spend(&partition.decode_nanos, begun.elapsed());
+
+        let mut state = partition.state.lock();
+        let finished = if state.counter.refill_end().is_some() {
+            state.counter.refill(*offset, &record)?;
+            Vec::new()
+        } else {
+            state.counter.apply(*offset, &record)?
+        };
+        let ended = !finished.is_empty();
+        finished.into_iter().for_each(|segment| state.history.push(segment));
+        // Queries wait for this lock; without this they could wait for many records.
+        MutexGuard::unlock_fair(state);
+        if ended {
+            shared.keep_soon.notify_one();
+            shared.seal_soon.notify_one();
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! Keeping memory in order: segments become runs, runs are folded, what is covered or too much goes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::partition::CountError;
+use super::shared::Shared;
+
+/// How often to look, even if nothing happened.
+const EVERY: Duration = Duration::from_secs(1);
+/// A folded piece may take this part of the memory: what goes, goes whole.
+const FOLD_FRACTION: usize = 8;
+
+/// Tidies up until the counter stops.
+pub(super) async fn keep(shared: Arc<Shared>) {
+    loop {
+        tokio::select! {
+            () = shared.stopped() => return,
+            () = shared.keep_soon.notified() => {}
+            () = tokio::time::sleep(EVERY) => {}
+        }
+        let shared_too = Arc::clone(&shared);
+        if let Err(error) = tokio::task::spawn_blocking(move || tidy(&shared_too)).await {
+            shared.halt(&format!("tidying up failed: {error}"));
+        }
+    }
+}
+
+fn tidy(shared: &Shared) {
+    for at in 0..shared.partitions.len() {
+        if let Err(error) = freeze(shared, at) {
+            shared.fail(at, &error.to_string());
+        }
+        fold(shared, at);
+    }
+    let now = shared.parts.clock.now();
+    let keep = i64::try_from(shared.parts.retention.covered_segments.as_micros()).unwrap_or(i64::MAX);
+    for partition in &shared.partitions {
+        partition.state.lock().history.drop_covered(now, keep);
+    }
+    evict(shared);
+}
+
+fn freeze(shared: &Shared, at: usize) -> Result<(), CountError> {
+    let state = &shared.partitions[at].state;
+    let unfrozen = state.lock().history.unfrozen();
+    for segment in unfrozen {
+        if shared.is_stopping() {
+            break;
+        }
+        let run = segment.freeze()?;
+        state.lock().history.freeze(&segment.summary, &run);
+    }
+    Ok(())
+}
+
+fn fold(shared: &Shared, at: usize) {
+    let state = &shared.partitions[at].state;
+    let bytes_max = shared.memory_max() / FOLD_FRACTION;
+    while !shared.is_stopping() {
+        let Some(fold) = state.lock().history.plan_fold(bytes_max) else { break };
+        let run = fold.run();
+        state.lock().history.fold(&fold, run);
+    }
+}
+
+/// Lets go of the oldest sealed pieces, whichever partition's, until the rest fits.
+fn evict(shared: &Shared) {
+    let mut taken = shared.memory().1;
+    while taken > shared.memory_max() {
+        let oldest = shared
+            .partitions
+            .iter()
+            .filter_map(|partition| Some((partition.state.lock().history.oldest()?, partition)))
+            .min_by_key(|(log_time, _)| *log_time);
+        let Some((_, partition)) = oldest else { break };
+        taken = taken.saturating_sub(partition.state.lock().history.evict());
+    }
+}

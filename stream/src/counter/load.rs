@@ -1,0 +1,97 @@
+//! Bringing the counts above coverage back into memory after a start: the newest first, as far as they fit.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use reckon_data::run::{Run, RunBuilder, count_fields};
+use reckon_data::segment::Summary;
+use reckon_data::table::DataFile;
+use tokio::runtime::Handle;
+
+use super::error::CounterError;
+use super::partition::CountError;
+use super::recover::{Stored, for_each_batch, places_of};
+use super::shared::Shared;
+
+/// Loading ends when the memory is this full, in eighths: what is counted now needs room too.
+const FULL_EIGHTHS: usize = 6;
+
+type Place = (u32, u64, u64);
+
+/// Loads segments file by file. What cannot be loaded stays on disk, where serving reads it.
+pub(super) async fn load(shared: Arc<Shared>, segments: Vec<Stored>) {
+    for (file, summaries) in by_file(segments) {
+        if shared.is_stopping() {
+            return;
+        }
+        if shared.memory().1 > shared.memory_max() / 8 * FULL_EIGHTHS {
+            break;
+        }
+        let shared_too = Arc::clone(&shared);
+        let handle = Handle::current();
+        // Decoding Parquet is work for the processor; the waiting in between does no harm to a blocking thread.
+        let loading = tokio::task::spawn_blocking(move || handle.block_on(load_file(&shared_too, &file, &summaries)));
+        if let Err(error) = loading.await.map_err(CounterError::from).flatten() {
+            tracing::warn!(%error, "counts could not be loaded, they will be read from disk");
+        }
+    }
+    for partition in &shared.partitions {
+        partition.state.lock().history.stop_loading();
+    }
+    shared.keep_soon.notify_one();
+}
+
+/// The files with their segments, those with the newest log time first.
+fn by_file(segments: Vec<Stored>) -> Vec<(Arc<DataFile>, Vec<Summary>)> {
+    let mut files: BTreeMap<String, (Arc<DataFile>, Vec<Summary>)> = BTreeMap::new();
+    for Stored { summary, file } in segments {
+        files.entry(file.path.clone()).or_insert_with(|| (file, Vec::new())).1.push(summary);
+    }
+    let mut files: Vec<(Arc<DataFile>, Vec<Summary>)> = files.into_values().collect();
+    files.sort_by_key(|(_, summaries)| {
+        std::cmp::Reverse(summaries.iter().filter_map(|summary| summary.log_time.micros()).max())
+    });
+    files
+}
+
+async fn load_file(shared: &Shared, file: &DataFile, summaries: &[Summary]) -> Result<(), CounterError> {
+    let mut builders: HashMap<Place, RunBuilder> =
+        summaries.iter().map(|summary| ((summary.partition, summary.start, summary.end), RunBuilder::new())).collect();
+    let fields = count_fields();
+    let mut columns = vec!["kind", "log_partition", "segment_start", "segment_end"];
+    columns.extend(fields.iter().map(|field| field.name().as_str()));
+    let dimensions = &shared.definition().dimensions;
+    for_each_batch(Arc::clone(&shared.parts.store), file, &columns, false, |batch| {
+        let places = places_of(file, &batch)?;
+        let mut start = 0;
+        for rows in places.chunk_by(|a, b| a == b) {
+            let (partition, from, to, counts) = rows[0];
+            if counts && let Some(builder) = builders.get_mut(&(partition, from, to)) {
+                let part = batch.slice(start, rows.len());
+                builder.add_batch(&part, dimensions).map_err(CountError::from)?;
+            }
+            start += rows.len();
+        }
+        Ok(())
+    })
+    .await?;
+    for summary in summaries {
+        if let Some(builder) = builders.remove(&(summary.partition, summary.start, summary.end)) {
+            let run = builder.finish().map_err(CountError::from)?;
+            put(shared, summary, Arc::new(run))?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts a run into its place if it adds up to its summary.
+fn put(shared: &Shared, summary: &Summary, run: Arc<Run>) -> Result<(), CounterError> {
+    let Summary { partition, start, end, counted, fingerprint, .. } = *summary;
+    if run.total_count() != counted || run.fingerprint() != fingerprint {
+        return Err(CountError::Totals { partition, start, end, counted, found: run.total_count() }.into());
+    }
+    if let Some(partition) = shared.partitions.get(partition as usize) {
+        partition.state.lock().history.load(start, end, run);
+    }
+    Ok(())
+}

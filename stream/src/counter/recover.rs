@@ -1,0 +1,227 @@
+//! Where to go on: what was sealed, from where to refill, and which segments batch has not covered.
+
+#![allow(deprecated, reason = "ParquetObjectReader has no successor that is more than an example")]
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::error::ArrowError;
+use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStore;
+use object_store::path::Path;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowPredicateFn, RowFilter};
+use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
+use reckon_data::paths::Transaction;
+use reckon_data::segment::Summary;
+use reckon_data::table::{DataFile, Snapshot, Table};
+use uuid::Uuid;
+
+use super::CounterParts;
+use super::error::CounterError;
+use super::file::{SUMMARY_COLUMNS, places, summaries};
+use super::history::History;
+use super::partition::{PartitionCounter, Rules};
+
+/// Files looked into at once.
+const FILES_AT_ONCE: usize = 8;
+
+/// A segment that lies in a file.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    pub(super) summary: Summary,
+    pub(super) file: Arc<DataFile>,
+}
+
+/// What a counter starts from.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) partitions: Vec<(PartitionCounter, History)>,
+    /// The segments above coverage, to be loaded.
+    pub(super) segments: Vec<Stored>,
+}
+
+/// Reads where to go on.
+pub(super) async fn recover(parts: &CounterParts) -> Result<Recovered, CounterError> {
+    let log = parts.log.identity();
+    let stream = parts.tables.snapshot(Table::StreamCounts).await?;
+    same_log(&stream, log)?;
+    let batch = parts.tables.snapshot(Table::BatchCounts).await?;
+    let numbers = 0..parts.log.partitions();
+    let standing = |snapshot: &Snapshot, name: Transaction| {
+        u64::try_from(snapshot.transaction(&name.to_string())).unwrap_or(0)
+    };
+    let sealed: Vec<u64> = numbers.clone().map(|p| standing(&stream, Transaction::Stream(log, p))).collect();
+    let coverage: Vec<u64> = numbers.clone().map(|p| standing(&batch, Transaction::Batch(log, p))).collect();
+
+    // The file of a partition's last segment is needed even if coverage has passed it.
+    let from = coverage.iter().zip(&sealed).map(|(coverage, sealed)| *coverage.min(sealed)).min().unwrap_or(0);
+    let stored = read_summaries(parts, &stream, from).await?;
+    let mut recovered = Recovered { partitions: Vec::new(), segments: Vec::new() };
+    for ((number, sealed), coverage) in numbers.zip(sealed).zip(coverage) {
+        let own: Vec<&Stored> = stored.iter().filter(|stored| stored.summary.partition == number).collect();
+        let last = own.iter().find(|stored| stored.summary.end == sealed).map(|stored| &stored.summary);
+        let counter = resume(parts, number, sealed, last).await?;
+        let mut history = History::new(sealed, last.map_or(0, |last| last.refill_offset), coverage);
+        let above: Vec<&Stored> = own.into_iter().filter(|stored| stored.summary.start >= coverage).collect();
+        for (range, log_time) in tile(&above, coverage..sealed) {
+            history.recover(&range, log_time);
+        }
+        recovered.segments.extend(above.into_iter().cloned());
+        recovered.partitions.push((counter, history));
+    }
+    Ok(recovered)
+}
+
+/// Whatever was sealed must have come from this log.
+fn same_log(stream: &Snapshot, log: Uuid) -> Result<(), CounterError> {
+    let logs: Vec<&str> = stream.transactions.keys().filter_map(|name| name.strip_prefix("stream/")?.split('/').next()).collect();
+    let own = log.to_string();
+    match logs.first() {
+        Some(other) if !logs.contains(&own.as_str()) => {
+            Err(CounterError::OtherLog { sealed: (*other).to_owned(), log })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The segments between coverage and seal, without a gap: where a summary is missing, a range that serving will
+/// not find whole, so that its answer says so.
+fn tile(above: &[&Stored], range: Range<u64>) -> Vec<(Range<u64>, i64)> {
+    let mut starts: BTreeMap<u64, &Summary> = BTreeMap::new();
+    for stored in above {
+        starts.insert(stored.summary.start, &stored.summary);
+    }
+    let mut tiles = Vec::new();
+    let mut at = range.start;
+    while at < range.end {
+        let next = starts.range(at..).next().map(|(_, summary)| *summary).filter(|summary| summary.end <= range.end);
+        let (tile, log_time) = match next {
+            Some(summary) if summary.start == at => (at..summary.end, summary.log_time.micros()),
+            Some(summary) => (at..summary.start, None),
+            None => (at..range.end, None),
+        };
+        if log_time.is_none() {
+            tracing::error!(start = tile.start, end = tile.end, "stream_counts has no summary of a sealed range");
+        }
+        at = tile.end.max(at + 1);
+        tiles.push((tile, log_time.unwrap_or(i64::MIN)));
+    }
+    tiles
+}
+
+/// A counter that goes on at `sealed`, after checking that the log holds what it needs.
+async fn resume(
+    parts: &CounterParts,
+    partition: u32,
+    sealed: u64,
+    last: Option<&Summary>,
+) -> Result<PartitionCounter, CounterError> {
+    let rules = Rules {
+        dedup_minutes: parts.settings.dedup_minutes,
+        segment_events: parts.settings.segment_events,
+        definition: Arc::clone(&parts.definition),
+    };
+    let extent = parts.log.extent(partition).await?;
+    if extent.end < sealed {
+        return Err(CounterError::Short { partition, end: extent.end, sealed });
+    }
+    let needed = match last {
+        Some(last) => last.refill_offset,
+        None if sealed == 0 => 0,
+        None => extent.start.min(sealed),
+    };
+    if extent.start > needed {
+        return Err(CounterError::Trimmed { partition, needed, start: extent.start });
+    }
+    Ok(match last {
+        Some(last) => PartitionCounter::resume(rules, last),
+        None if sealed == 0 => PartitionCounter::new(partition, rules),
+        None => {
+            tracing::warn!(partition, sealed, "stream_counts has no summary of the last segment: refilling from all of the log");
+            PartitionCounter::resume_without_summary(partition, rules, extent.start, sealed)
+        }
+    })
+}
+
+/// The summaries in all files that may hold segments which end at `from` or above.
+async fn read_summaries(parts: &CounterParts, stream: &Snapshot, from: u64) -> Result<Vec<Stored>, CounterError> {
+    let above = |file: &&DataFile| {
+        file.max_i64("segment_end").is_none_or(|end| u64::try_from(end).is_ok_and(|end| end >= from))
+    };
+    let files: Vec<Arc<DataFile>> = stream.files.iter().filter(above).cloned().map(Arc::new).collect();
+    let read = futures::stream::iter(files).map(|file| {
+        let store = Arc::clone(&parts.store);
+        async move {
+            let batches = read_batches(store, &file, &SUMMARY_COLUMNS, true).await?;
+            let mut stored = Vec::new();
+            for batch in &batches {
+                let summaries = summaries(batch).map_err(|error| unreadable(&file, &error))?;
+                stored.extend(summaries.into_iter().map(|summary| Stored { summary, file: Arc::clone(&file) }));
+            }
+            Ok::<_, CounterError>(stored)
+        }
+    });
+    let stored: Vec<Vec<Stored>> = read.buffered(FILES_AT_ONCE).try_collect().await?;
+    Ok(stored.into_iter().flatten().collect())
+}
+
+fn unreadable(file: &DataFile, error: &dyn std::fmt::Display) -> CounterError {
+    CounterError::Read { path: file.path.clone(), reason: error.to_string() }
+}
+
+/// Some columns of a file of `stream_counts`, of all rows or of the summaries only.
+async fn read_batches(
+    store: Arc<dyn ObjectStore>,
+    file: &DataFile,
+    columns: &[&str],
+    only_summaries: bool,
+) -> Result<Vec<RecordBatch>, CounterError> {
+    let mut batches = Vec::new();
+    for_each_batch(store, file, columns, only_summaries, |batch| {
+        batches.push(batch);
+        Ok(())
+    })
+    .await?;
+    Ok(batches)
+}
+
+/// Calls `each` with the batches of a file of `stream_counts`, one after the other.
+pub(super) async fn for_each_batch(
+    store: Arc<dyn ObjectStore>,
+    file: &DataFile,
+    columns: &[&str],
+    only_summaries: bool,
+    mut each: impl FnMut(RecordBatch) -> Result<(), CounterError>,
+) -> Result<(), CounterError> {
+    let failed = |error: &dyn std::fmt::Display| unreadable(file, error);
+    let full = format!("{}/{}", Table::StreamCounts.name(), file.path);
+    let path = Path::parse(&full).map_err(|error| failed(&error))?;
+    let reader = ParquetObjectReader::new(store, path).with_file_size(file.bytes);
+    let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(|error| failed(&error))?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied());
+    let kind = ProjectionMask::columns(builder.parquet_schema(), ["kind"]);
+    let mut builder = builder.with_projection(mask);
+    if only_summaries {
+        let predicate = ArrowPredicateFn::new(kind, |batch| is_summary(&batch));
+        builder = builder.with_row_filter(RowFilter::new(vec![Box::new(predicate)]));
+    }
+    let mut stream = builder.build().map_err(|error| failed(&error))?;
+    while let Some(batch) = stream.next().await {
+        each(batch.map_err(|error| failed(&error))?)?;
+    }
+    Ok(())
+}
+
+fn is_summary(batch: &RecordBatch) -> Result<BooleanArray, ArrowError> {
+    use arrow::array::AsArray;
+    let kinds = batch.column(0).as_string::<i32>();
+    Ok(kinds.iter().map(|kind| Some(kind == Some(super::file::KIND_SUMMARY))).collect())
+}
+
+/// The places of a batch's rows, see [`places`].
+pub(super) fn places_of(file: &DataFile, batch: &RecordBatch) -> Result<Vec<(u32, u64, u64, bool)>, CounterError> {
+    places(batch).map_err(|error| unreadable(file, &error))
+}

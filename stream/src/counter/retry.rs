@@ -1,0 +1,24 @@
+//! Trying again what a store refused, with growing pauses.
+
+use std::time::Duration;
+
+const FIRST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// Pauses between tries.
+#[derive(Debug)]
+pub(super) struct Pauses {
+    next: Duration,
+}
+
+impl Pauses {
+    pub(super) const fn new() -> Self {
+        Self { next: FIRST }
+    }
+
+    /// Waits, each time twice as long, up to ten seconds.
+    pub(super) async fn wait(&mut self) {
+        tokio::time::sleep(self.next).await;
+        self.next = (self.next * 2).min(LONGEST);
+    }
+}

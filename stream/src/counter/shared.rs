@@ -1,0 +1,213 @@
+//! What the tasks of a counter share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use reckon_data::log::LogError;
+use reckon_data::tail::Position;
+use tokio::sync::{Notify, watch};
+
+use super::CounterParts;
+use super::history::History;
+use super::partition::{FinishedSegment, PartitionCounter};
+
+/// A partition's counter and its finished segments. They change together, under one lock.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) counter: PartitionCounter,
+    pub(super) history: History,
+    /// Why it is not counted any further.
+    pub(super) failed: Option<String>,
+}
+
+/// A partition.
+#[derive(Debug)]
+pub(super) struct Partition {
+    pub(super) number: u32,
+    /// Held for a record's counting at most, a millisecond or so; never across an await.
+    pub(super) state: Mutex<State>,
+    pub(super) end: watch::Receiver<u64>,
+    /// Time spent reading and decoding records, nanoseconds.
+    pub(super) decode_nanos: AtomicU64,
+}
+
+impl Partition {
+    /// Where a partition in this state stands.
+    pub(super) fn position(&self, state: &State) -> Position {
+        let reached = state.counter.reached();
+        Position {
+            offset: reached.offset,
+            log_time: reached.log_time,
+            event_time_max: reached.event_time_max,
+            sealed: state.history.sealed(),
+            durable_end: *self.end.borrow(),
+        }
+    }
+
+    /// The next offset to be read, which during a refill lies below the position.
+    pub(super) fn next(&self) -> u64 {
+        self.state.lock().counter.next()
+    }
+}
+
+/// What the tasks share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) parts: CounterParts,
+    pub(super) partitions: Vec<Partition>,
+    /// Stands in the summaries: who sealed them.
+    pub(super) owner: String,
+    /// Up to where each partition is sealed.
+    pub(super) sealed: watch::Sender<Vec<u64>>,
+    /// Set once, when nothing goes on any more, with the reason.
+    pub(super) halted: watch::Sender<Option<String>>,
+    /// Up to where somebody waits for each partition to be sealed.
+    wanted: Mutex<Vec<u64>>,
+    stopping: watch::Sender<bool>,
+    /// A segment has ended, or somebody waits for a seal.
+    pub(super) seal_soon: Notify,
+    /// A segment has ended or was sealed: there may be something to tidy up.
+    pub(super) keep_soon: Notify,
+    pub(super) seals: AtomicU64,
+    pub(super) seal_nanos: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new(
+        parts: CounterParts,
+        recovered: Vec<(PartitionCounter, History)>,
+    ) -> Result<Self, LogError> {
+        let sealed: Vec<u64> = recovered.iter().map(|(_, history)| history.sealed()).collect();
+        let mut partitions = Vec::with_capacity(recovered.len());
+        for (number, (counter, history)) in (0..).zip(recovered) {
+            partitions.push(Partition {
+                number,
+                state: Mutex::new(State { counter, history, failed: None }),
+                end: parts.log.watch_end(number)?,
+                decode_nanos: AtomicU64::new(0),
+            });
+        }
+        Ok(Self {
+            owner: parts.names.fresh().to_string(),
+            wanted: Mutex::new(vec![0; partitions.len()]),
+            sealed: watch::Sender::new(sealed),
+            halted: watch::Sender::new(None),
+            stopping: watch::Sender::new(false),
+            seal_soon: Notify::new(),
+            keep_soon: Notify::new(),
+            seals: AtomicU64::new(0),
+            seal_nanos: AtomicU64::new(0),
+            partitions,
+            parts,
+        })
+    }
+
+    /// No task begins anything new.
+    pub(super) fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Resolves when tasks are to end.
+    pub(super) async fn stopped(&self) {
+        // The sender lives as long as `self`.
+        self.stopping.subscribe().wait_for(|stopping| *stopping).await.ok();
+    }
+
+    /// Nothing goes on any more, and whoever asks is told why. The first reason stays.
+    pub(super) fn halt(&self, reason: &str) {
+        self.halted.send_if_modified(|halted| {
+            let first = halted.is_none();
+            halted.get_or_insert_with(|| reason.to_owned());
+            first
+        });
+        self.stop();
+    }
+
+    /// One partition is not counted any further.
+    pub(super) fn fail(&self, at: usize, reason: &str) {
+        if let Some(partition) = self.partitions.get(at) {
+            tracing::error!(partition = partition.number, reason, "counting of a partition has stopped");
+            partition.state.lock().failed = Some(reason.to_owned());
+            // Whoever waits for it waits in vain.
+            self.sealed.send_modify(|_| {});
+            self.seal_soon.notify_one();
+        }
+    }
+
+    /// All segments that have ended and are not sealed, by partition and start.
+    pub(super) fn unsealed(&self) -> Vec<FinishedSegment> {
+        self.partitions.iter().flat_map(|partition| partition.state.lock().history.unsealed()).collect()
+    }
+
+    /// Bytes of segments that memory may take.
+    pub(super) fn memory_max(&self) -> usize {
+        usize::try_from(self.parts.settings.memory.as_u64()).unwrap_or(usize::MAX)
+    }
+
+    /// Bytes of segments that are not sealed, and of all.
+    pub(super) fn memory(&self) -> (usize, usize) {
+        self.partitions.iter().fold((0, 0), |(unsealed, all), partition| {
+            let memory = partition.state.lock().history.memory();
+            (unsealed + memory.unsealed, all + memory.unsealed + memory.sealed)
+        })
+    }
+
+    /// Somebody waits until everything below `offsets` is sealed.
+    pub(super) fn want(&self, offsets: &[u64]) {
+        for (wanted, offset) in self.wanted.lock().iter_mut().zip(offsets) {
+            *wanted = (*wanted).max(*offset);
+        }
+        self.seal_soon.notify_one();
+    }
+
+    /// Whether to seal at once: what somebody waits for has ended, in all partitions that are still counted, or
+    /// what is not sealed takes half the memory.
+    pub(super) fn must_seal(&self) -> bool {
+        if self.memory().0 > self.memory_max() / 2 {
+            return true;
+        }
+        let wanted = self.wanted.lock().clone();
+        let mut any = false;
+        for (partition, wanted) in self.partitions.iter().zip(wanted) {
+            let state = partition.state.lock();
+            if state.history.sealed() < wanted && state.failed.is_none() {
+                if state.history.end() < wanted {
+                    return false;
+                }
+                any = true;
+            }
+        }
+        any
+    }
+
+    pub(super) fn spent(nanos: &AtomicU64) -> Duration {
+        Duration::from_nanos(nanos.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn spend(nanos: &AtomicU64, time: Duration) {
+        nanos.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// The partitions' segments, sealed up to the last of these.
+    pub(super) fn mark_sealed(&self, segments: &[FinishedSegment]) {
+        for FinishedSegment { summary, .. } in segments {
+            if let Some(partition) = self.partitions.get(summary.partition as usize) {
+                partition.state.lock().history.seal(summary);
+            }
+        }
+        let sealed = self.partitions.iter().map(|partition| partition.state.lock().history.sealed()).collect();
+        self.sealed.send_replace(sealed);
+        self.keep_soon.notify_one();
+    }
+
+    /// The rules that the log is counted by.
+    pub(super) fn definition(&self) -> &Arc<reckon_data::definition::Definition> {
+        &self.parts.definition
+    }
+}

@@ -1,0 +1,168 @@
+//! Stops, kills and restarts: nothing is lost, nothing is counted twice.
+
+use proptest::prelude::*;
+use reckon_data::config::Counting;
+use reckon_data::jobs::Follower;
+use reckon_data::log::Log;
+use reckon_data::log::memory::MemoryLog;
+use reckon_data::paths::Transaction;
+use reckon_data::table::{Commit, Step, Table, Tables};
+use reckon_data::tail::{TailError, Tails};
+
+use super::world::{MINUTE, World, settings, view};
+use crate::counter::CounterError;
+use crate::counter::testing::{Appended, Entry, log};
+
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Stop,
+    Kill,
+    SealAndKill,
+}
+
+fn end() -> impl Strategy<Value = End> {
+    prop_oneof![Just(End::Stop), Just(End::Kill), Just(End::SealAndKill)]
+}
+
+/// A counter lives through each of these logs and comes to such an end.
+async fn live(lives: Vec<(Vec<Appended>, End)>, settings: Counting) {
+    let world = World::new(2);
+    for (log, end) in lives {
+        let counter = world.start(settings.clone()).await;
+        for (at, Appended { time, entry }) in log.into_iter().enumerate() {
+            world.append(at as u32 % 2, time, entry).await;
+        }
+        if !matches!(end, End::Kill) {
+            world.caught_up(&counter).await;
+            world.check(&counter, &[0, 0]).await;
+        }
+        if matches!(end, End::SealAndKill) {
+            let mut cuts = Vec::new();
+            for partition in 0..2 {
+                cuts.push(world.append(partition, 0, Entry::Cut).await);
+            }
+            counter.reach(&cuts).await.unwrap();
+            world.check(&counter, &cuts).await;
+        }
+        if matches!(end, End::Stop) {
+            counter.stop().await;
+        }
+        drop(counter);
+        world.check_sealed().await;
+    }
+    let counter = world.start(settings).await;
+    world.caught_up(&counter).await;
+    world.check(&counter, &[0, 0]).await;
+    counter.stop().await;
+    world.check_sealed().await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_life_counts_the_same(
+        lives in prop::collection::vec((log(1..40), end()), 1..5),
+        segment_events in prop_oneof![Just(1_000_000_u64), 5..80_u64],
+        seal_millis in prop_oneof![Just(60_000_u64), 1..20_u64],
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let seal_every = std::time::Duration::from_millis(seal_millis);
+        runtime.block_on(live(lives, Counting { segment_events, seal_every, ..settings() }));
+    }
+}
+
+/// A world with sealed segments in which partition 0 ends at offset 4 and is sealed there.
+async fn sealed_world() -> World {
+    let world = World::new(1);
+    let counter = world.start(settings()).await;
+    for minute in 0..4 {
+        world.append(0, minute * MINUTE, Entry::Events(vec![view("a", minute as u32)])).await;
+    }
+    let cut = world.append(0, 4 * MINUTE, Entry::Cut).await;
+    counter.reach(&[cut]).await.unwrap();
+    counter.stop().await;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_may_be_trimmed_below_the_refill_offset_but_not_above() {
+    let world = sealed_world().await;
+    let counter = world.start(settings()).await;
+    let refill = counter.refill_offset(0).unwrap();
+    assert_eq!(refill, 0, "minutes 0 to 3 lie within the window of 3 at log minute 3");
+    for minute in 10..14 {
+        world.append(0, minute * MINUTE, Entry::Events(vec![view("b", minute as u32)])).await;
+    }
+    let cut = world.append(0, 14 * MINUTE, Entry::Cut).await;
+    counter.reach(&[cut]).await.unwrap();
+    let refill = counter.refill_offset(0).unwrap();
+    assert_eq!(refill, 5);
+    counter.stop().await;
+
+    world.log.trim(0, refill).await.unwrap();
+    let counter = world.start(settings()).await;
+    world.append(0, 14 * MINUTE + 1, Entry::Events(vec![view("b", 13), view("b", 99)])).await;
+    world.caught_up(&counter).await;
+    world.check(&counter, &[0]).await;
+    counter.stop().await;
+
+    world.log.trim(0, refill + 1).await.unwrap();
+    let error = world.try_start(settings()).await.unwrap_err();
+    assert!(matches!(error, CounterError::Trimmed { partition: 0, needed: 5, start: 6 }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_log_is_refused() {
+    let mut world = sealed_world().await;
+    world.log = MemoryLog::new(1, &reckon_data::clock::RandomNames);
+    let error = world.try_start(settings()).await.unwrap_err();
+    assert!(matches!(error, CounterError::OtherLog { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_below_coverage_are_not_loaded() {
+    let world = sealed_world().await;
+    let step = Step { name: Transaction::Batch(world.log.identity(), 0).to_string(), from: 0, to: 4 };
+    let commit = Commit {
+        table: Table::BatchCounts,
+        steps: vec![step],
+        add: Vec::new(),
+        remove: Vec::new(),
+        data_change: true,
+        token: uuid::Uuid::from_u128(7),
+        operation: "test".to_owned(),
+    };
+    world.tables.commit(commit).await.unwrap();
+    let counter = world.start(settings()).await;
+    world.caught_up(&counter).await;
+    world.check(&counter, &[4]).await;
+    assert!(matches!(counter.tail(0, 0).await, Err(TailError::Gone { .. })));
+    counter.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_in_stream_counts_is_left_to_be_found() {
+    let world = sealed_world().await;
+    let snapshot = world.tables.snapshot(Table::StreamCounts).await.unwrap();
+    let step = Step { name: Transaction::Maintain(Table::StreamCounts).to_string(), from: 0, to: 1 };
+    let commit = Commit {
+        table: Table::StreamCounts,
+        steps: vec![step],
+        add: Vec::new(),
+        remove: snapshot.files.to_vec(),
+        data_change: true,
+        token: uuid::Uuid::from_u128(8),
+        operation: "test".to_owned(),
+    };
+    world.tables.commit(commit).await.unwrap();
+    let counter = world.start(settings()).await;
+    world.caught_up(&counter).await;
+    let tail = counter.tail(0, 0).await.unwrap();
+    assert_eq!(tail.on_disk, [0..4], "serving will not find it, and say so");
+    // The dedup set is the same nevertheless: the log still has everything.
+    world.append(0, 4 * MINUTE, Entry::Events(vec![view("a", 3)])).await;
+    world.caught_up(&counter).await;
+    assert_eq!(counter.stats().totals().duplicate, 1);
+    counter.stop().await;
+}

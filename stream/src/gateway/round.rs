@@ -1,0 +1,74 @@
+//! Appending a round: all partitions at once, then the answers of the requests in it.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use reckon_data::log::Log;
+use reckon_data::receipt::Places;
+
+use super::gather::{Load, Part, Records};
+use super::stats::{GatewayStats, add, add_since};
+use super::ticket::{Failure, Ticket};
+
+/// What became of a partition's records: the offset of the first, once they are durable.
+type Outcome = Result<u64, Failure>;
+
+/// Appends the records of a round and answers the requests that were waiting for them.
+pub(super) async fn append(log: &dyn Log, stats: &GatewayStats, mut load: Load) {
+    let start = Instant::now();
+    let records = std::mem::take(&mut load.records);
+    let mut outcomes = vec![None; log.partitions() as usize];
+    if load.broken.is_none() {
+        for (partition, outcome) in join_all(records.into_iter().map(|records| append_to(log, stats, records))).await {
+            if let Some(slot) = outcomes.get_mut(partition as usize) {
+                *slot = Some(outcome);
+            }
+        }
+    }
+    add(&stats.rounds, 1);
+    add(&stats.rounds_failed, u64::from(load.broken.is_some() || outcomes.iter().flatten().any(Result::is_err)));
+    add_since(&stats.append_nanos, start);
+    settle(load, &outcomes);
+}
+
+async fn append_to(log: &dyn Log, stats: &GatewayStats, records: Records) -> (u32, Outcome) {
+    let Records { partition, mut events, dead } = records;
+    events.extend(dead);
+    let (count, bytes) = (events.len() as u64, events.iter().map(Bytes::len).sum::<usize>());
+    let outcome = match log.append(partition, events).await {
+        Ok(offsets) if offsets.end.checked_sub(offsets.start) == Some(count) => {
+            add(&stats.records, count);
+            add(&stats.record_bytes, bytes as u64);
+            Ok(offsets.start)
+        }
+        Ok(offsets) => Err(Failure::Unavailable(format!("the log put {count} records at offsets {offsets:?}"))),
+        Err(error) => {
+            tracing::warn!(partition, %error, "records could not be appended");
+            Err(error.into())
+        }
+    };
+    (partition, outcome)
+}
+
+/// Tells every request of the round what became of its events.
+fn settle(load: Load, outcomes: &[Option<Outcome>]) {
+    let Load { places, dead_places, parts, broken, .. } = load;
+    let outcome_of = |partition: u32| match outcomes.get(partition as usize) {
+        Some(Some(outcome)) => outcome.clone(),
+        _ => Err(Failure::Unavailable(format!("the log has no partition {partition}"))),
+    };
+    for Part { ticket, places: of_events, dead } in parts {
+        let of_events = places.get(of_events).unwrap_or_default();
+        let dead = dead_places.get(dead).unwrap_or_default();
+        let touched = of_events.iter().map(|place| place.partition).chain(dead.iter().copied());
+        let failures = touched.filter_map(|partition| outcome_of(partition).err());
+        broken.iter().cloned().chain(failures).for_each(|failure| ticket.failed(failure));
+        ticket.placed(of_events.iter().filter_map(|place| {
+            let start = outcome_of(place.partition).ok()?;
+            let offset = start + place.record as u64;
+            Some(Places { partition: place.partition, offset, first_index: place.first, last_index: place.last })
+        }));
+        Ticket::release(ticket);
+    }
+}

@@ -1,0 +1,4 @@
+//! The stream layer: gateway and counter.
+
+pub mod counter;
+pub mod gateway;
