@@ -1,0 +1,203 @@
+//! The archiver: from the log to the tables `events` and `dead_letters`, exactly once.
+//!
+//! ```text
+//! log partition 0 ──▶ Lane: read ▶ Open: decode, split by date, encode ▶ Upload ──┐
+//! log partition 1 ──▶ …                                                           ├─▶ one commit a table
+//! ```
+//!
+//! A *round* ends every few seconds, or sooner when files are large or somebody waits: the files are
+//! finished, made durable and committed with a step for each partition from where it stood to where it
+//! stands. Nothing else is remembered: after a crash, or when storage fails in the middle of a round, reading
+//! begins again where the tables say, and what was stored without a commit is swept by vacuum. `events` and
+//! `dead_letters` have a position each; reading begins at the smaller one.
+//!
+//! [`properties`] says how files are encoded; `rows`, `open` and `encoder` are plain code; `lane`, `round`
+//! and `driver` do the waiting.
+
+mod driver;
+pub(crate) mod encoder;
+mod error;
+#[cfg(test)]
+mod faults;
+mod lane;
+mod open;
+pub mod properties;
+mod round;
+mod rows;
+mod shared;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod upload;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use object_store::ObjectStore;
+use reckon_data::clock::{Clock, Names};
+use reckon_data::config;
+use reckon_data::jobs::Follower;
+use reckon_data::log::Log;
+use reckon_data::paths::Transaction;
+use reckon_data::table::{Snapshot, Table, Tables};
+use tokio::task::AbortHandle;
+
+use driver::Driver;
+pub use error::ArchiveError;
+use open::Archived;
+use shared::{Ending, Shared};
+pub use stats::ArchiveStats;
+
+/// What an archiver is made of.
+#[derive(Debug, Clone)]
+pub struct ArchiverParts {
+    /// Where events come from.
+    pub log: Arc<dyn Log>,
+    /// Where commits go.
+    pub tables: Arc<dyn Tables>,
+    /// Where files go: the store rooted at the tables' folder.
+    pub store: Arc<dyn ObjectStore>,
+    /// The time of day, for how far it lags.
+    pub clock: Arc<dyn Clock>,
+    /// Names for files and commits.
+    pub names: Arc<dyn Names>,
+    /// When to commit.
+    pub settings: config::Archive,
+}
+
+/// Copies the log to `events` and `dead_letters`. Dropped without [`Archiver::stop`] it ends at once, and the
+/// next one goes on from the last commit.
+#[derive(Debug)]
+pub struct Archiver {
+    shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
+    task: AbortHandle,
+}
+
+impl Archiver {
+    /// Starts archiving from where the tables say it has come.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Trimmed`] when the log no longer holds the next record, [`ArchiveError::LogBehind`] when
+    /// it ends before it, and what the tables or the log say.
+    pub async fn start(parts: ArchiverParts) -> Result<Arc<Self>, ArchiveError> {
+        let archived = positions(&parts).await?;
+        let clock = Arc::clone(&parts.clock);
+        let shared = Arc::new(Shared::new(parts, archived.iter().map(|archived| archived.both()).collect()));
+        let task = tokio::spawn(Driver::new(Arc::clone(&shared), archived).run()).abort_handle();
+        Ok(Arc::new(Self { shared, clock, task }))
+    }
+
+    /// Commits what has been read and ends.
+    ///
+    /// # Errors
+    /// Why it could not commit, or had stopped before.
+    pub async fn stop(&self) -> Result<(), Arc<ArchiveError>> {
+        self.shared.stop.send_replace(true);
+        self.finished().await
+    }
+
+    /// Waits until the archiver ends, be it stopped or unable to go on.
+    ///
+    /// # Errors
+    /// Why it cannot go on.
+    pub async fn finished(&self) -> Result<(), Arc<ArchiveError>> {
+        let mut ending = self.shared.ending.subscribe();
+        match ending.wait_for(Option::is_some).await {
+            Ok(ending) => ending.clone().unwrap_or(Ok(())),
+            Err(_) => Err(Arc::new(ArchiveError::Thread("its task is gone".to_owned()))),
+        }
+    }
+
+    /// Why it cannot go on; none while it runs, and after it was stopped.
+    #[must_use]
+    pub fn failure(&self) -> Option<Arc<ArchiveError>> {
+        self.shared.ending.borrow().as_ref().and_then(|ending| ending.as_ref().err().cloned())
+    }
+
+    /// What it has done since it started.
+    #[must_use]
+    pub fn stats(&self) -> ArchiveStats {
+        let lag = (0..).zip(self.shared.committed()).map(|(partition, committed)| {
+            let end = self.shared.log.watch_end(partition).map_or(committed, |end| *end.borrow());
+            end.saturating_sub(committed)
+        });
+        self.shared.counters.show(lag.sum())
+    }
+
+    /// How old the newest committed record is, in microseconds, if records wait to be committed; 0 if none does.
+    #[must_use]
+    pub fn lag_micros(&self) -> i64 {
+        let stats = self.stats();
+        if stats.lag_records == 0 || stats.append_time == 0 { 0 } else { (self.clock.now() - stats.append_time).max(0) }
+    }
+}
+
+impl Drop for Archiver {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[async_trait]
+impl Follower for Archiver {
+    async fn reach(&self, offsets: &[u64]) -> Result<(), String> {
+        let mut committed = self.shared.committed.subscribe();
+        let partitions = committed.borrow().len();
+        if offsets.len() != partitions {
+            return Err(format!("the log has {partitions} partitions, not {}", offsets.len()));
+        }
+        self.shared.wanted.send_modify(|wanted| {
+            for (wanted, offset) in wanted.iter_mut().zip(offsets) {
+                *wanted = (*wanted).max(*offset);
+            }
+        });
+        let mut ending = self.shared.ending.subscribe();
+        tokio::select! {
+            biased;
+            reached = committed.wait_for(|now| now.iter().zip(offsets).all(|(now, offset)| now >= offset)) => {
+                reached.map(|_| ()).map_err(|_| "the archiver is gone".to_owned())
+            }
+            ended = ending.wait_for(Option::is_some) => Err(ended.map_or_else(|_| "the archiver is gone".to_owned(), |e| why(&e))),
+        }
+    }
+
+    fn committed(&self) -> Vec<u64> {
+        self.shared.committed()
+    }
+}
+
+fn why(ending: &Ending) -> String {
+    match ending {
+        Some(Err(error)) => format!("the archiver has stopped: {error}"),
+        _ => "the archiver was stopped".to_owned(),
+    }
+}
+
+/// Up to where each partition is archived; checked against what the log holds.
+async fn positions(parts: &ArchiverParts) -> Result<Vec<Archived>, ArchiveError> {
+    let identity = parts.log.identity();
+    let events = parts.tables.snapshot(Table::Events).await?;
+    let dead = parts.tables.snapshot(Table::DeadLetters).await?;
+    let at = |snapshot: &Snapshot, transaction: Transaction| {
+        u64::try_from(snapshot.transaction(&transaction.to_string())).unwrap_or(0)
+    };
+    let mut positions = Vec::new();
+    for partition in 0..parts.log.partitions() {
+        let archived = Archived {
+            events: at(&events, Transaction::Archive(identity, partition)),
+            dead: at(&dead, Transaction::Dead(identity, partition)),
+        };
+        let extent = parts.log.extent(partition).await.map_err(ArchiveError::Log)?;
+        let next = archived.both();
+        if next < extent.start {
+            return Err(ArchiveError::Trimmed { partition, archived: next, start: extent.start });
+        }
+        if archived.events.max(archived.dead) > extent.end {
+            let archived = archived.events.max(archived.dead);
+            return Err(ArchiveError::LogBehind { partition, archived, end: extent.end });
+        }
+        positions.push(archived);
+    }
+    Ok(positions)
+}

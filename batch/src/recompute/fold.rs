@@ -1,0 +1,224 @@
+//! One pass over sorted rows: equal ones added up, hours and days made of the minutes.
+//!
+//! ```text
+//! rows in order ──equal added──▶ minute rows ──end of hour──▶ hour rows ──end of day──▶ day rows
+//! ```
+//!
+//! A level holds the rows of one (entity, type, step) below it and lets go of them, added up per dimensions,
+//! when a row of another one comes.
+
+use hashbrown::HashMap;
+use reckon_data::run::Granularity;
+use reckon_data::table::DataFile;
+
+use super::error::BatchError;
+use super::merge::{Counted, Entities, Merge, Rows};
+use super::output::{CountFiles, RowKey, Target};
+use super::spill::SortedRun;
+
+/// Combinations of dimensions remembered at most between two entities.
+const DIMS_KEPT: usize = 64 * 1024;
+
+type Dims = [Option<Box<str>>; 3];
+
+/// What a fold has written.
+#[derive(Debug, Default)]
+pub struct Folded {
+    /// The files, stored but not committed.
+    pub files: Vec<DataFile>,
+    /// Events counted in the minute rows.
+    pub events: u64,
+}
+
+/// Merges the rows of `runs` whose entities lie in `range` and writes them. Blocks.
+///
+/// # Errors
+/// When a run cannot be read, a file cannot be written, or numbers cannot be counts.
+pub fn fold(runs: &[SortedRun], range: Entities, target: &Target, definition: u64) -> Result<Folded, BatchError> {
+    let mut merge = Merge::open(runs, range)?;
+    let mut folder = Folder::new(target, definition);
+    while let Some((rows, row)) = merge.peek() {
+        folder.take(rows, row)?;
+        merge.advance()?;
+    }
+    folder.finish()
+}
+
+/// The combinations of dimensions that were met, numbered.
+#[derive(Default)]
+struct DimTable {
+    numbers: HashMap<Dims, u32>,
+    values: Vec<Dims>,
+}
+
+impl DimTable {
+    fn number(&mut self, rows: &Rows, row: usize, last: Option<u32>) -> u32 {
+        let same = |dims: &Dims| (0..3).all(|at| dims[at].as_deref() == rows.dim(at, row));
+        if let Some(last) = last.filter(|last| same(&self.values[*last as usize])) {
+            return last;
+        }
+        let dims: Dims = std::array::from_fn(|at| rows.dim(at, row).map(Into::into));
+        let next = self.values.len() as u32;
+        *self.numbers.entry(dims.clone()).or_insert_with(|| {
+            self.values.push(dims);
+            next
+        })
+    }
+}
+
+/// The rows of one step of a granularity that are not written yet.
+struct Level {
+    granularity: Granularity,
+    start: i32,
+    rows: Vec<(u32, Counted)>,
+}
+
+impl Level {
+    const fn new(granularity: Granularity) -> Self {
+        Self { granularity, start: 0, rows: Vec::new() }
+    }
+
+    fn start_of(&self, minute: i32) -> i32 {
+        // The start of a step lies in its date, which fits as its minutes do.
+        i32::try_from(self.granularity.start_of(minute.into())).unwrap_or(i32::MIN)
+    }
+
+    /// What the step adds up to, per dimensions, in their order.
+    fn close(&mut self, dims: &DimTable, definition: u64) -> Result<Vec<(u32, Counted)>, BatchError> {
+        let mut rows = std::mem::take(&mut self.rows);
+        if rows.len() > 1 {
+            rows.sort_by(|a, b| dims.values[a.0 as usize].cmp(&dims.values[b.0 as usize]));
+        }
+        let mut sums: Vec<(u32, Counted)> = Vec::with_capacity(rows.len());
+        for (dim, counted) in rows {
+            match sums.last_mut() {
+                Some((last, sum)) if *last == dim => sum.add(&counted, definition)?,
+                _ => sums.push((dim, counted)),
+            }
+        }
+        Ok(sums)
+    }
+}
+
+struct Folder {
+    entity: String,
+    kind: String,
+    minute: i32,
+    /// The row being added up: its dimensions and what it counts.
+    row: Option<(u32, Counted)>,
+    dims: DimTable,
+    hour: Level,
+    day: Level,
+    minutes: CountFiles,
+    hours: CountFiles,
+    days: CountFiles,
+    definition: u64,
+    events: u64,
+}
+
+impl Folder {
+    fn new(target: &Target, definition: u64) -> Self {
+        let files = |granularity| CountFiles::new(target.clone(), granularity);
+        Self {
+            entity: String::new(),
+            kind: String::new(),
+            minute: 0,
+            row: None,
+            dims: DimTable::default(),
+            hour: Level::new(Granularity::Hour),
+            day: Level::new(Granularity::Day),
+            minutes: files(Granularity::Minute),
+            hours: files(Granularity::Hour),
+            days: files(Granularity::Day),
+            definition,
+            events: 0,
+        }
+    }
+
+    fn take(&mut self, rows: &Rows, row: usize) -> Result<(), BatchError> {
+        let counted = rows.counted(row)?;
+        let same_kind = self.row.is_some() && self.entity == rows.entity(row) && self.kind == rows.kind(row);
+        let dim = self.dims.number(rows, row, self.row.as_ref().map(|(dim, _)| *dim));
+        if same_kind
+            && self.minute == rows.minute(row)
+            && let Some((last, sum)) = &mut self.row
+            && *last == dim
+        {
+            return sum.add(&counted, self.definition);
+        }
+        self.end_row()?;
+        if same_kind {
+            self.end_steps(rows.minute(row))?;
+            self.row = Some((dim, counted));
+        } else {
+            self.end_kind()?;
+            self.entity.clear();
+            self.entity.push_str(rows.entity(row));
+            self.kind.clear();
+            self.kind.push_str(rows.kind(row));
+            if self.dims.values.len() > DIMS_KEPT {
+                self.dims = DimTable::default();
+            }
+            let dim = self.dims.number(rows, row, None);
+            self.row = Some((dim, counted));
+        }
+        self.minute = rows.minute(row);
+        Ok(())
+    }
+
+    /// The minute row is complete.
+    fn end_row(&mut self) -> Result<(), BatchError> {
+        let Some((dim, counted)) = self.row.take() else { return Ok(()) };
+        let dims = &self.dims.values[dim as usize];
+        self.minutes.push(RowKey { entity: &self.entity, kind: &self.kind, minute: self.minute, dims }, &counted)?;
+        self.events += counted.count;
+        self.hour.start = self.hour.start_of(self.minute);
+        self.hour.rows.push((dim, counted));
+        Ok(())
+    }
+
+    /// Hour and day are complete if `minute`, the next one, lies in others.
+    fn end_steps(&mut self, minute: i32) -> Result<(), BatchError> {
+        if self.hour.start_of(minute) != self.hour.start {
+            self.end_hour()?;
+            if self.day.start_of(minute) != self.day.start {
+                self.end_day()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_kind(&mut self) -> Result<(), BatchError> {
+        self.end_hour()?;
+        self.end_day()
+    }
+
+    fn end_hour(&mut self) -> Result<(), BatchError> {
+        for (dim, counted) in self.hour.close(&self.dims, self.definition)? {
+            let dims = &self.dims.values[dim as usize];
+            let key = RowKey { entity: &self.entity, kind: &self.kind, minute: self.hour.start, dims };
+            self.hours.push(key, &counted)?;
+            self.day.start = self.day.start_of(self.hour.start);
+            self.day.rows.push((dim, counted));
+        }
+        Ok(())
+    }
+
+    fn end_day(&mut self) -> Result<(), BatchError> {
+        for (dim, counted) in self.day.close(&self.dims, self.definition)? {
+            let dims = &self.dims.values[dim as usize];
+            let key = RowKey { entity: &self.entity, kind: &self.kind, minute: self.day.start, dims };
+            self.days.push(key, &counted)?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Folded, BatchError> {
+        self.end_row()?;
+        self.end_kind()?;
+        let mut files = self.minutes.finish()?;
+        files.extend(self.hours.finish()?);
+        files.extend(self.days.finish()?);
+        Ok(Folded { files, events: self.events })
+    }
+}

@@ -1,0 +1,128 @@
+//! The functions that the batch queries use beside those of DataFusion.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array};
+use arrow::datatypes::{DataType, Int32Type, Int64Type, TimestampMicrosecondType};
+use datafusion::common::{Result, ScalarValue, exec_datafusion_err};
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, ColumnarValue, ScalarUDF, Volatility, create_udaf, create_udf,
+};
+use hashbrown::HashSet;
+use reckon_data::columns::time_type;
+use reckon_data::metric::Distinct;
+use reckon_data::minute;
+
+use super::repeats::Repeated;
+use super::span::Span;
+
+/// `minute_of(event_time)`: minutes since 1970, by the one minute function of all layers.
+pub fn minute_of() -> ScalarUDF {
+    function("minute_of", vec![time_type()], DataType::Int32, |args| {
+        let times = args[0].as_primitive::<TimestampMicrosecondType>();
+        let minutes: Int32Array = times.try_unary(|micros| {
+            i32::try_from(minute::minute_of(micros)).map_err(|_| exec_datafusion_err!("time {micros} is out of range"))
+        })?;
+        Ok(Arc::new(minutes) as ArrayRef)
+    })
+}
+
+/// `repeated(key_hash)`: whether the hash occurs more than once in the date, or may.
+pub fn repeated(hashes: Arc<Repeated>) -> ScalarUDF {
+    function("repeated", vec![DataType::Int64], DataType::Boolean, move |args| {
+        let found = BooleanArray::from_unary(args[0].as_primitive::<Int64Type>(), |hash| {
+            hashes.contains(hash.cast_unsigned())
+        });
+        Ok(Arc::new(found) as ArrayRef)
+    })
+}
+
+/// `below_cut(log_partition, log_offset)`: whether this run counts the event.
+pub fn below_cut(span: Arc<Span>) -> ScalarUDF {
+    placed("below_cut", move |partition, offset| span.is_below_cut(partition, offset))
+}
+
+/// `is_old(log_partition, log_offset)`: whether an earlier run has counted the event.
+pub fn is_old(span: Arc<Span>) -> ScalarUDF {
+    placed("is_old", move |partition, offset| span.is_old(partition, offset))
+}
+
+/// `touched(entity_id)`: whether the entity is one of those to be recounted.
+pub fn touched(entities: Arc<HashSet<Box<str>>>) -> ScalarUDF {
+    function("touched", vec![DataType::Utf8View], DataType::Boolean, move |args| {
+        let found = BooleanArray::from_unary(args[0].as_string_view(), |entity| entities.contains(entity));
+        Ok(Arc::new(found) as ArrayRef)
+    })
+}
+
+fn placed(name: &str, test: impl Fn(i32, i64) -> Option<bool> + Send + Sync + 'static) -> ScalarUDF {
+    function(name, vec![DataType::Int32, DataType::Int64], DataType::Boolean, move |args| {
+        let (partitions, offsets) = (args[0].as_primitive::<Int32Type>(), args[1].as_primitive::<Int64Type>());
+        let rows = partitions.values().iter().zip(offsets.values());
+        let found = rows.map(|(partition, offset)| {
+            test(*partition, *offset)
+                .ok_or_else(|| exec_datafusion_err!("an event lies in partition {partition}, which the log has not"))
+        });
+        Ok(Arc::new(BooleanArray::from(found.collect::<Result<Vec<bool>>>()?)) as ArrayRef)
+    })
+}
+
+fn function(
+    name: &str,
+    takes: Vec<DataType>,
+    gives: DataType,
+    of: impl Fn(&[ArrayRef]) -> Result<ArrayRef> + Send + Sync + 'static,
+) -> ScalarUDF {
+    let of = move |args: &[ColumnarValue]| of(&ColumnarValue::values_to_arrays(args)?).map(ColumnarValue::Array);
+    create_udf(name, takes, gives, Volatility::Immutable, Arc::new(of))
+}
+
+/// `distinct_users(user_id)`: the sketch of the users, null when there is none.
+pub fn distinct_users() -> AggregateUDF {
+    create_udaf(
+        "distinct_users",
+        vec![DataType::Utf8View],
+        Arc::new(DataType::Binary),
+        Volatility::Immutable,
+        Arc::new(|_| Ok(Box::new(Users::default()))),
+        Arc::new(vec![DataType::Binary]),
+    )
+}
+
+#[derive(Debug, Default)]
+struct Users(Option<Box<Distinct>>);
+
+impl Users {
+    fn sketch(&self) -> ScalarValue {
+        ScalarValue::Binary(self.0.as_ref().map(|distinct| distinct.to_bytes()))
+    }
+}
+
+impl Accumulator for Users {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        for user in values[0].as_string_view().iter().flatten() {
+            self.0.get_or_insert_default().insert(user);
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        Ok(self.sketch())
+    }
+
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.0.as_ref().map_or(0, |distinct| distinct.memory_bytes())
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        Ok(vec![self.sketch()])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        for bytes in states[0].as_binary::<i32>().iter().flatten() {
+            let other = Distinct::from_bytes(bytes).map_err(|error| exec_datafusion_err!("{error}"))?;
+            self.0.get_or_insert_default().merge(&other);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,364 @@
+//! The recompute: exact counts from the raw events.
+//!
+//! ```text
+//! cut ──▶ wait ──▶ pin ──▶ plan ──▶ recount the dates ──▶ one commit
+//! ```
+//!
+//! - [`run`](Recompute::run) appends a cut to every partition and waits until counter and archiver have
+//!   committed everything below; then it pins both tables. A cut whose run dies later harms nothing.
+//! - [`plan`] finds the dates that have new events and says how each is recounted.
+//! - [`date`] recounts one: [`repeats`] finds the hashes that occur twice, [`scope`] words the queries,
+//!   [`sorter`] and [`rank`] make sorted runs of what they return, [`spill`] holds those, [`merge`] and [`fold`]
+//!   merge them and make hours and days of the minutes, [`output`] writes the files.
+//! - [`commit`] replaces the dates' files and moves the coverage of all partitions, in one transaction.
+//! - [`engine`] has the threads and the memory, [`span`] the offsets, [`functions`] what SQL lacks.
+//!
+//! Invariants: R-2 (coverage lies at cuts, and everything below is counted once), R-5.
+
+mod commit;
+mod date;
+mod engine;
+mod error;
+mod fold;
+mod functions;
+mod merge;
+mod output;
+mod plan;
+mod rank;
+mod repeats;
+mod report;
+mod scope;
+mod sorter;
+mod span;
+mod spill;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStore;
+use reckon_data::clock::{Clock, Names};
+use reckon_data::config::Batch as Settings;
+use reckon_data::definition::Definition;
+use reckon_data::jobs::{Follower, RunRequest};
+use reckon_data::log::Log;
+use reckon_data::minute::{date_of, format_date, parse_date};
+use reckon_data::paths::Transaction;
+use reckon_data::record::encode_cut;
+use reckon_data::run::Granularity;
+use reckon_data::table::{DataFile, Snapshot, Table, Tables};
+use uuid::Uuid;
+
+use date::{DateJob, Recounted};
+use engine::{Engine, Threads};
+pub use error::BatchError;
+pub use output::layout;
+use plan::{Asked, Choice, DatePlan, Dates, by_date, of_granularity};
+pub use report::{DateReport, Mode, OnProgress, Progress, RunReport};
+use scope::Scope;
+use span::Span;
+use spill::SpillDir;
+
+/// What a recompute is made of.
+#[derive(Debug)]
+pub struct RecomputeParts {
+    /// The log, for the cuts.
+    pub log: Arc<dyn Log>,
+    /// The tables.
+    pub tables: Arc<dyn Tables>,
+    /// Where their files lie, rooted at the tables' folder.
+    pub store: Arc<dyn ObjectStore>,
+    /// A folder of this machine for temporary files.
+    pub spill_dir: PathBuf,
+    /// What is counted.
+    pub definition: Arc<Definition>,
+    /// The routing version, for the cuts.
+    pub routing: u16,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Names of files and commits.
+    pub names: Arc<dyn Names>,
+    /// The settings.
+    pub settings: Settings,
+    /// Who must have committed everything below the cuts: the counter, the archiver.
+    pub followers: Vec<Arc<dyn Follower>>,
+}
+
+/// Recounts from raw events. One run at a time; a second one at the same time fails at its commit.
+#[derive(Debug)]
+pub struct Recompute {
+    parts: RecomputeParts,
+    threads: Threads,
+}
+
+impl Recompute {
+    /// A recompute with a thread for each core.
+    ///
+    /// # Errors
+    /// When threads cannot be had.
+    pub fn new(parts: RecomputeParts) -> Result<Self, BatchError> {
+        let cores = std::thread::available_parallelism().map_or(1, Into::into);
+        Self::with_threads(parts, cores)
+    }
+
+    /// A recompute with so many threads, at least one.
+    ///
+    /// # Errors
+    /// When threads cannot be had.
+    pub fn with_threads(parts: RecomputeParts, threads: usize) -> Result<Self, BatchError> {
+        let threads = Threads::start(threads.max(1)).map_err(|error| BatchError::Stopped(error.to_string()))?;
+        Ok(Self { parts, threads })
+    }
+
+    /// Runs once, from the cut to the commit. When it fails nothing of it is visible; what it wrote is left to
+    /// vacuum.
+    ///
+    /// # Errors
+    /// See [`BatchError`]. [`reckon_data::table::TableError::Fenced`] and
+    /// [`reckon_data::table::TableError::Conflict`] mean that somebody else has committed meanwhile.
+    pub async fn run(
+        &self,
+        request: &RunRequest,
+        run_id: Uuid,
+        progress: &OnProgress<'_>,
+    ) -> Result<RunReport, BatchError> {
+        let asked = requested_dates(request)?;
+        let mut phases = Phases::default();
+        let cuts = self.append_cuts(run_id, progress).await?;
+        self.wait(&cuts, progress).await?;
+        phases.end("wait");
+        let pinned = self.pin(cuts).await?;
+        let spill = Arc::new(self.spill_dir(run_id).await?);
+        let memory = usize::try_from(self.parts.settings.memory.as_u64()).unwrap_or(usize::MAX);
+        let engine = Engine::new(&self.threads, memory, spill.path().to_owned())?;
+        let jobs = self.plan(&engine, &pinned, request.full, &asked, &spill, progress).await?;
+        phases.end("plan");
+        let done = self.recount(&engine, jobs, progress).await?;
+        phases.end("count");
+        tell(progress, "committing", 0, 0, 0);
+        let version = self.commit(run_id, &pinned, &done).await?;
+        phases.end("commit");
+        Ok(report(run_id, &pinned.span, version, &done, phases.seconds, engine.memory_peak()))
+    }
+
+    async fn append_cuts(&self, run_id: Uuid, progress: &OnProgress<'_>) -> Result<Vec<u64>, BatchError> {
+        tell(progress, "appending cuts", 0, 0, 0);
+        let cut = encode_cut(run_id, self.parts.routing, self.parts.clock.now());
+        let partitions = 0..self.parts.log.partitions();
+        let appends = partitions.map(|partition| self.parts.log.append(partition, vec![cut.clone()]));
+        Ok(try_join_all(appends).await?.into_iter().map(|offsets| offsets.start).collect())
+    }
+
+    async fn wait(&self, cuts: &[u64], progress: &OnProgress<'_>) -> Result<(), BatchError> {
+        tell(progress, "waiting for counter and archiver", 0, 0, 0);
+        let waits = self.parts.followers.iter().map(|follower| follower.reach(cuts));
+        try_join_all(waits).await.map(|_| ()).map_err(BatchError::Follower)
+    }
+
+    async fn pin(&self, cuts: Vec<u64>) -> Result<Pinned, BatchError> {
+        let log = self.parts.log.identity();
+        let events = self.parts.tables.snapshot(Table::Events).await?;
+        let counts = self.parts.tables.snapshot(Table::BatchCounts).await?;
+        let mut coverage = Vec::with_capacity(cuts.len());
+        for (partition, cut) in (0_u32..).zip(&cuts) {
+            let archived = events.transaction(&Transaction::Archive(log, partition).to_string());
+            if u64::try_from(archived).is_ok_and(|archived| archived < *cut) || archived < 0 {
+                return Err(BatchError::NotArchived { partition, archived, cut: *cut });
+            }
+            let covered = counts.transaction(&Transaction::Batch(log, partition).to_string());
+            let covered = u64::try_from(covered).ok().filter(|covered| covered <= cut);
+            coverage.push(covered.ok_or_else(|| {
+                BatchError::Broken(format!("the coverage of partition {partition} is no offset below the cut at {cut}"))
+            })?);
+        }
+        let dates = Dates { events: by_date(&events.files)?, counts: by_date(&counts.files)? };
+        Ok(Pinned { counts, dates, span: Arc::new(Span { coverage, cuts }) })
+    }
+
+    async fn spill_dir(&self, run_id: Uuid) -> Result<SpillDir, BatchError> {
+        let parent = self.parts.spill_dir.clone();
+        let created = tokio::task::spawn_blocking(move || SpillDir::create(&parent, run_id)).await;
+        created.map_err(|error| BatchError::Stopped(error.to_string()))?
+    }
+
+    async fn plan(
+        &self,
+        engine: &Engine,
+        pinned: &Pinned,
+        full: bool,
+        dates: &[i32],
+        spill: &Arc<SpillDir>,
+        progress: &OnProgress<'_>,
+    ) -> Result<Vec<Job>, BatchError> {
+        let today = date_of(self.parts.clock.now());
+        let (total, mut jobs) = (pinned.dates.events.len() as u64, Vec::new());
+        for (done, (date, events)) in (0..).zip(&pinned.dates.events) {
+            tell(progress, &format!("looking at {}", format_date(*date)), done, total, 0);
+            let before = pinned.dates.counts.get(date).map_or(&[][..], Vec::as_slice);
+            let plan = DatePlan { store: &self.parts.store, span: &pinned.span, events, counts: before };
+            let asked = Asked {
+                always: full || dates.contains(date),
+                recent: *date >= today - 1,
+                definition: self.parts.definition.version(),
+            };
+            let Some(choice) = plan.choose(engine, asked).await? else { continue };
+            jobs.push(self.job(*date, &plan, choice, spill));
+        }
+        Ok(jobs)
+    }
+
+    fn job(&self, date: i32, plan: &DatePlan<'_>, choice: Choice, spill: &Arc<SpillDir>) -> Job {
+        let kept = match choice.mode {
+            Mode::Full => Vec::new(),
+            Mode::Entities | Mode::Closed => of_granularity(plan.counts, Granularity::Minute),
+        };
+        let recount = DateJob {
+            date,
+            source: plan.source(choice.scope),
+            existing: kept,
+            definition: Arc::clone(&self.parts.definition),
+            names: Arc::clone(&self.parts.names),
+            spill: Arc::clone(spill),
+        };
+        Job { recount, mode: choice.mode, counted_before: choice.counted_before, before: plan.counts.to_vec() }
+    }
+
+    /// Small dates side by side, each large one with all threads.
+    async fn recount(&self, engine: &Engine, jobs: Vec<Job>, progress: &OnProgress<'_>) -> Result<Vec<Done>, BatchError> {
+        let total = jobs.iter().map(|job| job.recount.steps(engine)).sum();
+        let (steps, events) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (small, large): (Vec<Job>, Vec<Job>) =
+            jobs.into_iter().partition(|job| job.recount.rows() <= engine.chunk_rows as u64);
+        let run = |job: Job| {
+            let (steps, events) = (&steps, &events);
+            async move {
+                let text = format!("counting {}", format_date(job.recount.date));
+                let step = |read: u64| {
+                    let events = events.fetch_add(read, Ordering::Relaxed) + read;
+                    tell(progress, &text, steps.fetch_add(1, Ordering::Relaxed) + 1, total, events);
+                };
+                job.run(engine, &step).await
+            }
+        };
+        let mut done: Vec<Done> =
+            futures::stream::iter(small).map(run).buffer_unordered(self.threads.count).try_collect().await?;
+        for job in large {
+            done.push(run(job).await?);
+        }
+        done.sort_by_key(|done| done.date);
+        Ok(done)
+    }
+}
+
+/// The tables as a run has pinned them.
+#[derive(Debug)]
+struct Pinned {
+    counts: Snapshot,
+    dates: Dates,
+    span: Arc<Span>,
+}
+
+/// A date to be recounted.
+struct Job {
+    recount: DateJob,
+    mode: Mode,
+    counted_before: u64,
+    /// All its files of before.
+    before: Vec<DataFile>,
+}
+
+/// A date that was recounted.
+struct Done {
+    date: i32,
+    mode: Mode,
+    raw_missing: bool,
+    recounted: Recounted,
+    before: Vec<DataFile>,
+}
+
+impl Job {
+    async fn run(mut self, engine: &Engine, step: &(dyn Fn(u64) + Send + Sync)) -> Result<Done, BatchError> {
+        let mut recounted = self.recount.run(engine, step).await?;
+        let raw_missing = recounted.counted < self.counted_before;
+        if raw_missing {
+            let (date, before) = (format_date(self.recount.date), self.counted_before);
+            tracing::warn!(date, before, found = recounted.counted, "raw events are missing: the date is closed");
+            self.mode = Mode::Closed;
+            self.recount.source.scope = Scope::New;
+            self.recount.existing = of_granularity(&self.before, Granularity::Minute);
+            recounted = self.recount.run(engine, &|_| {}).await?;
+        }
+        Ok(Done { date: self.recount.date, mode: self.mode, raw_missing, recounted, before: self.before })
+    }
+}
+
+#[derive(Debug)]
+struct Phases {
+    since: Instant,
+    seconds: BTreeMap<String, f64>,
+}
+
+impl Default for Phases {
+    fn default() -> Self {
+        Self { since: Instant::now(), seconds: BTreeMap::new() }
+    }
+}
+
+impl Phases {
+    fn end(&mut self, phase: &str) {
+        self.seconds.insert(phase.to_owned(), self.since.elapsed().as_secs_f64());
+        self.since = Instant::now();
+    }
+}
+
+fn requested_dates(request: &RunRequest) -> Result<Vec<i32>, BatchError> {
+    let parse = |text: &String| {
+        parse_date(text).ok_or_else(|| BatchError::Invalid(format!("{text:?} is no date: write it as 2013-02-08")))
+    };
+    request.dates.iter().map(parse).collect()
+}
+
+fn tell(progress: &OnProgress<'_>, step: &str, done: u64, total: u64, events: u64) {
+    progress(Progress { step: step.to_owned(), done, total, events });
+}
+
+fn report(
+    id: Uuid,
+    span: &Span,
+    version: u64,
+    done: &[Done],
+    seconds: BTreeMap<String, f64>,
+    memory_peak: u64,
+) -> RunReport {
+    let rows = |done: &Done| done.recounted.files.iter().map(|file| file.rows).sum::<u64>();
+    let dates: Vec<DateReport> = done
+        .iter()
+        .map(|done| DateReport {
+            date: format_date(done.date),
+            mode: done.mode,
+            events: done.recounted.events,
+            duplicates: done.recounted.duplicates,
+            counted: done.recounted.counted,
+            rows: rows(done),
+            raw_missing: done.raw_missing,
+        })
+        .collect();
+    RunReport {
+        id,
+        cuts: span.cuts.clone(),
+        coverage_before: span.coverage.clone(),
+        version,
+        events: dates.iter().map(|date| date.events).sum(),
+        duplicates: dates.iter().map(|date| date.duplicates).sum(),
+        rows: dates.iter().map(|date| date.rows).sum(),
+        dates,
+        seconds,
+        memory_peak,
+    }
+}

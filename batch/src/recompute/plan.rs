@@ -1,0 +1,226 @@
+//! Which dates a run recounts, and how.
+//!
+//! A date whose rows count more events than there are raw events below the old coverage has lost raw events
+//! (the maintainer removes whole dates, and none of it may be left): it is *closed*. Its rows are the only
+//! record there is, so new events are added to them and nothing is ever replaced. That holds whatever the
+//! retention settings say now, or said when the events were removed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use futures::StreamExt;
+use object_store::ObjectStore;
+use reckon_data::minute::parse_date;
+use reckon_data::run::Granularity;
+use reckon_data::table::{DataFile, Table};
+use reckon_tables::provider::{Piece, PinnedTable};
+use reckon_tables::schema::file_schema;
+
+use super::engine::Engine;
+use super::error::BatchError;
+use super::report::Mode;
+use super::scope::{EntitySet, Scope, Source};
+use super::span::Span;
+
+/// An old date with more new events than one in so many is recounted whole.
+const FEW: u64 = 50;
+/// Entities that are recounted apart at most.
+const ENTITIES_MAX: usize = 500_000;
+
+/// Both tables as a run has pinned them, per date.
+#[derive(Debug)]
+pub struct Dates {
+    /// Raw events.
+    pub events: BTreeMap<i32, Vec<DataFile>>,
+    /// Rows of before, of all granularities.
+    pub counts: BTreeMap<i32, Vec<DataFile>>,
+}
+
+/// The files of each date.
+///
+/// # Errors
+/// [`BatchError::Broken`] when a file has no valid date.
+pub fn by_date(files: &[DataFile]) -> Result<BTreeMap<i32, Vec<DataFile>>, BatchError> {
+    let mut dates: BTreeMap<i32, Vec<DataFile>> = BTreeMap::new();
+    for file in files {
+        let text = file.partition.get("event_date").and_then(Option::as_deref);
+        let date = text
+            .and_then(parse_date)
+            .ok_or_else(|| BatchError::Broken(format!("file {} has the date {text:?}", file.path)))?;
+        dates.entry(date).or_default().push(file.clone());
+    }
+    Ok(dates)
+}
+
+/// Files of one granularity.
+#[must_use]
+pub fn of_granularity(files: &[DataFile], granularity: Granularity) -> Vec<DataFile> {
+    let is = |file: &&DataFile| {
+        file.partition.get("granularity").and_then(Option::as_deref) == Some(granularity.name())
+    };
+    files.iter().filter(is).cloned().collect()
+}
+
+/// What a run asks of a date.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    /// Recount it though nothing may be new.
+    pub always: bool,
+    /// It is so recent that more events are bound to come.
+    pub recent: bool,
+    /// The definition of now.
+    pub definition: u64,
+}
+
+/// How a date is to be recounted.
+#[derive(Debug)]
+pub struct Choice {
+    /// How.
+    pub mode: Mode,
+    /// Which raw events are read.
+    pub scope: Scope,
+    /// Events that the rows of before count.
+    pub counted_before: u64,
+}
+
+/// The raw events and rows of a date.
+#[derive(Debug)]
+pub struct DatePlan<'a> {
+    /// The store, rooted at the tables' folder.
+    pub store: &'a Arc<dyn ObjectStore>,
+    /// Old coverage and cuts.
+    pub span: &'a Arc<Span>,
+    /// Files of raw events.
+    pub events: &'a [DataFile],
+    /// Files of rows of before, of all granularities.
+    pub counts: &'a [DataFile],
+}
+
+impl DatePlan<'_> {
+    /// How the date is to be recounted; none when nothing of it would change.
+    ///
+    /// # Errors
+    /// When a table cannot be read.
+    pub async fn choose(&self, engine: &Engine, asked: Asked) -> Result<Option<Choice>, BatchError> {
+        let source = self.source(Scope::All);
+        let maybe_new = self.events.iter().any(|file| self.span.of(file).maybe_new());
+        if source.relevant().is_empty() || !(maybe_new || asked.always) {
+            return Ok(None);
+        }
+        if self.counts.is_empty() {
+            return Ok(Some(Choice { mode: Mode::Full, scope: Scope::All, counted_before: 0 }));
+        }
+        let counted_before = self.counted_before(engine).await?;
+        let choice = |mode, scope| Ok(Some(Choice { mode, scope, counted_before }));
+        if self.old_events(engine).await? < counted_before {
+            return match self.new_events(engine, 0).await? {
+                Some(entities) if entities.is_empty() => Ok(None),
+                _ => choice(Mode::Closed, Scope::New),
+            };
+        }
+        if asked.always {
+            return choice(Mode::Full, Scope::All);
+        }
+        let rows: u64 = self.events.iter().map(|file| file.rows).sum();
+        let few = if asked.recent || self.is_foreign(asked.definition) { 0 } else { rows / FEW };
+        match self.new_events(engine, few).await? {
+            None => choice(Mode::Full, Scope::All),
+            Some(entities) if entities.is_empty() => Ok(None),
+            Some(entities) => choice(Mode::Entities, Scope::Entities(Arc::new(entities))),
+        }
+    }
+
+    /// The date's raw events in a scope.
+    #[must_use]
+    pub fn source(&self, scope: Scope) -> Source {
+        Source { store: Arc::clone(self.store), span: Arc::clone(self.span), scope, files: self.events.to_vec() }
+    }
+
+    /// Whether rows may have been counted with another definition.
+    fn is_foreign(&self, definition: u64) -> bool {
+        let definition = Some(definition.cast_signed());
+        self.counts.iter().any(|file| file.min_i64("definition") != definition || file.max_i64("definition") != definition)
+    }
+
+    /// Events that the rows of before count.
+    async fn counted_before(&self, engine: &Engine) -> Result<u64, BatchError> {
+        let days = of_granularity(self.counts, Granularity::Day);
+        let session = engine.session(1, false);
+        let schema = file_schema(Table::BatchCounts);
+        let table = PinnedTable::new(Arc::clone(self.store), Table::BatchCounts, days, schema)?;
+        session.register_table("counts", Arc::new(table))?;
+        number(engine, &session, "SELECT sum(count) FROM counts").await
+    }
+
+    /// Raw events, repeats included, that lie below the old coverage.
+    async fn old_events(&self, engine: &Engine) -> Result<u64, BatchError> {
+        let (mut old, mut mixed) = (0, Vec::new());
+        for file in self.events {
+            let rows = self.span.of(file);
+            if rows.all_old {
+                old += file.rows;
+            } else if !rows.none_old {
+                mixed.push(Piece::from(file.clone()));
+            }
+        }
+        if !mixed.is_empty() {
+            let session = engine.session(1, true);
+            self.source(Scope::All).register(&session, mixed, None)?;
+            let sql = "SELECT count(*) FROM events WHERE is_old(log_partition, log_offset)";
+            old += number(engine, &session, sql).await?;
+        }
+        Ok(old)
+    }
+
+    /// The entities of the new events; none when there are more than `few` events.
+    async fn new_events(&self, engine: &Engine, few: u64) -> Result<Option<EntitySet>, BatchError> {
+        let source = self.source(Scope::New);
+        let pieces: Vec<Piece> = source.relevant().into_iter().map(Piece::from).collect();
+        if pieces.is_empty() {
+            return Ok(Some(EntitySet::default()));
+        }
+        let filters = source.filters(&pieces);
+        let filter = if filters.is_empty() { String::new() } else { format!(" WHERE {}", filters.join(" AND ")) };
+        let sql = format!("SELECT entity_id FROM events{filter} LIMIT {}", few.saturating_add(1));
+        let session = engine.session(1, true);
+        source.register(&session, pieces, None)?;
+        engine
+            .spawn(async move {
+                let mut stream = session.sql(&sql).await?.execute_stream().await?;
+                let (mut entities, mut events) = (EntitySet::default(), 0);
+                while let Some(batch) = stream.next().await {
+                    let batch = batch?;
+                    events += batch.num_rows() as u64;
+                    if events > few || entities.len() > ENTITIES_MAX {
+                        return Ok(None);
+                    }
+                    for entity in batch.column(0).as_string_view().iter().flatten() {
+                        if !entities.contains(entity) {
+                            entities.insert(entity.into());
+                        }
+                    }
+                }
+                Ok(Some(entities))
+            })
+            .await
+    }
+}
+
+/// The one number that a query returns; 0 for null.
+async fn number(
+    engine: &Engine,
+    session: &datafusion::prelude::SessionContext,
+    sql: &str,
+) -> Result<u64, BatchError> {
+    let (session, sql) = (session.clone(), sql.to_owned());
+    engine
+        .spawn(async move {
+            let batches = session.sql(&sql).await?.collect().await?;
+            let numbers = batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().iter().flatten());
+            let number: i64 = numbers.sum();
+            u64::try_from(number).map_err(|_| BatchError::Broken(format!("{sql} is {number}")))
+        })
+        .await
+}

@@ -1,0 +1,8 @@
+//! The recompute against a naive count of the same events.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod laws;
+mod modes;
+mod oracle;
+mod recounts;
+mod world;
