@@ -1,0 +1,122 @@
+//! What can go wrong with a question.
+
+use std::time::Duration;
+
+use datafusion::error::DataFusionError;
+use reckon_data::run::RunError;
+use reckon_data::table::TableError;
+
+/// Why a question has no answer; a variant for every status that a caller tells apart.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServingError {
+    /// The question cannot be asked like that.
+    #[error("{field}: {message}")]
+    BadRequest {
+        /// The part of the question that is wrong: `from`, `filter`, `query`.
+        field: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// There is no such thing.
+    #[error("{what} was not found")]
+    NotFound {
+        /// What was looked for.
+        what: String,
+    },
+    /// It took too long.
+    #[error("the query took longer than {} s, which is the limit", limit.as_secs_f64())]
+    Timeout {
+        /// The longest time a query may take.
+        limit: Duration,
+    },
+    /// It needed too much memory.
+    #[error("the query needs more than {limit_bytes} bytes of memory, which is the limit: {message}")]
+    MemoryLimit {
+        /// The most a query may take, in bytes.
+        limit_bytes: u64,
+        /// What wanted more.
+        message: String,
+    },
+    /// Not now, but perhaps soon.
+    #[error("no answer now: {message}")]
+    Unavailable {
+        /// What stands in the way.
+        message: String,
+    },
+    /// Something is broken.
+    #[error("{message}")]
+    Internal {
+        /// What is.
+        message: String,
+    },
+}
+
+impl ServingError {
+    /// A question that is wrong in `field`.
+    #[must_use]
+    pub fn bad(field: &'static str, message: impl Into<String>) -> Self {
+        Self::BadRequest { field, message: message.into() }
+    }
+
+    pub(crate) fn unavailable(message: impl ToString) -> Self {
+        Self::Unavailable { message: message.to_string() }
+    }
+
+    pub(crate) fn internal(message: impl ToString) -> Self {
+        Self::Internal { message: message.to_string() }
+    }
+}
+
+impl From<TableError> for ServingError {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::Unusable { .. } => Self::internal(error),
+            _ => Self::unavailable(error),
+        }
+    }
+}
+
+impl From<object_store::Error> for ServingError {
+    fn from(error: object_store::Error) -> Self {
+        Self::unavailable(error)
+    }
+}
+
+impl From<parquet::errors::ParquetError> for ServingError {
+    fn from(error: parquet::errors::ParquetError) -> Self {
+        match error {
+            // The store failed, or the file is gone: a newer view may do better.
+            parquet::errors::ParquetError::External(cause) => Self::unavailable(cause),
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<RunError> for ServingError {
+    fn from(error: RunError) -> Self {
+        Self::internal(error)
+    }
+}
+
+impl From<arrow::error::ArrowError> for ServingError {
+    fn from(error: arrow::error::ArrowError) -> Self {
+        match error {
+            arrow::error::ArrowError::ExternalError(cause) => Self::unavailable(cause),
+            other => Self::internal(other),
+        }
+    }
+}
+
+/// What DataFusion says of a query that our own code wrote.
+impl From<DataFusionError> for ServingError {
+    fn from(error: DataFusionError) -> Self {
+        match error.find_root() {
+            DataFusionError::ObjectStore(cause) => Self::unavailable(cause),
+            DataFusionError::ResourcesExhausted(message) => {
+                Self::MemoryLimit { limit_bytes: 0, message: message.clone() }
+            }
+            other => Self::internal(other),
+        }
+    }
+}

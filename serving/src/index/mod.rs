@@ -1,0 +1,384 @@
+//! The index over batch counts: entity → minutes, by date and granularity, without planning SQL.
+//!
+//! ```text
+//! window ─split─▶ spans (days, hours, minutes) ─▶ runs in memory ─▶ cells
+//!                                                    │ not there: loaded once, on a blocking thread
+//!                                                    └ too large for memory: read from the files, pruned
+//! ```
+//!
+//! A date's minutes are by far the largest part. Where they are many they are held by the hour, because
+//! a long window needs only the ragged hours at its ends. [`segments`] does the same for sealed segments
+//! that the stream layer no longer holds in memory.
+
+pub mod cache;
+pub mod load;
+pub mod segments;
+pub mod split;
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, Int64Type};
+use reckon_data::minute::{MICROS_PER_HOUR, MINUTES_PER_HOUR};
+use reckon_data::run::{DimCondition, Dimension, EntitySums, Granularity, Run, RunBuilder, Selection, StepSums};
+use reckon_data::table::Table;
+
+use crate::ServingError;
+use crate::view::{BatchView, FileSet};
+use cache::{RunCache, RunKey};
+use load::{Columns, Files, Wanted};
+use split::{Span, spans};
+
+/// About how many bytes a row of counts takes in a run, its share of the entity included.
+const COUNT_BYTES: u64 = 36;
+/// And one with values.
+const VALUE_BYTES: u64 = 80;
+/// Minutes of a date are held by the hour when they take more than this part of all memory.
+const WHOLE_PART: u64 = 16;
+/// What takes more than this part of all memory is not held at all.
+const HELD_PART: u64 = 2;
+/// New versions are warmed for so many of the newest dates, and for whatever was in use.
+const WARM_DATES: usize = 2;
+/// Warming takes at most three of so many parts of all memory.
+const WARM_PARTS: u64 = 4;
+/// Rows folded at once when files are read without holding them.
+const FOLD_ROWS: usize = 1 << 20;
+
+/// About how many bytes a set takes.
+const fn bytes_of(set: &FileSet, columns: Columns) -> u64 {
+    match columns {
+        Columns::Counts => set.rows.saturating_mul(COUNT_BYTES),
+        Columns::All | Columns::Placed | Columns::Places => set.rows.saturating_mul(VALUE_BYTES),
+    }
+}
+
+/// What a top list is about.
+#[derive(Debug, Clone)]
+pub struct TopSelection {
+    /// Minutes since 1970.
+    pub minutes: Range<i64>,
+    /// One event type; all when none.
+    pub event_type: Option<String>,
+    /// All of them must be met.
+    pub conditions: Vec<DimCondition>,
+    /// Entities whose ids begin so are left out.
+    pub reserved_prefixes: Vec<String>,
+}
+
+impl TopSelection {
+    /// Adds what `run` has of it in `minutes`.
+    pub fn add(&self, run: &Run, minutes: &Range<i64>, into: &mut EntitySums) {
+        run.top_into(minutes, self.event_type.as_deref(), &self.conditions, &self.reserved_prefixes, into);
+    }
+}
+
+/// The index.
+#[derive(Debug)]
+pub struct Index {
+    cache: RunCache,
+    files: Files,
+}
+
+/// How the rows of a span are to be had.
+enum Held {
+    Runs(Vec<Arc<Run>>),
+    TooLarge,
+}
+
+impl Index {
+    /// An index that holds at most `memory` bytes.
+    ///
+    /// # Errors
+    /// Never with these options.
+    pub fn new(files: Files, memory: u64) -> Result<Self, ServingError> {
+        Ok(Self { cache: RunCache::new(memory)?, files })
+    }
+
+    /// The files it reads.
+    #[must_use]
+    pub const fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.cache.weight()
+    }
+
+    /// Adds what batch has counted of `selection`; cells have values only when `columns` are all.
+    ///
+    /// # Errors
+    /// When files cannot be read; [`ServingError::Unavailable`] may go away with a newer view.
+    pub async fn sum(
+        &self,
+        view: &BatchView,
+        selection: &Selection<'_>,
+        columns: Columns,
+        into: &mut StepSums,
+    ) -> Result<(), ServingError> {
+        for span in spans(view, &selection.minutes, selection.step) {
+            let part = Selection {
+                minutes: span.minutes.clone(),
+                conditions: Cow::Borrowed(&selection.conditions),
+                ..*selection
+            };
+            match self.held(&span, columns).await? {
+                Held::Runs(runs) => runs.iter().for_each(|run| run.sum(&part, into)),
+                Held::TooLarge => self.read_entity(&span.files, selection.entity, columns).await?.sum(&part, into),
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what batch has counted of every entity.
+    ///
+    /// # Errors
+    /// As [`Index::sum`].
+    pub async fn top(
+        &self,
+        view: &BatchView,
+        top: &Arc<TopSelection>,
+        mut sums: EntitySums,
+    ) -> Result<EntitySums, ServingError> {
+        for span in spans(view, &top.minutes, None) {
+            let top = Arc::clone(top);
+            sums = match self.held(&span, Columns::Counts).await? {
+                Held::Runs(runs) => {
+                    let add = move || {
+                        runs.iter().for_each(|run| top.add(run, &span.minutes, &mut sums));
+                        sums
+                    };
+                    tokio::task::spawn_blocking(add).await.map_err(ServingError::internal)?
+                }
+                Held::TooLarge => self.read_top(&span, top, sums).await?,
+            };
+        }
+        Ok(sums)
+    }
+
+    /// Loads what will be asked of a view that is about to be swapped in: its newest dates, and what was in
+    /// use of `old` and has changed.
+    pub async fn warm(&self, view: &BatchView, old: Option<&BatchView>) {
+        let mut budget = self.cache.memory() / WARM_PARTS * 3;
+        for (age, (date, sets)) in view.dates.iter().rev().enumerate() {
+            // Coarse first: a long window needs those.
+            for set in sets.values().rev() {
+                let before = old.and_then(|old| old.dates.get(date)?.get(&set.granularity));
+                if before.is_some_and(|before| before.id == set.id) {
+                    continue;
+                }
+                for columns in [Columns::Counts, Columns::All] {
+                    let newest = age < WARM_DATES && columns == Columns::Counts;
+                    if let Err(error) = self.warm_set(set, before, columns, newest, &mut budget).await {
+                        tracing::warn!(%error, "warming the index");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn warm_set(
+        &self,
+        set: &Arc<FileSet>,
+        before: Option<&Arc<FileSet>>,
+        columns: Columns,
+        newest: bool,
+        budget: &mut u64,
+    ) -> Result<(), ServingError> {
+        let bytes = bytes_of(set, columns);
+        if self.is_too_large(set, columns) {
+            return Ok(());
+        }
+        let in_use = |key: &dyn Fn(u128) -> RunKey| before.is_some_and(|before| self.cache.holds(key(before.id)));
+        if !self.is_by_hour(set, columns) {
+            if bytes <= *budget && (newest || in_use(&|id| RunKey::Set(id, columns))) {
+                *budget -= bytes;
+                self.load_set(set, columns).await?;
+            }
+            return Ok(());
+        }
+        let all = i64::from(set.date) * 24..i64::from(set.date) * 24 + 24;
+        let hours: Vec<i64> = if newest && bytes <= *budget {
+            all.collect()
+        } else {
+            all.filter(|hour| in_use(&|id| RunKey::Hour(id, columns, *hour))).collect()
+        };
+        let bytes = bytes / 24 * hours.len() as u64;
+        if !hours.is_empty() && bytes <= *budget {
+            *budget -= bytes;
+            self.load_hours(set, columns, hours).await?;
+        }
+        Ok(())
+    }
+
+    /// Drops what `view` does not refer to.
+    pub fn forget(&self, view: &BatchView) {
+        let live: HashSet<u128> = view.file_sets().map(|set| set.id).collect();
+        self.cache.retain(|key| match key {
+            RunKey::Set(id, _) | RunKey::Hour(id, ..) => live.contains(id),
+            RunKey::Segment(partition, _, end) => {
+                view.coverage.get(*partition as usize).is_none_or(|covered| end > covered)
+            }
+        });
+    }
+
+    async fn held(&self, span: &Span, columns: Columns) -> Result<Held, ServingError> {
+        let set = &span.files;
+        if self.is_too_large(set, columns) {
+            return Ok(Held::TooLarge);
+        }
+        if !self.is_by_hour(set, columns) {
+            return Ok(Held::Runs(vec![self.load_set(set, columns).await?]));
+        }
+        let hours =
+            span.minutes.start.div_euclid(MINUTES_PER_HOUR)..=(span.minutes.end - 1).div_euclid(MINUTES_PER_HOUR);
+        let held = hours.clone().map(|hour| self.cache.get(RunKey::Hour(set.id, columns, hour)));
+        match held.collect::<Option<Vec<Arc<Run>>>>() {
+            Some(runs) => Ok(Held::Runs(runs)),
+            None => self.load_hours(set, columns, hours.collect()).await.map(Held::Runs),
+        }
+    }
+
+    fn is_too_large(&self, set: &FileSet, columns: Columns) -> bool {
+        // Of a day's hours some are far busier than others.
+        let parts = if self.is_by_hour(set, columns) { 8 } else { 1 };
+        bytes_of(set, columns) / parts > self.cache.memory() / HELD_PART
+    }
+
+    fn is_by_hour(&self, set: &FileSet, columns: Columns) -> bool {
+        set.granularity == Granularity::Minute && bytes_of(set, columns) > self.cache.memory() / WHOLE_PART
+    }
+
+    async fn load_set(&self, set: &Arc<FileSet>, columns: Columns) -> Result<Arc<Run>, ServingError> {
+        let key = RunKey::Set(set.id, columns);
+        if let Some(run) = self.cache.get(key) {
+            return Ok(run);
+        }
+        self.cache.get_or_load(key, async { self.build(set, columns, Wanted::default()).await.map(Arc::new) }).await
+    }
+
+    /// The runs of some hours of a set, all that are not held in one pass over its files.
+    async fn load_hours(
+        &self,
+        set: &Arc<FileSet>,
+        columns: Columns,
+        hours: Vec<i64>,
+    ) -> Result<Vec<Arc<Run>>, ServingError> {
+        let key = |hour: i64| RunKey::Hour(set.id, columns, hour);
+        let held = || hours.iter().map(|hour| self.cache.get(key(*hour))).collect::<Option<Vec<_>>>();
+        // Whoever gets to load the first hour that is missing loads the others with it.
+        let Some(lead) = hours.iter().copied().find(|hour| !self.cache.holds(key(*hour))).or(hours.first().copied())
+        else {
+            return Ok(Vec::new());
+        };
+        let load = async {
+            let missing: Vec<i64> =
+                hours.iter().copied().filter(|hour| *hour == lead || !self.cache.holds(key(*hour))).collect();
+            let mut lead_run = Arc::new(Run::default());
+            for (hour, run) in missing.iter().zip(self.build_hours(set, columns, &missing).await?) {
+                let run = Arc::new(run);
+                if *hour == lead {
+                    lead_run = run;
+                } else {
+                    self.cache.put(key(*hour), run);
+                }
+            }
+            Ok(lead_run)
+        };
+        let lead_run = self.cache.get_or_load(key(lead), load).await?;
+        if hours.len() == 1 {
+            return Ok(vec![lead_run]);
+        }
+        if let Some(runs) = held() {
+            return Ok(runs);
+        }
+        // Some were dropped meanwhile, or another has loaded other hours: read what this question needs.
+        Ok(self.build_hours(set, columns, &hours).await?.into_iter().map(Arc::new).collect())
+    }
+
+    async fn build(&self, set: &FileSet, columns: Columns, wanted: Wanted) -> Result<Run, ServingError> {
+        let dimensions = Arc::clone(self.files.dimensions());
+        let add = move |builder: &mut RunBuilder, batch: &RecordBatch| Ok(builder.add_batch(batch, &dimensions)?);
+        let built =
+            self.files.fold(Table::BatchCounts, set.files.clone(), columns, wanted, RunBuilder::new(), add).await?;
+        finish(built).await
+    }
+
+    async fn build_hours(&self, set: &FileSet, columns: Columns, hours: &[i64]) -> Result<Vec<Run>, ServingError> {
+        let (dimensions, hours) = (Arc::clone(self.files.dimensions()), hours.to_vec());
+        let builders: Vec<RunBuilder> = hours.iter().map(|_| RunBuilder::new()).collect();
+        let add =
+            move |builders: &mut Vec<RunBuilder>, batch: &RecordBatch| add_hours(builders, &hours, batch, &dimensions);
+        let files = set.files.clone();
+        let built = self.files.fold(Table::BatchCounts, files, columns, Wanted::default(), builders, add).await?;
+        let finish = move || built.into_iter().map(|builder| Ok(builder.finish()?)).collect();
+        tokio::task::spawn_blocking(finish).await.map_err(ServingError::internal)?
+    }
+
+    async fn read_entity(&self, set: &FileSet, entity: &str, columns: Columns) -> Result<Run, ServingError> {
+        let near = |file: &&reckon_data::table::DataFile| {
+            let bound = |values: &std::collections::BTreeMap<String, serde_json::Value>| {
+                values.get("entity_id").and_then(|value| value.as_str()).map(str::to_owned)
+            };
+            bound(&file.min).is_none_or(|min| min.as_str() <= entity)
+                && bound(&file.max).is_none_or(|max| entity <= max.as_str())
+        };
+        let files = FileSet { files: set.files.iter().filter(near).cloned().collect(), ..set.clone() };
+        self.build(&files, columns, Wanted { entity: Some(entity.into()), segments: None }).await
+    }
+
+    async fn read_top(
+        &self,
+        span: &Span,
+        top: Arc<TopSelection>,
+        sums: EntitySums,
+    ) -> Result<EntitySums, ServingError> {
+        let (dimensions, minutes) = (Arc::clone(self.files.dimensions()), span.minutes.clone());
+        let flush = move |(builder, sums): &mut (RunBuilder, EntitySums)| -> Result<(), ServingError> {
+            let run = std::mem::take(builder).finish()?;
+            top.add(&run, &minutes, sums);
+            Ok(())
+        };
+        let last = flush.clone();
+        let add = move |state: &mut (RunBuilder, EntitySums), batch: &RecordBatch| {
+            state.0.add_batch(batch, &dimensions)?;
+            if state.0.rows() >= FOLD_ROWS { flush(state) } else { Ok(()) }
+        };
+        let files = span.files.files.clone();
+        let start = (RunBuilder::new(), sums);
+        let mut state =
+            self.files.fold(Table::BatchCounts, files, Columns::Counts, Wanted::default(), start, add).await?;
+        let finish = move || last(&mut state).map(|()| state.1);
+        tokio::task::spawn_blocking(finish).await.map_err(ServingError::internal)?
+    }
+}
+
+async fn finish(builder: RunBuilder) -> Result<Run, ServingError> {
+    Ok(tokio::task::spawn_blocking(move || builder.finish()).await.map_err(ServingError::internal)??)
+}
+
+fn add_hours(
+    builders: &mut [RunBuilder],
+    hours: &[i64],
+    batch: &RecordBatch,
+    dimensions: &[Dimension],
+) -> Result<(), ServingError> {
+    let minute =
+        batch.column_by_name("minute").ok_or_else(|| ServingError::internal("a file without column minute"))?;
+    let micros = cast(minute, &DataType::Int64)?;
+    let micros = micros.as_primitive::<Int64Type>();
+    for (builder, hour) in builders.iter_mut().zip(hours) {
+        let within =
+            micros.iter().map(|micros| micros.map(|micros| micros.div_euclid(MICROS_PER_HOUR) == *hour)).collect();
+        let rows = filter_record_batch(batch, &within)?;
+        if rows.num_rows() > 0 {
+            builder.add_batch(&rows, dimensions)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! The questions that REST, SQL and the command line share, and their answers.
+//!
+//! [`types`] are questions and answers; [`gather`] asks the stream layer for the complement of a batch view
+//! and starts again with a newer view when that is gone; [`count`], [`stats`] and [`top`] are answered from
+//! index and tails, [`events`] (filters on columns that are no dimension), [`locate`] and [`dead`] from the
+//! tables by SQL of our own.
+
+mod count;
+mod dead;
+mod events;
+pub(crate) mod gather;
+mod locate;
+mod rows;
+mod stats;
+mod status;
+mod top;
+pub mod types;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::ObjectStore;
+use reckon_data::clock::Clock;
+use reckon_data::config::{Counting, Serving as Settings};
+use reckon_data::definition::Definition;
+use reckon_data::filter::Filter;
+use reckon_data::metric::Function;
+use reckon_data::run::{DimCondition, Selection, StepSums};
+use reckon_data::table::Tables;
+use reckon_data::tail::Tails;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::ServingError;
+use crate::index::Index;
+use crate::index::load::{Columns, Files};
+use crate::index::segments::Segments;
+use crate::metrics::Metrics;
+use crate::sql::Engine;
+use crate::view::{BatchView, Current, Patience, Snapshots};
+
+pub use status::{PartitionStatus, Status};
+pub use types::{
+    Archived, CountAnswer, CountQuery, DeadLetterRow, DeadLettersAnswer, DeadLettersQuery, EventCopy, LocateAnswer,
+    Place, StatsAnswer, StatsPoint, StatsQuery, Step, TopAnswer, TopEntity, TopQuery, Verdict, Window,
+};
+
+/// How often a new batch version is looked for.
+const REFRESH_EVERY: Duration = Duration::from_millis(500);
+
+/// What the serving layer is made of.
+#[derive(Debug, Clone)]
+pub struct ServingParts {
+    /// The tables.
+    pub tables: Arc<dyn Tables>,
+    /// Where their files lie, rooted at the tables' folder ([`reckon_tables::Storage::store`]).
+    pub store: Arc<dyn ObjectStore>,
+    /// The stream layer.
+    pub tails: Arc<dyn Tails>,
+    /// The log's identity.
+    pub log: Uuid,
+    /// What is counted.
+    pub definition: Arc<Definition>,
+    /// The serving layer's settings.
+    pub settings: Settings,
+    /// The counter's, for lateness and idleness.
+    pub stream: Counting,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The serving layer.
+#[derive(Debug)]
+pub struct Serving {
+    pub(crate) parts: ServingParts,
+    pub(crate) current: Current,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) index: Index,
+    pub(crate) segments: Segments,
+    pub(crate) engine: Engine,
+    pub(crate) metrics: Metrics,
+    /// Top lists at once: each may hold a count for every entity.
+    pub(crate) top_turns: Semaphore,
+    watcher: parking_lot::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Serving {
+    /// Opens the tables and watches them for new batch versions until [`Serving::stop`], or until it is dropped.
+    ///
+    /// # Errors
+    /// When the tables cannot be read, or a setting cannot be met.
+    pub async fn start(parts: ServingParts) -> Result<Arc<Self>, ServingError> {
+        let current = Current::open(Arc::clone(&parts.tables), Arc::clone(&parts.tails), parts.log).await?;
+        let files = Files::new(Arc::clone(&parts.store), parts.definition.dimensions.clone().into());
+        let serving = Arc::new(Self {
+            current,
+            snapshots: Snapshots::new(Arc::clone(&parts.tables)),
+            index: Index::new(files, parts.settings.index_memory.as_u64())?,
+            segments: Segments::default(),
+            engine: Engine::new(&parts.settings)?,
+            metrics: Metrics::default(),
+            top_turns: Semaphore::new(parts.settings.queries.max(1)),
+            watcher: parking_lot::Mutex::new(None),
+            parts,
+        });
+        let watched = Arc::downgrade(&serving);
+        *serving.watcher.lock() = Some(tokio::spawn(watch(watched)));
+        Ok(serving)
+    }
+
+    /// Stops watching the tables; questions are still answered, from the view as it is.
+    pub fn stop(&self) {
+        if let Some(watcher) = self.watcher.lock().take() {
+            watcher.abort();
+        }
+    }
+
+    /// Looks for a new batch version now, after a run say, and returns when answers come from it.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub async fn refresh(&self) -> Result<(), ServingError> {
+        let before = self.current.get().version;
+        let warm = |view: Arc<BatchView>| async move { self.index.warm(&view, Some(&self.current.get())).await };
+        let view = self.current.refresh(warm).await?;
+        if view.version != before {
+            self.index.forget(&view);
+        }
+        Ok(())
+    }
+
+    /// As [`Serving::refresh`], at once: the index is loaded as questions come.
+    pub(crate) async fn refresh_now(&self) -> Result<Arc<BatchView>, ServingError> {
+        self.current.refresh(|_| async {}).await
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn definition(&self) -> &Arc<Definition> {
+        &self.parts.definition
+    }
+
+    /// The settings.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.parts.settings
+    }
+
+    /// Counters of questions and their times.
+    #[must_use]
+    pub const fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Bytes that the index holds.
+    #[must_use]
+    pub fn index_bytes(&self) -> u64 {
+        self.index.memory_bytes()
+    }
+
+    /// The filter that a request means: a filter's id from the configuration, or `column:value`.
+    ///
+    /// # Errors
+    /// [`ServingError::BadRequest`] of `filter` when it is neither.
+    pub fn filter(&self, text: &str) -> Result<Filter, ServingError> {
+        if let Some(filter) = self.parts.definition.filters.get(text) {
+            return Ok(filter.clone());
+        }
+        if !text.contains(':') {
+            return Err(ServingError::bad(
+                "filter",
+                format!("{text:?} is no configured filter's id and no column:value"),
+            ));
+        }
+        Filter::column_value(text).map_err(|error| ServingError::bad("filter", error.to_string()))
+    }
+
+    /// The conditions that a filter is on the dimensions; none when one of its columns is no dimension.
+    pub(crate) fn conditions(&self, filter: Option<&Filter>) -> Option<Vec<DimCondition>> {
+        let conditions = filter.map_or(&[][..], |filter| &filter.conditions);
+        let condition = |condition: &reckon_data::filter::Condition| {
+            let index = self.parts.definition.dimension_index(condition.column)?;
+            let accepted = condition.accepted.iter().map(|value| value.as_deref().map(Arc::from)).collect();
+            Some(DimCondition { index, accepted, negated: false })
+        };
+        conditions.iter().map(condition).collect()
+    }
+
+    /// Adds what batch has counted of `selection`; values only when `function` needs them.
+    pub(crate) async fn batch_sums(
+        &self,
+        view: &BatchView,
+        selection: &Selection<'_>,
+        function: Function,
+    ) -> Result<StepSums, ServingError> {
+        let columns = if function == Function::Count { Columns::Counts } else { Columns::All };
+        let mut sums = StepSums::new();
+        self.index.sum(view, selection, columns, &mut sums).await?;
+        Ok(sums)
+    }
+
+    pub(crate) const fn patience(&self) -> Patience {
+        Patience { lateness: self.parts.stream.lateness, idle: self.parts.stream.idle }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn watch(serving: std::sync::Weak<Serving>) {
+    if let Some(serving) = serving.upgrade() {
+        serving.index.warm(&serving.current.get(), None).await;
+    }
+    let mut failing = false;
+    loop {
+        tokio::time::sleep(REFRESH_EVERY).await;
+        let Some(serving) = serving.upgrade() else { return };
+        match serving.refresh().await {
+            Ok(()) => failing = false,
+            Err(error) => {
+                if !failing {
+                    tracing::warn!(%error, "looking for a new batch version");
+                }
+                failing = true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! Where the serving layer stands, for health checks and dashboards.
+
+use reckon_data::minute::format_time;
+use serde::{Serialize, Serializer};
+
+use super::Serving;
+use crate::view::watermark::watermark;
+
+/// Where the serving layer stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// Whether every partition's counter answers.
+    pub ready: bool,
+    /// The version of `batch_counts`.
+    pub batch_version: u64,
+    /// The definition version in force, in hexadecimal.
+    pub definition: String,
+    /// Minutes before it are settled, microseconds; none when some counter does not say where it stands.
+    #[serde(serialize_with = "as_time")]
+    pub watermark: Option<i64>,
+    /// Every log partition.
+    pub partitions: Vec<PartitionStatus>,
+}
+
+/// Where one partition stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PartitionStatus {
+    /// The partition.
+    pub partition: u32,
+    /// Batch has counted everything below.
+    pub coverage: u64,
+    /// The stream has counted everything below.
+    pub position: Option<u64>,
+    /// The stream has sealed everything below.
+    pub sealed: Option<u64>,
+    /// The log's durable end as last seen.
+    pub durable_end: Option<u64>,
+    /// Why the counter does not answer.
+    pub trouble: Option<String>,
+}
+
+impl Serving {
+    /// Where everything stands; asks nothing of the tables.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let view = self.current.get();
+        let mut positions = Vec::new();
+        let all = (0_u32..).zip(&view.coverage);
+        let partitions: Vec<PartitionStatus> = all
+            .map(|(partition, &coverage)| {
+                let bare = PartitionStatus {
+                    partition,
+                    coverage,
+                    position: None,
+                    sealed: None,
+                    durable_end: None,
+                    trouble: None,
+                };
+                match self.parts.tails.position(partition) {
+                    Ok(at) => {
+                        positions.push(at);
+                        let (position, sealed, durable_end) = (Some(at.offset), Some(at.sealed), Some(at.durable_end));
+                        PartitionStatus { position, sealed, durable_end, ..bare }
+                    }
+                    Err(error) => PartitionStatus { trouble: Some(error.to_string()), ..bare },
+                }
+            })
+            .collect();
+        let ready = positions.len() == partitions.len();
+        Status {
+            ready,
+            batch_version: view.version,
+            definition: format!("{:016x}", self.parts.definition.version()),
+            watermark: ready.then(|| watermark(&positions, self.parts.clock.now(), self.patience())),
+            partitions,
+        }
+    }
+}
+
+fn as_time<S: Serializer>(micros: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
+    micros.map(format_time).serialize(serializer)
+}

@@ -1,0 +1,84 @@
+//! Top lists, exact over any window.
+
+use std::sync::Arc;
+
+use reckon_data::metric::Function;
+use reckon_data::run::{EntitySums, Selection};
+
+use super::Serving;
+use super::gather::{Outcome, StreamRuns, exact, exact_sum};
+use super::types::{TopAnswer, TopEntity, TopQuery, Window};
+use crate::ServingError;
+use crate::index::TopSelection;
+use crate::metrics::Question;
+use crate::view::BatchView;
+
+/// The list, what of it batch has counted, and what the stream has given.
+type Listed = (Vec<(String, u64)>, u64, StreamRuns);
+
+impl Serving {
+    /// The entities to which something happened most often, Reckon's own left out.
+    ///
+    /// # Errors
+    /// [`ServingError::BadRequest`], and when files cannot be read.
+    pub async fn top(&self, query: &TopQuery) -> Result<TopAnswer, ServingError> {
+        self.metrics.measure(Question::Top, self.top_unmeasured(query)).await
+    }
+
+    async fn top_unmeasured(&self, query: &TopQuery) -> Result<TopAnswer, ServingError> {
+        let window = Window::around(query.from, query.to)?;
+        if query.n > TopQuery::N_MAX {
+            return Err(ServingError::bad("n", format!("{} is more than {}", query.n, TopQuery::N_MAX)));
+        }
+        let Some(conditions) = self.conditions(query.filter.as_ref()) else {
+            return self.top_events(query, window).await;
+        };
+        let _turn = self.top_turns.acquire().await.map_err(ServingError::internal)?;
+        let top = Arc::new(TopSelection {
+            minutes: window.minutes(),
+            event_type: query.event_type.clone(),
+            conditions,
+            reserved_prefixes: self.parts.definition.reserved_prefixes.clone(),
+        });
+        let (top, n) = (&top, query.n);
+        let (view, (listed, batch, stream)) =
+            self.with_view(|view| async move { self.list(&view, top, n).await }).await?;
+        let entities = listed.into_iter().map(|(entity_id, count)| Ok(TopEntity { entity_id, count: exact(count)? }));
+        let entities = entities.collect::<Result<Vec<_>, ServingError>>()?;
+        let total = entities.iter().try_fold(0, |sum, entity| exact_sum(sum, entity.count))?;
+        let counts = (batch, total.saturating_sub(batch));
+        let provenance = self.provenance(&view, &stream.parts, stream.missing, window, Some(counts));
+        Ok(TopAnswer { entities, window, provenance })
+    }
+
+    async fn list(&self, view: &BatchView, top: &Arc<TopSelection>, n: usize) -> Result<Outcome<Listed>, ServingError> {
+        let outcome = self.stream_runs(view).await?;
+        let stale = matches!(outcome, Outcome::Stale(_));
+        let (Outcome::Answer(stream) | Outcome::Stale(stream)) = outcome;
+        let runs = stream.runs.clone();
+        let selection = Arc::clone(top);
+        let add = move || {
+            let mut sums = EntitySums::new();
+            runs.iter().for_each(|run| selection.add(run, &selection.minutes, &mut sums));
+            sums
+        };
+        let sums = tokio::task::spawn_blocking(add).await.map_err(ServingError::internal)?;
+        let sums = self.index.top(view, top, sums).await?;
+        let listed = tokio::task::spawn_blocking(move || sums.top(n)).await.map_err(ServingError::internal)?;
+        let mut batch = 0;
+        for (entity, _) in &listed {
+            batch = exact_sum(batch, self.batch_count(view, top, entity).await?)?;
+        }
+        let answer = (listed, batch, stream);
+        Ok(if stale { Outcome::Stale(answer) } else { Outcome::Answer(answer) })
+    }
+
+    /// What batch has counted of an entity on the list.
+    async fn batch_count(&self, view: &BatchView, top: &TopSelection, entity: &str) -> Result<u64, ServingError> {
+        let mut selection = Selection::all_of(entity);
+        selection.event_type = top.event_type.as_deref();
+        selection.minutes = top.minutes.clone();
+        selection.conditions = std::borrow::Cow::Borrowed(&top.conditions);
+        exact(self.batch_sums(view, &selection, Function::Count).await?.total().count)
+    }
+}

@@ -1,0 +1,179 @@
+//! Query parameters: each route names the ones it takes; any other is refused by name.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use reckon_data::event::time;
+use reckon_data::filter::Filter;
+use reckon_data::minute::{MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_MINUTE};
+
+use super::fail::{Failure, bad};
+use crate::Serving;
+
+/// 1990-01-01, where the time that events may have begins by default; a window from 1970 holds everything.
+const EARLIEST: i64 = i64::MIN;
+
+/// The parameters of a request.
+#[derive(Debug)]
+pub struct Params(BTreeMap<String, String>);
+
+impl Params {
+    /// Reads a query string, of which `known` parameters may be in it, each once.
+    ///
+    /// # Errors
+    /// A parameter that is unknown, given twice, or not readable.
+    pub fn read(query: Option<&str>, known: &[&str]) -> Result<Self, Failure> {
+        let mut params = BTreeMap::new();
+        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (name, value) = (decode(name)?, decode(value)?);
+            if !known.contains(&name.as_str()) {
+                let known = known.join(", ");
+                return Err(bad(name.clone(), format!("{name} is no parameter here; there are {known}")));
+            }
+            if params.insert(name.clone(), value).is_some() {
+                return Err(bad(name.clone(), format!("{name} is given twice")));
+            }
+        }
+        Ok(Self(params))
+    }
+
+    /// A parameter that is not empty.
+    pub fn text(&self, name: &str) -> Option<String> {
+        self.0.get(name).filter(|text| !text.is_empty()).cloned()
+    }
+
+    /// A parameter of a type that is read from text.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn parse<T: FromStr>(&self, name: &str) -> Result<Option<T>, Failure>
+    where
+        T::Err: std::fmt::Display,
+    {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        text.parse().map(Some).map_err(|error| bad(name, format!("{name}={text}: {error}")))
+    }
+
+    /// A number within bounds.
+    ///
+    /// # Errors
+    /// When it is none, or outside.
+    pub fn number(&self, name: &str, default: usize, most: usize) -> Result<usize, Failure> {
+        let Some(text) = self.text(name) else { return Ok(default) };
+        let number = text.parse().ok().filter(|number| (1..=most).contains(number));
+        number.ok_or_else(|| bad(name, format!("{name}={text} is not a number from 1 to {most}")))
+    }
+
+    /// A time: RFC 3339 or epoch milliseconds.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn time(&self, name: &str) -> Result<Option<i64>, Failure> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        // A plus sign in a query string means a space, and stands before an offset.
+        let micros = time::parse_rfc3339(&text.replace(' ', "+")).or_else(|| time::from_millis(text.parse().ok()?));
+        micros.map(Some).ok_or_else(|| bad(name, format!("{name}={text} is neither RFC 3339 nor epoch milliseconds")))
+    }
+
+    /// [from, to), from `from` and `to`, or `window`; without any of them all that there is.
+    ///
+    /// # Errors
+    /// When one cannot be read, or `from` is after `to`.
+    pub fn span(&self, now: i64) -> Result<(i64, i64), Failure> {
+        let (from, to) = (self.time("from")?, self.time("to")?);
+        let window = self.text("window").map(|text| window(&text)).transpose()?;
+        if window.is_some() && (from.is_some() || to.is_some()) {
+            return Err(bad("window", "window goes with neither from nor to"));
+        }
+        // The minute that is going on belongs to the window.
+        let end = now.saturating_add(MICROS_PER_MINUTE);
+        let (from, to) = match window {
+            Some(length) => (now.saturating_sub(length), end),
+            None => (from.unwrap_or(EARLIEST), to.unwrap_or(i64::MAX)),
+        };
+        if from > to {
+            return Err(bad("from", "from is after to: from is inclusive, to exclusive, and a window has both in that order"));
+        }
+        Ok((from, to))
+    }
+
+    /// The filter that `filter` means.
+    ///
+    /// # Errors
+    /// When it means none.
+    pub fn filter(&self, serving: &Serving) -> Result<Option<Filter>, Failure> {
+        self.text("filter").map(|text| serving.filter(&text)).transpose().map_err(Failure::from)
+    }
+}
+
+/// The length of a window: a number and a unit.
+fn window(text: &str) -> Result<i64, Failure> {
+    let bad = || bad("window", format!("window={text} is not a number with a unit: 5m, 1h, 7d"));
+    let unit = match text.as_bytes().last() {
+        Some(b'm') => MICROS_PER_MINUTE,
+        Some(b'h') => MICROS_PER_HOUR,
+        Some(b'd') => MICROS_PER_DAY,
+        _ => return Err(bad()),
+    };
+    let number: i64 = text.get(..text.len() - 1).and_then(|n| n.parse().ok()).filter(|n| *n > 0).ok_or_else(bad)?;
+    number.checked_mul(unit).ok_or_else(bad)
+}
+
+fn decode(text: &str) -> Result<String, Failure> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
+                let (high, low) = (digit(rest.next()), digit(rest.next()));
+                let (Some(high), Some(low)) = (high, low) else {
+                    return Err(bad(text, format!("{text}: % must be followed by two hexadecimal digits")));
+                };
+                (high * 16 + low) as u8
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).map_err(|_| bad(text, format!("{text} is not UTF-8")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: &[&str] = &["from", "to", "window", "n"];
+
+    #[test]
+    fn spans() {
+        let span = |query: &str| Params::read(Some(query), KNOWN).and_then(|params| params.span(100 * MICROS_PER_HOUR));
+        assert_eq!(span("from=0&to=60000").unwrap(), (0, MICROS_PER_MINUTE));
+        assert_eq!(span("from=1970-01-01T00:00:00Z&to=1970-01-01T01:00:00%2B00:00").unwrap(), (0, MICROS_PER_HOUR));
+        assert_eq!(span("window=1h").unwrap(), (99 * MICROS_PER_HOUR, 100 * MICROS_PER_HOUR + MICROS_PER_MINUTE));
+        assert_eq!(span("").unwrap(), (i64::MIN, i64::MAX));
+        for (query, field) in [
+            ("from=2&to=1", "from"),
+            ("from=noon", "from"),
+            ("window=soon", "window"),
+            ("window=0m", "window"),
+            ("window=1h&from=1", "window"),
+            ("colour=red", "colour"),
+            ("n=1&n=2", "n"),
+            ("from=%zz", "%zz"),
+        ] {
+            assert_eq!(span(query).unwrap_err().0.field.as_deref(), Some(field), "{query}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_bounds() {
+        let number = |query| Params::read(Some(query), KNOWN).and_then(|params| params.number("n", 10, 100));
+        assert_eq!(number("").unwrap(), 10);
+        assert_eq!(number("n=7").unwrap(), 7);
+        for query in ["n=0", "n=101", "n=-1", "n=many"] {
+            assert!(number(query).is_err(), "{query}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What the routes stand on.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use reckon_data::clock::Clock;
+use reckon_data::imports::Imports;
+use reckon_data::ingest::Ingest;
+use reckon_data::jobs::Jobs;
+use serde::{Deserialize, Serialize};
+
+use super::metrics::MetricsText;
+use crate::Serving;
+
+/// What the routes stand on; what is none has no routes.
+#[derive(Debug, Clone)]
+pub struct RestParts {
+    /// Questions.
+    pub serving: Option<Arc<Serving>>,
+    /// Events.
+    pub ingest: Option<Arc<dyn Ingest>>,
+    /// Batch runs.
+    pub jobs: Option<Arc<dyn Jobs>>,
+    /// Imported files.
+    pub imports: Option<Arc<dyn Imports>>,
+    /// Replay of dead letters.
+    pub replay: Option<Arc<dyn Replay>>,
+    /// How the process is.
+    pub health: Arc<dyn Health>,
+    /// Longest body of events, bytes, as received and decompressed alike.
+    pub body_bytes_max: usize,
+    /// The clock that windows end at.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// How the process is.
+pub trait Health: std::fmt::Debug + Send + Sync {
+    /// Whether it can do its work, and what is in the way.
+    fn ready(&self) -> Readiness;
+
+    /// Writes what it counts.
+    fn metrics(&self, into: &mut MetricsText);
+}
+
+/// Whether a process can do its work.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// Whether it can.
+    pub ready: bool,
+    /// Records in the log that are not counted yet.
+    pub lag_records: u64,
+    /// Everything counted since the process started.
+    pub totals: Totals,
+    /// Why it cannot.
+    pub reasons: Vec<String>,
+}
+
+/// Everything counted since the process started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Valid events.
+    pub accepted: u64,
+    /// Of them, counted.
+    pub counted: u64,
+    /// Of them, dropped as duplicates.
+    pub duplicate: u64,
+    /// Refused events.
+    pub dead: u64,
+}
+
+/// Which dead letters are replayed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReplayRequest {
+    /// With this reason only.
+    pub reason: Option<String>,
+    /// At most so many; all when none.
+    pub limit: Option<u64>,
+}
+
+/// What a replay did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayReport {
+    /// Letters whose event was taken now.
+    pub accepted: u64,
+    /// Letters that are refused still; they stay where they are.
+    pub refused: u64,
+    /// Letters that were replayed before.
+    pub skipped: u64,
+}
+
+/// Replays dead letters, each at most once.
+#[async_trait]
+pub trait Replay: std::fmt::Debug + Send + Sync {
+    /// Replays them, and returns when what was taken is durable.
+    ///
+    /// # Errors
+    /// A sentence.
+    async fn replay(&self, request: ReplayRequest) -> Result<ReplayReport, String>;
+}

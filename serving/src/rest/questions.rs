@@ -1,0 +1,127 @@
+//! Counts, statistics, top lists, and where an event is.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::Json;
+use reckon_data::metric::Function;
+use reckon_data::minute::parse_date;
+use serde_json::json;
+
+use super::fail::{Failure, bad, missing};
+use super::params::Params;
+use super::state::{Routes, Shared};
+use crate::query::{CountQuery, StatsQuery, Step, TopQuery};
+
+/// Most entities of a top list.
+const TOP_MAX: usize = 1_000;
+
+type App = State<Arc<Shared>>;
+
+pub fn routes() -> Routes {
+    Router::new()
+        .route("/v1/events/{event_id}", get(locate))
+        .route("/v1/entities/{entity_id}/count", get(count))
+        .route("/v1/entities/{entity_id}/stats", get(stats))
+        .route("/v1/top", get(top))
+        .route("/v1/ads/popular_ads", get(popular_ads))
+        .route("/v1/ads/{ad_id}/aggregated_count", get(clicks))
+        .route("/v1/videos/{video_id}/views", get(views))
+}
+
+async fn count(State(shared): App, Path(entity): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Failure> {
+    let params = Params::read(query.as_deref(), &["type", "from", "to", "window", "filter"])?;
+    let event_type = params.text("type");
+    answer_count(&shared, entity, event_type, &params).await
+}
+
+async fn clicks(State(shared): App, Path(ad): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Failure> {
+    let params = Params::read(query.as_deref(), &["type", "from", "to", "window", "filter"])?;
+    let event_type = params.text("type").unwrap_or_else(|| "click".to_owned());
+    answer_count(&shared, ad, Some(event_type), &params).await
+}
+
+async fn views(State(shared): App, Path(video): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Failure> {
+    let params = Params::read(query.as_deref(), &["from", "to", "window", "filter"])?;
+    answer_count(&shared, video, Some("view".to_owned()), &params).await
+}
+
+async fn answer_count(
+    shared: &Shared,
+    entity: String,
+    event_type: Option<String>,
+    params: &Params,
+) -> Result<Response, Failure> {
+    let serving = shared.serving()?;
+    let (from, to) = params.span(shared.parts.clock.now())?;
+    let filter = params.filter(serving)?;
+    let query = CountQuery { entity, event_type, from, to, filter };
+    let answer = serving.count(&query).await?;
+    Ok(named(&query.entity, query.event_type.as_deref(), json!(answer)))
+}
+
+/// An answer that says what it is about.
+fn named(entity: &str, event_type: Option<&str>, mut answer: serde_json::Value) -> Response {
+    if let Some(map) = answer.as_object_mut() {
+        map.insert("entity_id".to_owned(), json!(entity));
+        map.insert("event_type".to_owned(), json!(event_type));
+    }
+    Json(answer).into_response()
+}
+
+async fn stats(State(shared): App, Path(entity): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Failure> {
+    let known = ["type", "function", "from", "to", "window", "step", "filter"];
+    let params = Params::read(query.as_deref(), &known)?;
+    let serving = shared.serving()?;
+    let (from, to) = params.span(shared.parts.clock.now())?;
+    let query = StatsQuery {
+        event_type: params.text("type"),
+        function: params.parse("function")?.unwrap_or(Function::Count),
+        from,
+        to,
+        step: params.parse("step")?.unwrap_or(Step::HOUR),
+        filter: params.filter(serving)?,
+        entity,
+    };
+    let answer = serving.stats(&query).await?;
+    Ok(named(&query.entity, query.event_type.as_deref(), json!(answer)))
+}
+
+async fn top(State(shared): App, RawQuery(query): RawQuery) -> Result<Response, Failure> {
+    let params = Params::read(query.as_deref(), &["type", "n", "window", "from", "to", "filter"])?;
+    let n = params.number("n", 10, TOP_MAX)?;
+    answer_top(&shared, params.text("type"), n, &params).await
+}
+
+async fn popular_ads(State(shared): App, RawQuery(query): RawQuery) -> Result<Response, Failure> {
+    let params = Params::read(query.as_deref(), &["type", "count", "window", "from", "to", "filter"])?;
+    let n = params.number("count", 10, TOP_MAX)?;
+    let event_type = params.text("type").unwrap_or_else(|| "click".to_owned());
+    answer_top(&shared, Some(event_type), n, &params).await
+}
+
+async fn answer_top(shared: &Shared, event_type: Option<String>, n: usize, params: &Params) -> Result<Response, Failure> {
+    let serving = shared.serving()?;
+    let (from, to) = params.span(shared.parts.clock.now())?;
+    let query = TopQuery { event_type, n, from, to, filter: params.filter(serving)? };
+    Ok(Json(serving.top(&query).await?).into_response())
+}
+
+async fn locate(State(shared): App, Path(event): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Failure> {
+    let params = Params::read(query.as_deref(), &["entity", "date"])?;
+    let date = match params.text("date") {
+        Some(text) => Some(parse_date(&text).ok_or_else(|| bad("date", format!("date={text} is not written 2013-02-08")))?),
+        None => None,
+    };
+    let answer = shared.serving()?.locate(&event, params.text("entity").as_deref(), date).await?;
+    if answer.copies.is_empty() && answer.dead.is_empty() {
+        let archived: Vec<String> =
+            answer.archived.iter().map(|at| format!("partition {} up to offset {}", at.partition, at.events)).collect();
+        let hint = if answer.may_be_in_log { "; it may lie in the log, which is archived within a minute" } else { "" };
+        return Err(missing(format!("event {event} was not found in {}{hint}", archived.join(", "))));
+    }
+    Ok(Json(answer).into_response())
+}

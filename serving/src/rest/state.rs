@@ -1,0 +1,70 @@
+//! What all routes share, and how the process is.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use super::fail::{Failure, internal};
+use super::metrics::{MetricsText, Requests};
+use super::parts::RestParts;
+use crate::Serving;
+
+/// Requests under way at once.
+const REQUESTS_MAX: usize = 2_048;
+
+/// What all routes share.
+#[derive(Debug)]
+pub struct Shared {
+    pub parts: RestParts,
+    pub turns: Semaphore,
+    pub requests: Requests,
+}
+
+impl Shared {
+    pub fn new(parts: RestParts) -> Self {
+        Self { parts, turns: Semaphore::new(REQUESTS_MAX), requests: Requests::default() }
+    }
+
+    /// The part that questions are asked of; its routes exist only when it does.
+    pub fn serving(&self) -> Result<&Arc<Serving>, Failure> {
+        self.parts.serving.as_ref().ok_or_else(|| internal("this process answers no questions"))
+    }
+}
+
+/// A group of routes.
+pub type Routes = Router<Arc<Shared>>;
+
+/// Routes that every process has.
+pub fn routes() -> Routes {
+    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).route("/metrics", get(metrics))
+}
+
+async fn healthz() -> Json<serde_json::Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+    let readiness = shared.parts.health.ready();
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut answer = json!(readiness);
+    if let (Some(serving), Some(map)) = (&shared.parts.serving, answer.as_object_mut()) {
+        map.insert("serving".to_owned(), json!(serving.status()));
+    }
+    (status, Json(answer)).into_response()
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    let mut text = MetricsText::default();
+    shared.parts.health.metrics(&mut text);
+    shared.requests.write(&mut text);
+    if let Some(serving) = &shared.parts.serving {
+        serving.metrics().write(text.raw());
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text.finish()).into_response()
+}

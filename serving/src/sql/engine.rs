@@ -1,0 +1,213 @@
+//! Runs queries on threads of their own, each within its limits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::dataframe::DataFrame;
+use datafusion::error::DataFusionError;
+use datafusion::execution::disk_manager::DiskManagerBuilder;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::StreamExt;
+use reckon_data::config::Serving as Settings;
+use tokio::runtime::Runtime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::functions;
+use crate::ServingError;
+
+/// A query may spill so many times its memory.
+const SPILL_FACTOR: u64 = 32;
+/// Memory for footers and page indexes of Parquet files, shared by all queries.
+const FOOTERS_BYTES: usize = 64 << 20;
+/// So many queries may wait for their turn, for each that may run.
+const WAITING_FACTOR: usize = 16;
+
+/// What a query may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Longest time.
+    pub time: Duration,
+    /// Most memory, bytes; and most bytes of an answer.
+    pub memory: u64,
+    /// Most rows of an answer.
+    pub rows: usize,
+}
+
+/// Runs queries.
+#[derive(Debug)]
+pub struct Engine {
+    /// Queries have threads of their own, so that they cannot hold up point counts. None while it is dropped.
+    runtime: Option<Runtime>,
+    shared: Arc<RuntimeEnv>,
+    limits: Limits,
+    turns: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+    average: Arc<ScalarUDF>,
+    distinct: Arc<AggregateUDF>,
+}
+
+impl Engine {
+    /// An engine within the settings' limits.
+    ///
+    /// # Errors
+    /// When its threads cannot be started.
+    pub fn new(settings: &Settings) -> Result<Self, ServingError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads())
+            .thread_name("reckon-sql")
+            .enable_all()
+            .build()
+            .map_err(ServingError::internal)?;
+        let limits =
+            Limits { time: settings.query_time, memory: settings.query_memory.as_u64(), rows: settings.rows_max };
+        let queries = settings.queries.max(1);
+        Ok(Self {
+            runtime: Some(runtime),
+            shared: RuntimeEnvBuilder::new().with_metadata_cache_limit(FOOTERS_BYTES).build_arc()?,
+            limits,
+            turns: Arc::new(Semaphore::new(queries)),
+            waiting: Arc::new(Semaphore::new(queries.saturating_mul(WAITING_FACTOR))),
+            average: Arc::new(functions::average()),
+            distinct: Arc::new(functions::distinct()),
+        })
+    }
+
+    /// The limits of a query.
+    #[must_use]
+    pub const fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Waits for a query's turn, as long as a query may take.
+    ///
+    /// # Errors
+    /// [`ServingError::Unavailable`] when too many run or wait.
+    pub async fn turn(&self) -> Result<OwnedSemaphorePermit, ServingError> {
+        let busy = || ServingError::unavailable("too many queries are running");
+        let _waiting = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| busy())?;
+        let turn = tokio::time::timeout(self.limits.time, Arc::clone(&self.turns).acquire_owned()).await;
+        turn.map_err(|_| busy())?.map_err(ServingError::internal)
+    }
+
+    /// A context for one query, with memory of its own.
+    ///
+    /// # Errors
+    /// When the folder for spilling cannot be made.
+    pub fn context(&self) -> Result<SessionContext, ServingError> {
+        let memory = usize::try_from(self.limits.memory).unwrap_or(usize::MAX);
+        let spill =
+            DiskManagerBuilder::default().with_max_temp_directory_size(self.limits.memory.saturating_mul(SPILL_FACTOR));
+        let runtime = RuntimeEnvBuilder::from_runtime_env(&self.shared)
+            .with_disk_manager_builder(spill)
+            .with_memory_pool(Arc::new(FairSpillPool::new(memory)))
+            .build_arc()?;
+        let mut config = SessionConfig::new().with_information_schema(true).with_target_partitions(threads());
+        let parquet = &mut config.options_mut().execution.parquet;
+        parquet.pushdown_filters = true;
+        parquet.reorder_filters = true;
+        let context = SessionContext::new_with_config_rt(config, runtime);
+        context.register_udf((*self.average).clone());
+        context.register_udaf((*self.distinct).clone());
+        Ok(context)
+    }
+
+    /// Runs a query's work on the query threads, within the time limit.
+    ///
+    /// # Errors
+    /// [`ServingError::Timeout`], and those of the work.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        turn: OwnedSemaphorePermit,
+        work: impl Future<Output = Result<T, ServingError>> + Send + 'static,
+    ) -> Result<T, ServingError> {
+        let runtime = self.runtime.as_ref().ok_or_else(|| ServingError::unavailable("shutting down"))?;
+        let work = async move {
+            let _turn = turn;
+            work.await
+        };
+        let task = runtime.spawn(work);
+        let _abort = AbortOnDrop(task.abort_handle());
+        match tokio::time::timeout(self.limits.time, task).await {
+            Err(_) => Err(ServingError::Timeout { limit: self.limits.time }),
+            Ok(Err(error)) => Err(ServingError::internal(error)),
+            Ok(Ok(result)) => result,
+        }
+    }
+}
+
+/// Ends a query when nobody waits for it any more.
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Dropping a runtime inside another one would panic.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
+}
+
+impl Limits {
+    /// What DataFusion says of a query that somebody else wrote.
+    #[must_use]
+    pub fn of_query(&self, error: &DataFusionError) -> ServingError {
+        let root = error.find_root();
+        match root {
+            DataFusionError::ResourcesExhausted(message) => {
+                ServingError::MemoryLimit { limit_bytes: self.memory, message: first_line(message) }
+            }
+            DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) | DataFusionError::ParquetError(_) => {
+                ServingError::unavailable(root)
+            }
+            DataFusionError::Internal(_)
+            | DataFusionError::ExecutionJoin(_)
+            | DataFusionError::External(_)
+            | DataFusionError::Configuration(_) => ServingError::internal(root),
+            _ => ServingError::bad("query", first_line(&error.strip_backtrace())),
+        }
+    }
+}
+
+fn first_line(message: &str) -> String {
+    message.lines().next().unwrap_or_default().trim().to_owned()
+}
+
+/// The rows of a query, no more than its limits allow, and whether there were more.
+///
+/// # Errors
+/// Those of the query.
+pub async fn collect(frame: DataFrame, limits: Limits) -> Result<(SchemaRef, Vec<RecordBatch>, bool), ServingError> {
+    let schema = Arc::new(Schema::clone(frame.schema().as_arrow()));
+    let mut stream = frame.execute_stream().await.map_err(|error| limits.of_query(&error))?;
+    let (mut batches, mut rows, mut bytes) = (Vec::new(), 0, 0_u64);
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(|error| limits.of_query(&error))?;
+        if batch.num_rows() == 0 {
+            continue;
+        }
+        let left = limits.rows.saturating_sub(rows);
+        bytes = bytes.saturating_add(batch.get_array_memory_size() as u64);
+        if batch.num_rows() > left || (bytes > limits.memory && !batches.is_empty()) {
+            batches.push(batch.slice(0, left.min(batch.num_rows())));
+            return Ok((schema, batches, true));
+        }
+        rows += batch.num_rows();
+        batches.push(batch);
+    }
+    Ok((schema, batches, false))
+}

@@ -1,0 +1,202 @@
+//! SQL held to the same naive count as the other questions, and to its limits.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use reckon_data::minute::MICROS_PER_DAY;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::query::CountQuery;
+use crate::testing::{Ev, Log, World};
+
+fn log() -> Log {
+    let countries = [Some("US"), Some("GB"), None];
+    let event = |n: i64| Ev {
+        id: format!("e{}", n % 90),
+        entity: format!("v{}", n % 7),
+        event_type: if n % 3 == 0 { "view" } else { "like" },
+        minute: (n * 37) % 3_000,
+        country: countries[(n % 3) as usize],
+        ip: None,
+        value: (n % 4 != 0).then_some(n * 333_333),
+    };
+    Log(vec![
+        (0..150).map(event).filter(|event| event.entity != "v1").collect(),
+        (0..120).map(event).filter(|event| event.entity == "v1").collect(),
+    ])
+}
+
+async fn world() -> World {
+    let world = World::new(log());
+    world.batch(&[60, 5]).await;
+    world.seal(&[80, 5], 5).await;
+    world.archive(&[100, 10]).await;
+    world.tails.state.lock().on_disk_below.insert(0, 80);
+    world
+}
+
+async fn rows(serving: &Serving, query: &str) -> Vec<Vec<Value>> {
+    let answer = serving.sql(query).await.unwrap_or_else(|error| panic!("{query}: {error}"));
+    answer.to_ipc().unwrap();
+    answer.json_rows().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sql_says_what_the_other_questions_say() {
+    let world = world().await;
+    let serving = world.serve().await;
+    for entity in ["v0", "v1", "v6", "nobody"] {
+        let query = CountQuery {
+            entity: entity.to_owned(),
+            event_type: Some("like".to_owned()),
+            from: MICROS_PER_DAY,
+            to: 3 * MICROS_PER_DAY,
+            filter: None,
+        };
+        let counted = serving.count(&query).await.unwrap();
+        assert!(counted.provenance.complete);
+        for table in ["stats", "stats_hour", "stats_day"] {
+            let text = format!(
+                "SELECT coalesce(sum(count), 0) FROM {table} WHERE entity_id = '{entity}' AND event_type = 'like' \
+                 AND minute >= '1970-01-02T00:00:00Z'"
+            );
+            assert_eq!(rows(&serving, &text).await, [[json!(counted.count)]], "{text}");
+        }
+        let parts = format!(
+            "SELECT (SELECT coalesce(sum(count), 0) FROM stats_batch WHERE entity_id = '{entity}' AND event_type = 'like' AND minute >= '1970-01-02T00:00:00Z'), \
+             (SELECT coalesce(sum(count), 0) FROM stats_stream WHERE entity_id = '{entity}' AND event_type = 'like' AND minute >= '1970-01-02T00:00:00Z')"
+        );
+        assert_eq!(rows(&serving, &parts).await, [[json!(counted.batch), json!(counted.stream)]]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stats_hold_one_row_for_each_key_and_exact_metrics() {
+    let world = world().await;
+    let serving = world.serve().await;
+    let mut expected: std::collections::BTreeMap<_, reckon_data::metric::Cell> = std::collections::BTreeMap::new();
+    for event in world.log.all() {
+        let key = (event.entity.clone(), event.event_type, event.minute, event.country);
+        expected.entry(key).or_default().merge(&reckon_data::metric::Cell::one(0, event.value, None));
+    }
+    let query = "SELECT entity_id, event_type, minute, country, count, sum, min, max, avg FROM stats ORDER BY 1, 2, 3, 4 NULLS FIRST";
+    let expected: Vec<Vec<Value>> = expected
+        .into_iter()
+        .map(|((entity, event_type, minute, country), cell)| {
+            use reckon_data::metric::Function::{Avg, Count, Max, Min, Sum};
+            let time = reckon_data::minute::format_time(reckon_data::minute::start_of_minute(minute));
+            let mut row = vec![json!(entity), json!(event_type), json!(time), json!(country)];
+            row.extend([Count, Sum, Min, Max, Avg].map(|function| cell.evaluate(function).to_json()));
+            row
+        })
+        .collect();
+    assert_eq!(rows(&serving, query).await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn raw_tables_and_the_catalogue_can_be_read() {
+    let world = world().await;
+    world.bury(&[(7, "empty", "x")]).await;
+    let serving = world.serve().await;
+    assert_eq!(
+        rows(&serving, "SELECT count(*), min(event_date) FROM events").await,
+        [[json!(110), json!("1970-01-01")]]
+    );
+    assert_eq!(rows(&serving, "SELECT reason, log_offset FROM dead_letters").await, [[json!("empty"), json!(7)]]);
+    let answer = serving.sql("SELECT count(*) FROM events").await.unwrap();
+    assert_eq!(answer.provenance.source, Source::Events);
+    assert!(answer.provenance.complete);
+    assert_eq!(answer.provenance.partitions[0].position, Some(100));
+    let names: Vec<Value> = rows(&serving, "SHOW TABLES").await.into_iter().map(|row| row[2].clone()).collect();
+    for name in ["stats", "stats_hour", "stats_day", "stats_batch", "stats_stream", "events", "dead_letters"] {
+        assert!(names.contains(&json!(name)), "{name} in {names:?}");
+    }
+    let columns: Vec<Value> = rows(&serving, "DESCRIBE stats").await.into_iter().map(|row| row[0].clone()).collect();
+    assert_eq!(
+        json!(columns),
+        json!(["entity_id", "event_type", "minute", "country", "count", "sum", "min", "max", "avg"])
+    );
+    rows(&serving, "EXPLAIN SELECT * FROM stats WHERE entity_id = 'v1'").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn filters_reach_files_and_runs() {
+    let world = world().await;
+    let serving = world.serve().await;
+    let query = "EXPLAIN SELECT count FROM stats WHERE entity_id = 'v1' AND minute >= '1970-01-02T00:00:00Z'";
+    let plan = serving.sql(query).await.unwrap().to_json().unwrap().to_string();
+    let scan = plan.find("DataSourceExec").unwrap_or_else(|| panic!("{plan}"));
+    assert!(plan[scan..].contains("predicate=entity_id"), "{plan}");
+    // The files of the first date are left out by their partition statistics or by their minutes.
+    assert!(plan.contains("StreamingTableExec"), "{plan}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_writes_is_refused() {
+    let serving = world().await.serve().await;
+    for query in [
+        "INSERT INTO stats VALUES (1)",
+        "DELETE FROM events",
+        "UPDATE events SET country = 'US'",
+        "DROP TABLE events",
+        "CREATE TABLE x AS SELECT 1",
+        "CREATE VIEW x AS SELECT 1",
+        "CREATE EXTERNAL TABLE x STORED AS CSV LOCATION '/etc/passwd'",
+        "COPY (SELECT 1) TO '/tmp/x.csv'",
+        "EXPLAIN COPY (SELECT 1) TO '/tmp/x.csv'",
+        "EXPLAIN INSERT INTO events SELECT * FROM events",
+        "SELECT 1 INTO x",
+        "SET datafusion.execution.batch_size = 1",
+        "RESET datafusion.execution.batch_size",
+        "BEGIN",
+        "TRUNCATE TABLE events",
+        "SELECT 1; SELECT 2",
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT",
+        "",
+        "SELECT nothing FROM stats",
+        "SELECT * FROM nowhere",
+        "SELECT 1 / 0",
+    ] {
+        match serving.sql(query).await {
+            Err(ServingError::BadRequest { field: "query", message }) => assert!(!message.is_empty(), "{query}"),
+            other => panic!("{query}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_has_its_limits() {
+    let mut world = world().await;
+    world.settings.rows_max = 10;
+    world.settings.query_time = Duration::from_millis(500);
+    world.settings.query_memory = ByteSize::mib(8);
+    let serving = world.serve().await;
+    let answer = serving.sql("SELECT * FROM generate_series(1, 25)").await.unwrap();
+    assert_eq!((answer.rows(), answer.truncated), (10, true));
+    let answer = serving.sql("SELECT * FROM generate_series(1, 10)").await.unwrap();
+    assert_eq!((answer.rows(), answer.truncated), (10, false));
+    let slow = "SELECT count(*) FROM generate_series(1, 10000000) a, generate_series(1, 10000000) b WHERE a.value + b.value = 7";
+    let error = serving.sql(slow).await.unwrap_err();
+    assert!(matches!(error, ServingError::Timeout { .. } | ServingError::MemoryLimit { .. }), "{error}");
+    let large = "SELECT array_agg(value) FROM generate_series(1, 100000000)";
+    let error = serving.sql(large).await.unwrap_err();
+    assert!(
+        matches!(error, ServingError::MemoryLimit { limit_bytes: 8_388_608, .. } | ServingError::Timeout { .. }),
+        "{error}"
+    );
+    assert!(serving.sql(&" ".repeat(QUERY_BYTES_MAX + 1)).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_partition_is_named() {
+    let world = world().await;
+    world.tails.state.lock().silent.insert(1);
+    let serving = world.serve().await;
+    let answer = serving.sql("SELECT sum(count) FROM stats").await.unwrap();
+    assert!(!answer.provenance.complete);
+    assert_eq!(answer.provenance.missing[0].partition, Some(1));
+    assert!(serving.sql("SELECT sum(count) FROM stats_batch").await.unwrap().provenance.complete);
+}

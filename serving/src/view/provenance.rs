@@ -1,0 +1,196 @@
+//! Where an answer comes from.
+
+use std::collections::BTreeSet;
+
+use reckon_data::minute::format_time;
+use reckon_data::tail::Position;
+use serde::{Serialize, Serializer};
+
+use super::meet::{Missing, Part, missing_parts};
+use super::watermark::{Patience, watermark};
+
+/// Where an answer comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Provenance {
+    /// What it was computed from.
+    pub source: Source,
+    /// Whether it holds all that it should.
+    pub complete: bool,
+    /// What it should hold and does not.
+    pub missing: Vec<Missing>,
+    /// Whether late events may still be usual in its window.
+    pub state: State,
+    /// Minutes before it are settled, microseconds; none when a counter does not say where it stands.
+    #[serde(serialize_with = "as_time")]
+    pub watermark: Option<i64>,
+    /// The version of `batch_counts`.
+    pub batch_version: u64,
+    /// What batch has counted of the answer; none of an SQL answer.
+    pub batch: Option<u64>,
+    /// What the stream has counted of the answer; none of an SQL answer.
+    pub stream: Option<u64>,
+    /// Every log partition.
+    pub partitions: Vec<PartitionProvenance>,
+    /// The definition version in force, in hexadecimal.
+    pub definition: String,
+    /// Whether other versions took part.
+    pub definitions_mixed: bool,
+}
+
+/// What an answer was computed from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Batch counts below coverage, stream counts from there on.
+    Counts,
+    /// Raw events up to the archived position, deduplicated.
+    Events,
+}
+
+/// Whether a window's minutes are settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// All before the watermark.
+    Settled,
+    /// Not all.
+    Provisional,
+}
+
+/// How far an answer goes in one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct PartitionProvenance {
+    /// The partition.
+    pub partition: u32,
+    /// Batch has counted everything below this offset.
+    pub coverage: u64,
+    /// The answer holds everything below this offset; none when nobody can say.
+    pub position: Option<u64>,
+}
+
+/// What is known when a provenance is written.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// The version of `batch_counts`.
+    pub batch_version: u64,
+    /// Coverage of every partition.
+    pub coverage: &'a [u64],
+    /// What the stream gave.
+    pub parts: &'a [Part],
+    /// What else is missing.
+    pub missing: Vec<Missing>,
+    /// Definition versions that took part.
+    pub definitions: &'a BTreeSet<u64>,
+    /// The definition version in force.
+    pub definition: u64,
+    /// The clock, microseconds.
+    pub now: i64,
+    /// When a minute is settled.
+    pub patience: Patience,
+}
+
+impl Facts<'_> {
+    /// The provenance of an answer about events before `to` (microseconds) with its parts of batch and stream.
+    #[must_use]
+    pub fn provenance(mut self, to: i64, counts: Option<(u64, u64)>) -> Provenance {
+        let mut missing = missing_parts(self.coverage, self.parts);
+        missing.append(&mut self.missing);
+        missing.sort();
+        missing.dedup();
+        let watermark = self.watermark();
+        let settled = watermark.is_some_and(|watermark| to <= watermark);
+        Provenance {
+            source: Source::Counts,
+            complete: missing.is_empty(),
+            missing,
+            state: if settled { State::Settled } else { State::Provisional },
+            watermark,
+            batch_version: self.batch_version,
+            batch: counts.map(|(batch, _)| batch),
+            stream: counts.map(|(_, stream)| stream),
+            partitions: self.partitions(),
+            definition: format!("{:016x}", self.definition),
+            definitions_mixed: self.definitions.iter().any(|version| *version != self.definition),
+        }
+    }
+
+    fn watermark(&self) -> Option<i64> {
+        let positions: Option<Vec<Position>> = self.parts.iter().map(|part| part.position().copied()).collect();
+        let positions = positions.filter(|positions| positions.len() == self.coverage.len())?;
+        Some(watermark(&positions, self.now, self.patience))
+    }
+
+    fn partitions(&self) -> Vec<PartitionProvenance> {
+        let position = |partition| {
+            let part = self.parts.iter().find(|part| part.partition == partition)?;
+            part.position().map(|position| position.offset)
+        };
+        let all = (0_u32..).zip(self.coverage);
+        all.map(|(partition, &coverage)| PartitionProvenance { partition, coverage, position: position(partition) })
+            .collect()
+    }
+}
+
+fn as_time<S: Serializer>(micros: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
+    micros.map(format_time).serialize(serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use reckon_data::logtime::LogTime;
+
+    use super::super::meet::Given;
+    use super::*;
+
+    const SECOND: i64 = 1_000_000;
+
+    fn part(partition: u32) -> Part {
+        let position = Position {
+            offset: 9,
+            log_time: LogTime::at(1_000 * SECOND),
+            event_time_max: 1_000 * SECOND,
+            sealed: 3,
+            durable_end: 9,
+        };
+        Part { partition, from: 5, given: Given::Counts { position, on_disk: vec![] } }
+    }
+
+    fn facts<'a>(parts: &'a [Part], definitions: &'a BTreeSet<u64>) -> Facts<'a> {
+        Facts {
+            batch_version: 7,
+            coverage: &[5, 5],
+            parts,
+            missing: vec![],
+            definitions,
+            definition: 1,
+            now: 1_000 * SECOND,
+            patience: Patience { lateness: Duration::from_secs(60), idle: Duration::from_secs(60) },
+        }
+    }
+
+    #[test]
+    fn an_answer_says_what_it_is_made_of() {
+        let (parts, definitions) = ([part(0), part(1)], BTreeSet::from([1]));
+        let settled = facts(&parts, &definitions).provenance(940 * SECOND, Some((3, 4)));
+        assert!(settled.complete && !settled.definitions_mixed);
+        assert_eq!((settled.state, settled.batch, settled.stream), (State::Settled, Some(3), Some(4)));
+        assert_eq!(settled.partitions[1], PartitionProvenance { partition: 1, coverage: 5, position: Some(9) });
+        let provisional = facts(&parts, &BTreeSet::from([1, 2])).provenance(940 * SECOND + 1, Some((3, 4)));
+        assert_eq!(provisional.state, State::Provisional);
+        assert!(provisional.definitions_mixed);
+        let json = serde_json::to_value(&settled).unwrap();
+        assert_eq!(json["watermark"], "1970-01-01T00:15:40Z");
+        assert_eq!(json["state"], "settled");
+    }
+
+    #[test]
+    fn a_partition_that_is_silent_is_named_and_settles_nothing() {
+        let parts = [part(0), Part::nothing(1, 5, "it has stopped")];
+        let answer = facts(&parts, &BTreeSet::new()).provenance(0, None);
+        assert!(!answer.complete);
+        assert_eq!((answer.state, answer.watermark), (State::Provisional, None));
+        assert_eq!((answer.missing[0].partition, answer.missing[0].from), (Some(1), Some(5)));
+    }
+}
