@@ -1,0 +1,13 @@
+//! Traffic for the demo, and load scenarios for the benchmarks.
+//!
+//! [`zipf`] chooses entities as people do, [`plausible`] makes traffic to look at, [`lines`] makes lines
+//! as quickly as a load test needs them. [`ingest`] measures how many events a second a server takes,
+//! [`query`] how long questions take meanwhile; both through [`send`], on a server that [`server`] watches.
+
+pub mod ingest;
+pub mod lines;
+pub mod plausible;
+pub mod query;
+pub mod send;
+pub mod server;
+pub mod zipf;

@@ -1,0 +1,64 @@
+//! A circuit breaker: a server that keeps failing is left alone for a while.
+
+use std::time::{Duration, Instant};
+
+/// ```text
+/// closed ──failures in a row──▶ open ──rest is over──▶ one trial ──success──▶ closed
+///                                ▲                          └──failure──▶ open
+/// ```
+#[derive(Debug)]
+pub struct Breaker {
+    failures_max: u32,
+    rest: Duration,
+    failures: u32,
+    open_until: Option<Instant>,
+}
+
+impl Breaker {
+    /// A breaker that opens after `failures_max` failures in a row, for `rest`.
+    #[must_use]
+    pub const fn new(failures_max: u32, rest: Duration) -> Self {
+        Self { failures_max, rest, failures: 0, open_until: None }
+    }
+
+    /// How long no request should be made still; none when one may.
+    #[must_use]
+    pub fn rest_left(&self, now: Instant) -> Option<Duration> {
+        self.open_until.and_then(|until| until.checked_duration_since(now)).filter(|left| !left.is_zero())
+    }
+
+    /// Notes that a request succeeded, or was refused for a reason of its own.
+    pub const fn succeeded(&mut self) {
+        self.failures = 0;
+        self.open_until = None;
+    }
+
+    /// Notes that the server failed.
+    pub fn failed(&mut self, now: Instant) {
+        self.failures = self.failures.saturating_add(1);
+        if self.failures >= self.failures_max {
+            self.open_until = Some(now + self.rest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_opens_rests_tries_once_and_closes() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut breaker = Breaker::new(2, second);
+        breaker.failed(now);
+        assert_eq!(breaker.rest_left(now), None);
+        breaker.failed(now);
+        assert_eq!(breaker.rest_left(now), Some(second));
+        assert_eq!(breaker.rest_left(now + second), None, "a trial");
+        breaker.failed(now + second);
+        assert_eq!(breaker.rest_left(now + second), Some(second), "the trial failed");
+        breaker.succeeded();
+        assert_eq!(breaker.rest_left(now + second), None);
+    }
+}
