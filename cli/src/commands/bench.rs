@@ -1,0 +1,166 @@
+//! `reckon bench`: measures a server, in a process of its own, with the load from this one.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand};
+use reckon_bench::server::Watched;
+use reckon_bench::{ingest, query};
+use reckon_client::{Client, Options};
+use reckon_data::config::Settings;
+use serde::Serialize;
+
+/// Measure.
+#[derive(Debug, Args)]
+pub struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+/// Which server is measured.
+#[derive(Debug, Args)]
+struct ServerArgs {
+    /// A server that runs already; without it one is started on a folder that goes with it.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// The folder for the server that is started; it is kept.
+    #[arg(long, value_name = "FOLDER")]
+    dir: Option<PathBuf>,
+    /// A setting of the server that is started: --with=--gateway-workers=1
+    #[arg(long = "with", value_name = "FLAG", allow_hyphen_values = true)]
+    flags: Vec<String>,
+    /// Machine-readable output.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Events of 200 bytes over HTTP, 1 % repeats, Zipf entities: how many a second, and are the counts exact.
+    Ingest {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// Events a second; 0 is as fast as they are taken.
+        #[arg(long, default_value_t = 300_000)]
+        rate: u64,
+        /// Seconds measured.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Seconds sent before; the dedup window is full after 660.
+        #[arg(long, default_value_t = 0)]
+        prefill: u64,
+        /// Entities.
+        #[arg(long, default_value_t = 1_000_000)]
+        entities: u32,
+        /// Connections.
+        #[arg(long, default_value_t = 4)]
+        connections: u64,
+        /// Events in a body.
+        #[arg(long, default_value_t = 5_000)]
+        body_events: u64,
+    },
+    /// Counts of random entities over a day while events come in: how long they take.
+    Query {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// Events of the last day, loaded first.
+        #[arg(long, default_value_t = 20_000_000)]
+        load: u64,
+        /// Events a second meanwhile.
+        #[arg(long, default_value_t = 50_000)]
+        rate: u64,
+        /// Questions a second.
+        #[arg(long, default_value_t = 1_000)]
+        questions: u64,
+        /// Seconds measured.
+        #[arg(long, default_value_t = 30)]
+        seconds: u64,
+        /// Entities.
+        #[arg(long, default_value_t = 1_000_000)]
+        entities: u32,
+    },
+}
+
+impl Bench {
+    /// Measures and prints what was measured.
+    ///
+    /// # Errors
+    /// When the server fails, or counts are not exact.
+    pub async fn run(self, _: Settings) -> Result<()> {
+        let say = |line: &str| eprintln!("{line}");
+        match self.what {
+            What::Ingest { server, rate, seconds, prefill, entities, connections, body_events } => {
+                let started = Started::of(&server)?;
+                let (prefill, time) = (Duration::from_secs(prefill), Duration::from_secs(seconds));
+                let options = ingest::Options { rate, prefill, time, entities, connections, body_events };
+                let report = ingest::run(&started.watched, started.client()?, options, &say).await?;
+                print(&server, &report, report.text())?;
+                if report.is_exact() { Ok(()) } else { bail!("the counts are not what was sent") }
+            }
+            What::Query { server, load, rate, questions, seconds, entities } => {
+                let started = Started::of(&server)?;
+                let time = Duration::from_secs(seconds);
+                let options = query::Options { load, rate, questions, time, entities };
+                let report = query::run(&started.watched, started.client()?, options, &say).await?;
+                print(&server, &report, report.text())
+            }
+        }
+    }
+}
+
+fn print(server: &ServerArgs, report: &impl Serialize, text: String) -> Result<()> {
+    if server.json {
+        println!("{}", serde_json::to_string(report)?);
+    } else {
+        print!("{text}");
+    }
+    Ok(())
+}
+
+/// The server that is measured; one that was started ends with it.
+struct Started {
+    watched: Watched,
+    child: Option<Child>,
+    _dir: Option<tempfile::TempDir>,
+}
+
+impl Started {
+    fn of(arguments: &ServerArgs) -> Result<Self> {
+        if let Some(url) = &arguments.url {
+            return Ok(Self { watched: Watched::new(url, None)?, child: None, _dir: None });
+        }
+        let temporary = arguments.dir.is_none().then(tempfile::tempdir).transpose()?;
+        let dir = arguments.dir.clone().or_else(|| temporary.as_ref().map(|dir| dir.path().to_owned()));
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["up", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(dir.unwrap_or_default())
+            .args(&arguments.flags)
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("the server cannot be started")?;
+        let mut line = String::new();
+        let stdout = child.stdout.take().context("the server says nothing")?;
+        BufReader::new(stdout).read_line(&mut line)?;
+        let url = line.split_whitespace().last().filter(|word| word.starts_with("http://"));
+        let url = url.context("the server did not say where it listens")?;
+        Ok(Self { watched: Watched::new(url, Some(child.id()))?, child: Some(child), _dir: temporary })
+    }
+
+    fn client(&self) -> Result<Arc<Client>> {
+        Ok(Arc::new(Client::new(self.watched.client.url(), Options::default())?))
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // Gone already is what is wanted.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! `reckon up`: a server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use reckon_data::clock::{Clock, RandomNames, SystemClock};
+use reckon_data::config::Settings;
+use reckon_serving::rest;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::target::{forget_address, remember_address};
+use crate::node::Node;
+
+/// Run a server.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Runs with a clock that is ahead by this much: to rehearse what happens later.
+    #[arg(long, hide = true, value_name = "DURATION", value_parser = duration)]
+    clock_ahead: Option<Duration>,
+}
+
+fn duration(text: &str) -> Result<Duration, humantime::DurationError> {
+    humantime::parse_duration(text)
+}
+
+/// The machine's clock, moved ahead.
+#[derive(Debug)]
+struct Ahead(i64);
+
+impl Clock for Ahead {
+    fn now(&self) -> i64 {
+        SystemClock.now().saturating_add(self.0)
+    }
+}
+
+impl Up {
+    /// Runs until SIGTERM or SIGINT.
+    ///
+    /// # Errors
+    /// When the server cannot start.
+    pub async fn run(self, settings: Settings) -> Result<()> {
+        let clock: Arc<dyn Clock> = match self.clock_ahead {
+            Some(ahead) => Arc::new(Ahead(i64::try_from(ahead.as_micros())?)),
+            None => Arc::new(SystemClock),
+        };
+        let server = Server::start(settings, "up", clock).await?;
+        println!("reckon counts at {}", server.url());
+        server.until_stopped().await
+    }
+}
+
+/// A running server.
+pub struct Server {
+    node: Node,
+    url: String,
+    stop: watch::Sender<bool>,
+    rest: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    /// Opens the folder and listens.
+    ///
+    /// # Errors
+    /// When the folder cannot be opened, or the address cannot be had.
+    pub async fn start(settings: Settings, role: &str, clock: Arc<dyn Clock>) -> Result<Self> {
+        let (listen, dir) = (settings.listen.clone(), settings.data_dir.clone());
+        let listener = TcpListener::bind(&listen)
+            .await
+            .with_context(|| format!("{listen} cannot be listened on; --listen ADDR:PORT takes another"))?;
+        let mut node = Node::open(settings, role, clock, Arc::new(RandomNames)).await?;
+        node.start_background()?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let (stop, stopped) = watch::channel(false);
+        let rest = tokio::spawn(rest::serve(listener, rest::router(node.rest_parts()), stopped));
+        remember_address(&dir, &url)?;
+        Ok(Self { node, url, stop, rest })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Serves until SIGTERM or SIGINT, then stops in order: no more requests, seal, exit.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn until_stopped(mut self) -> Result<()> {
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let failed = tokio::select! {
+            _ = term.recv() => None,
+            _ = int.recv() => None,
+            ended = &mut self.rest => Some(ended),
+        };
+        tracing::info!("stopping");
+        self.stop.send_replace(true);
+        forget_address(&self.node.settings.data_dir);
+        if failed.is_none() {
+            // Requests under way end, within the grace that serving gives them.
+            let _ = self.rest.await;
+        }
+        self.node.stop().await;
+        match failed {
+            Some(Ok(Err(error))) => Err(error).context("the server has failed"),
+            Some(Err(error)) => Err(error).context("the server has failed"),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! The `reckon` binary: commands, wiring of the roles, importers.
+
+mod commands;
+mod import;
+mod node;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _};
+use mimalloc::MiMalloc;
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+/// Threads that answer requests; work that takes long has threads of its own.
+const RUNTIME_THREADS_MIN: usize = 2;
+
+fn main() -> ExitCode {
+    let matches = commands::with_settings(commands::Cli::command()).get_matches();
+    let cli = commands::Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let default = if cli.is_server() { "info" } else { "warn" };
+    let filter = EnvFilter::try_from_env("RECKON_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).max(RUNTIME_THREADS_MIN);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: no threads can be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(Box::pin(commands::run(cli, &matches)));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What a node does by itself: batch on a schedule, maintenance, trimming the log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use reckon_batch::maintain::{Maintainer, Safe, trim_log};
+use reckon_batch::runs::{AfterRun, BatchRuns};
+use reckon_batch::schedule::{Schedule, run_every, run_on_schedule};
+use reckon_data::jobs::{Follower as _, JobError, Jobs as _, RunRequest};
+use reckon_data::log::Log as _;
+use reckon_serving::Serving;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::open::Node;
+
+/// How often it is looked whether the log can be trimmed, and whether too many segments wait for batch.
+const LOOK_EVERY: Duration = Duration::from_secs(20);
+/// How often maintenance runs beside batch runs: a server whose batch runs nightly still makes a file a minute.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(600);
+
+/// Starts everything; each task ends when `stop` turns true.
+pub fn start(node: &Node, stop: &watch::Receiver<bool>) -> Result<Vec<JoinHandle<()>>> {
+    let mut tasks = vec![trimming(node, stop.clone()), maintenance(node, stop.clone())];
+    if let Some(schedule) = Schedule::parse(&node.settings.batch.schedule)? {
+        let (runs, clock, stop) = (Arc::clone(&node.runs), Arc::clone(&node.clock), stop.clone());
+        tasks.push(tokio::spawn(async move {
+            run_on_schedule(&schedule, clock.as_ref(), stop, || start_run(Arc::clone(&runs))).await;
+        }));
+    }
+    if node.settings.batch.segments_max > 0 {
+        tasks.push(pressure(node, stop.clone()));
+    }
+    Ok(tasks)
+}
+
+async fn start_run(runs: Arc<BatchRuns>) {
+    match runs.start(RunRequest::default()).await {
+        Ok(run) => tracing::info!(run = %run.id, "batch run"),
+        Err(JobError::AlreadyRunning(run)) => tracing::warn!(%run, "the batch run before is still going on"),
+        Err(error) => tracing::error!(%error, "batch run"),
+    }
+}
+
+/// After a run answers come from it at once; then the tables are maintained.
+pub fn after_run(serving: Arc<Serving>, maintainer: Arc<Maintainer>) -> AfterRun {
+    Arc::new(move |_| {
+        let (serving, maintainer) = (Arc::clone(&serving), Arc::clone(&maintainer));
+        Box::pin(async move {
+            if let Err(error) = serving.refresh().await {
+                tracing::warn!(%error, "the new batch version is looked for again");
+            }
+            maintain(&maintainer).await;
+        })
+    })
+}
+
+async fn maintain(maintainer: &Maintainer) {
+    let report = maintainer.run().await;
+    for failure in &report.failed {
+        tracing::warn!(failure, "maintenance");
+    }
+}
+
+fn maintenance(node: &Node, stop: watch::Receiver<bool>) -> JoinHandle<()> {
+    let maintainer = Arc::clone(&node.maintainer);
+    tokio::spawn(async move {
+        run_every(MAINTAIN_EVERY, stop, || {
+            let maintainer = Arc::clone(&maintainer);
+            async move { maintain(&maintainer).await }
+        })
+        .await;
+    })
+}
+
+fn trimming(node: &Node, stop: watch::Receiver<bool>) -> JoinHandle<()> {
+    let (log, counter, archiver) = (Arc::clone(&node.log), Arc::clone(&node.counter), Arc::clone(&node.archiver));
+    let (clock, keep) = (Arc::clone(&node.clock), node.settings.log.keep);
+    tokio::spawn(async move {
+        run_every(LOOK_EVERY, stop, || async {
+            let archived = archiver.committed();
+            let safe: Vec<Safe> = (0..log.partitions())
+                .zip(archived)
+                .map(|(partition, archived)| Safe { refill_offset: counter.refill_offset(partition).unwrap_or(0), archived })
+                .collect();
+            if let Err(error) = trim_log(log.as_ref(), &safe, keep, clock.as_ref()).await {
+                tracing::warn!(%error, "the log is trimmed next time");
+            }
+        })
+        .await;
+    })
+}
+
+/// Runs batch when too many segments lie above coverage, so that what queries have to read stays bounded.
+fn pressure(node: &Node, stop: watch::Receiver<bool>) -> JoinHandle<()> {
+    let (runs, counter, most) = (Arc::clone(&node.runs), Arc::clone(&node.counter), node.settings.batch.segments_max);
+    tokio::spawn(async move {
+        run_every(LOOK_EVERY, stop, || {
+            let held = |p: &reckon_stream::counter::PartitionStats| (p.history.pieces + p.history.on_disk) as u64;
+            let (runs, segments) = (Arc::clone(&runs), counter.stats().partitions.iter().map(held).sum::<u64>());
+            async move {
+                if segments > most {
+                    start_run(runs).await;
+                }
+            }
+        })
+        .await;
+    })
+}

@@ -1,0 +1,54 @@
+//! The REST interface called in the process: a command says the same to a folder as to a server.
+
+use anyhow::{Result, anyhow};
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use reckon_data::problem::Problem;
+use reckon_serving::rest;
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+use super::open::Node;
+
+/// Longest answer.
+const ANSWER_BYTES_MAX: usize = 1 << 30;
+
+/// Calls a route; the answer, or what the problem says.
+///
+/// # Errors
+/// The problem's detail.
+pub async fn call(node: &Node, method: &str, path: &str, query: &[(&str, String)], body: Option<&Value>) -> Result<Value> {
+    let mut uri = path.to_owned();
+    for (index, (name, value)) in query.iter().enumerate() {
+        uri.push(if index == 0 { '?' } else { '&' });
+        uri.push_str(name);
+        uri.push('=');
+        uri.push_str(&encode(value));
+    }
+    let request = Request::builder().method(method).uri(uri).header("content-type", "application/json");
+    let request = request.body(body.map_or_else(Body::empty, |body| Body::from(body.to_string())))?;
+    let response = rest::router(node.rest_parts()).oneshot(request).await?;
+    let status = response.status();
+    let bytes = to_bytes(response.into_body(), ANSWER_BYTES_MAX).await?;
+    if status.is_success() {
+        return Ok(serde_json::from_slice(&bytes)?);
+    }
+    match serde_json::from_slice::<Problem>(&bytes) {
+        Ok(problem) => Err(anyhow!(problem.detail)),
+        Err(_) => Err(anyhow!("{status}: {}", String::from_utf8_lossy(&bytes))),
+    }
+}
+
+/// A text as it may stand in a URL: all but letters, digits and `-._~` as %XX.
+#[must_use]
+pub fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}

@@ -1,0 +1,16 @@
+//! A node: every role in one process, over the embedded log and a local folder.
+//!
+//! ```text
+//! Node::open ─▶ lock ─▶ log ─▶ tables ─▶ gateway, counter, archiver ─▶ serving ─▶ batch runs
+//! Node::stop ◀─ in the reverse order: nothing new is taken, what was taken is sealed and archived
+//! ```
+
+mod background;
+mod call;
+mod imports;
+mod open;
+mod replay;
+mod status;
+
+pub use call::{call, encode};
+pub use open::Node;

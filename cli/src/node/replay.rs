@@ -1,0 +1,108 @@
+//! Replaying dead letters: each is counted at most once, and one that is refused still stays as it is.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use reckon_data::clock::Clock;
+use reckon_data::definition::Definition;
+use reckon_data::event::{Draft, Limits, wire};
+use reckon_data::imports::{ImportEntry, Imports as _};
+use reckon_data::ingest::{Framing, Ingest as _, Submission};
+use reckon_serving::Serving;
+use reckon_serving::query::{DeadLetterRow, DeadLettersQuery, Place};
+use reckon_serving::rest::{Replay, ReplayReport, ReplayRequest};
+use reckon_stream::gateway::Gateway;
+
+use super::imports::ImportTable;
+
+/// In the table of imports, replayed letters stand under this mapping.
+const MAPPING: &str = "replayed";
+/// Letters read at once.
+const PAGE: usize = 500;
+
+/// Replays dead letters.
+#[derive(Debug)]
+pub struct Replayer {
+    pub serving: Arc<Serving>,
+    pub gateway: Arc<Gateway>,
+    pub imports: Arc<ImportTable>,
+    pub limits: Limits,
+    pub definition: Arc<Definition>,
+    pub clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl Replay for Replayer {
+    async fn replay(&self, request: ReplayRequest) -> Result<ReplayReport, String> {
+        let done: std::collections::BTreeSet<String> =
+            self.imports.find(MAPPING).await?.into_iter().map(|entry| entry.file_hash).collect();
+        let mut report = ReplayReport::default();
+        let mut after: Option<Place> = None;
+        let mut left = request.limit.unwrap_or(u64::MAX);
+        loop {
+            let query = DeadLettersQuery { limit: PAGE, after, reason: request.reason.clone() };
+            let page = self.serving.dead_letters(&query).await.map_err(|error| error.to_string())?;
+            for letter in &page.letters {
+                if left == 0 {
+                    return Ok(report);
+                }
+                left -= 1;
+                self.one(letter, &done, &mut report).await?;
+            }
+            let Some(next) = page.next else { return Ok(report) };
+            after = Some(next);
+        }
+    }
+}
+
+impl Replayer {
+    async fn one(
+        &self,
+        letter: &DeadLetterRow,
+        done: &std::collections::BTreeSet<String>,
+        report: &mut ReplayReport,
+    ) -> Result<(), String> {
+        let id = format!("dead-{}", letter.place);
+        if done.contains(&id) {
+            report.skipped += 1;
+            return Ok(());
+        }
+        let Some(body) = letter.body.as_ref().filter(|body| self.is_valid(body, &id)) else {
+            report.refused += 1;
+            return Ok(());
+        };
+        // An event without an id gets one from the letter's place, so that a replay that is cut short and
+        // repeated is harmless.
+        let submission = Submission {
+            body: Bytes::from(body.clone()),
+            framing: Framing::Json,
+            idempotency_key: Some(id.clone()),
+            source: Some(format!("replay of {}", letter.place)),
+            ..Submission::default()
+        };
+        let receipt = self.gateway.submit(submission).await.map_err(|error| error.to_string())?;
+        report.accepted += receipt.accepted;
+        report.refused += receipt.refused;
+        let entry = ImportEntry {
+            file_hash: id,
+            mapping_hash: MAPPING.to_owned(),
+            name: format!("dead letter {}", letter.place),
+            accepted: receipt.accepted,
+            finished: true,
+            ..ImportEntry::default()
+        };
+        self.imports.record(entry).await
+    }
+
+    /// Whether the gateway would take it now. One that it would refuse is not sent: it would only become
+    /// another letter.
+    fn is_valid(&self, body: &[u8], id: &str) -> bool {
+        let Ok(wire) = wire::parse(body) else { return false };
+        let Ok(draft) = wire.draft() else { return false };
+        let draft = Draft { event_id: draft.event_id.or(Some(id)), ..draft };
+        draft
+            .validate(&self.limits, self.clock.now())
+            .is_ok_and(|event| self.definition.reserved_prefix(event.entity_id).is_none())
+    }
+}
