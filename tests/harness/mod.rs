@@ -1,0 +1,25 @@
+//! Starts servers of the real binary and asks them.
+
+mod dataset;
+mod server;
+
+pub use dataset::Dataset;
+pub use server::{Server, command, run_ok};
+
+use serde_json::Value;
+
+/// A question asked of a server, as rows of JSON values.
+pub fn rows(answer: &Value) -> Vec<Vec<Value>> {
+    let rows = answer["rows"].as_array().unwrap_or_else(|| panic!("no rows in {answer}"));
+    rows.iter().map(|row| row.as_array().unwrap().clone()).collect()
+}
+
+/// A number of an answer, whether it was written as a number or as a text.
+pub fn number(value: &Value) -> u64 {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// Pairs of a name and a count.
+pub fn pairs(rows: &[Vec<Value>]) -> Vec<(String, u64)> {
+    rows.iter().map(|row| (row[0].as_str().unwrap_or("null").to_owned(), number(&row[1]))).collect()
+}

@@ -1,0 +1,165 @@
+//! A server in a process of its own, on a free port of the loopback address.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+
+/// The binary under test, free of the settings of whoever runs the tests.
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_reckon"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RECKON_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs a command to its end, which must be a success.
+pub fn run_ok(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?} ended with {}\n{}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// A running `reckon up`; killed when dropped.
+pub struct Server {
+    child: Child,
+    url: String,
+    dir: PathBuf,
+}
+
+impl Server {
+    /// Starts a server on a data folder and waits until it is ready.
+    pub fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    /// The same, with more arguments.
+    pub fn start_with(dir: &Path, arguments: &[&str]) -> Self {
+        let mut child = command()
+            .args(["up", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(dir)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let url = read_url(&mut child);
+        let server = Self { child, url, dir: dir.to_owned() };
+        server.wait_until("it is ready", || server.status("/readyz") == Some(200));
+        server
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Waits for something that must come true within a minute.
+    pub fn wait_until(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        let start = Instant::now();
+        while !condition() {
+            assert!(start.elapsed() < Duration::from_secs(60), "waited a minute in vain until {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn status(&self, path: &str) -> Option<u16> {
+        let url = format!("{}{path}", self.url);
+        RUNTIME.block_on(async { reqwest::get(url).await.ok().map(|response| response.status().as_u16()) })
+    }
+
+    /// Status and body of a request.
+    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> (u16, Value) {
+        let client = reqwest::Client::new();
+        let mut request = client.request(method.parse().unwrap(), format!("{}{path}", self.url)).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        RUNTIME.block_on(async {
+            let response = request.send().await.unwrap();
+            let status = response.status().as_u16();
+            let text = response.text().await.unwrap();
+            (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+        })
+    }
+
+    pub fn get(&self, path: &str) -> Value {
+        let (status, body) = self.request("GET", path, &[], Vec::new());
+        assert_eq!(status, 200, "GET {path}: {body}");
+        body
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        self.request("POST", path, &[("content-type", "application/json")], body.to_string().into_bytes())
+    }
+
+    pub fn sql(&self, query: &str) -> Value {
+        let (status, body) = self.post("/v1/sql", &serde_json::json!({ "query": query }));
+        assert_eq!(status, 200, "{query}: {body}");
+        assert_eq!(body["provenance"]["complete"], true, "{query}: {body}");
+        body
+    }
+
+    /// Waits until everything acknowledged so far is counted: the counter stands at the end of the log.
+    pub fn wait_counted(&self) {
+        self.wait_until("everything is counted", || {
+            let ready = self.get("/readyz");
+            ready["lag_records"].as_u64() == Some(0)
+        });
+    }
+
+    /// Runs batch to its end.
+    pub fn batch(&self) {
+        run_ok(command().args(["batch", "--url", &self.url]));
+    }
+
+    /// Kills it as a power cut would.
+    pub fn kill(mut self) -> PathBuf {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.dir.clone()
+    }
+
+    /// Asks it to stop, and returns how long that took.
+    pub fn terminate(mut self) -> Duration {
+        let start = Instant::now();
+        let id = self.child.id().to_string();
+        run_ok(Command::new("kill").args(["-TERM", &id]));
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "SIGTERM ended it with {status}");
+        start.elapsed()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Already dead after `kill` and `terminate`.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The address stands in the first line that begins with it.
+fn read_url(child: &mut Child) -> String {
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let url = loop {
+        let line = lines.next().unwrap_or_else(|| panic!("the server ended before it listened")).unwrap();
+        if let Some(at) = line.find("http://127.0.0.1:") {
+            break line[at..].split_whitespace().next().unwrap().trim_end_matches('/').to_owned();
+        }
+    };
+    // Keep reading, so that the server never waits for room in the pipe.
+    std::thread::spawn(move || lines.for_each(drop));
+    url
+}
