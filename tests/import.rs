@@ -93,7 +93,14 @@ fn nothing_runs_and_the_folder_is_enough() {
     let import = |file: &Path| {
         let mut command = command();
         command.args(["import", "--json", "--data-dir"]).arg(&data).args([
-            "--format", "csv", "--entity", "what", "--time", "when:rfc3339", "--user", "who",
+            "--format",
+            "csv",
+            "--entity",
+            "what",
+            "--time",
+            "when:rfc3339",
+            "--user",
+            "who",
         ]);
         let output = run_ok(command.arg(file));
         serde_json::from_slice::<Value>(&output.stdout).unwrap()

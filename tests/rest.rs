@@ -76,7 +76,7 @@ fn bad_bodies_are_refused_by_name_and_kept() {
     let whole = event("e1", "v1").to_string();
     refused(&server, "POST", "/v1/events", &whole[..whole.len() - 7], 400, "byte");
     refused(&server, "POST", "/v1/events", &format!("[{whole},"), 400, "byte");
-    refused(&server, "POST", "/v1/events", "", 400, "empty");
+    refused(&server, "POST", "/v1/events", "", 400, "no event");
     let large = format!("[{}]", " ".repeat(10 << 20));
     refused(&server, "POST", "/v1/events", &large, 413, "8388608");
     // A single bad event of a readable body has its own verdict.

@@ -7,9 +7,7 @@ use crate::harness::{Server, command, number, rows, run_ok};
 fn loaded() -> (tempfile::TempDir, Server) {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path());
-    let event = |id: u32, entity: &str, time: &str, value: &str| {
-        json!({"event_id": id.to_string(), "event_type": "view", "entity_id": entity, "event_time": time, "value": value})
-    };
+    let event = |id: u32, entity: &str, time: &str, value: &str| json!({"event_id": id.to_string(), "event_type": "view", "entity_id": entity, "event_time": time, "value": value});
     let events = json!([
         event(1, "a", "2013-02-08T21:29:10Z", "0.1"),
         event(2, "a", "2013-02-08T21:29:20Z", "0.2"),
@@ -29,8 +27,8 @@ fn sums_are_exact_in_both_layers() {
     let before = server.sql(query);
     let first = &rows(&before)[0];
     assert_eq!(first[1], "2013-02-08T21:29:00Z");
-    assert_eq!((number(&first[2]), &first[3]), (2, &json!("0.300000")), "{first:?}");
-    assert_eq!(first[6], json!("0.150000"), "{first:?}");
+    assert_eq!((number(&first[2]), &first[3]), (2, &json!("0.3")), "{first:?}");
+    assert_eq!(first[6], json!("0.15"), "{first:?}");
     server.batch();
     assert_eq!(rows(&server.sql(query)), rows(&before), "batch gives the same rows");
     let coverage = server.sql("select sum(count) from stats_batch");
@@ -54,7 +52,7 @@ fn raw_events_and_a_description_of_the_tables() {
     let (_dir, server) = loaded();
     server.batch();
     let events = server.sql("select count(*), sum(value) from events where event_date = '2013-02-08'");
-    assert_eq!(rows(&events)[0], [json!(3), json!("-0.700000")]);
+    assert_eq!(rows(&events)[0], [json!(3), json!("-0.7")]);
     let tables = server.sql("select table_name from information_schema.tables where table_schema = 'public'");
     let names: Vec<String> = rows(&tables).iter().map(|row| row[0].as_str().unwrap().to_owned()).collect();
     for name in ["stats", "stats_hour", "stats_day", "stats_batch", "stats_stream", "events", "dead_letters"] {
@@ -74,7 +72,8 @@ fn a_long_answer_is_cut_and_says_so() {
 fn a_query_over_its_time_ends() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start_with(dir.path(), &["--serving-query-time", "300ms"]);
-    let query = "select count(*) from generate_series(1, 300000) a, generate_series(1, 300000) b where a.value + b.value = 7";
+    let query =
+        "select count(*) from generate_series(1, 300000) a, generate_series(1, 300000) b where a.value + b.value = 7";
     let (status, problem) = server.post("/v1/sql", &json!({ "query": query }));
     assert_eq!(status, 504, "{problem}");
 }
@@ -91,7 +90,10 @@ fn the_command_line_prints_tables_json_and_csv() {
     let table = run(&["--url", server.url()]);
     assert!(table.contains("entity_id") && table.contains('a'), "{table}");
     let json = run(&["--url", server.url(), "--format", "json"]);
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap(), json!([{"entity_id":"a","n":3},{"entity_id":"b","n":1}]));
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&json).unwrap(),
+        json!([{"entity_id":"a","n":3},{"entity_id":"b","n":1}])
+    );
     let took = server.terminate();
     assert!(took.as_secs() < 10, "{took:?}");
     let offline = run(&["--data-dir", dir.path().to_str().unwrap(), "--format", "csv"]);

@@ -59,7 +59,12 @@ pub struct Report {
 ///
 /// # Errors
 /// When the server does not take everything, or does not count it.
-pub async fn run(server: &Watched, client: Arc<reckon_client::Client>, options: Options, say: &dyn Fn(&str)) -> Result<Report> {
+pub async fn run(
+    server: &Watched,
+    client: Arc<reckon_client::Client>,
+    options: Options,
+    say: &dyn Fn(&str),
+) -> Result<Report> {
     let before = server.total().await?;
     let sent = Arc::new(Sent::default());
     let plan = Plan {
@@ -123,7 +128,10 @@ async fn watch(server: &Watched, sent: &Sent, time: Duration, what: &str, say: &
         last = (Instant::now(), lines);
         let lag = server.lag_records().await.unwrap_or(0);
         let memory = server.usage().memory >> 20;
-        say(&format!("{what}: {:>4.0} s {rate:>9.0} events/s, {lag} records behind, {memory} MiB", start.elapsed().as_secs_f64()));
+        say(&format!(
+            "{what}: {:>4.0} s {rate:>9.0} events/s, {lag} records behind, {memory} MiB",
+            start.elapsed().as_secs_f64()
+        ));
     }
 }
 

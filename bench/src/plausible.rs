@@ -11,7 +11,16 @@ use crate::zipf::Zipf;
 
 /// Countries and their share of a thousand.
 const COUNTRIES: [(&str, u32); 10] = [
-    ("US", 380), ("IN", 140), ("GB", 90), ("BR", 85), ("DE", 75), ("JP", 65), ("FR", 60), ("CA", 45), ("MX", 35), ("AU", 25),
+    ("US", 380),
+    ("IN", 140),
+    ("GB", 90),
+    ("BR", 85),
+    ("DE", 75),
+    ("JP", 65),
+    ("FR", 60),
+    ("CA", 45),
+    ("MX", 35),
+    ("AU", 25),
 ];
 /// Types, what they happen to, and their share of a thousand.
 const TYPES: [(&str, &str, u32); 3] = [("view", "video", 880), ("like", "video", 60), ("click", "ad", 60)];

@@ -87,7 +87,14 @@ pub async fn run(server: &Watched, client: Arc<Client>, options: Options, say: &
     }
     say("measuring");
     let sent = Arc::new(Sent::default());
-    let stream = Plan { rate: options.rate, events: 0, body_events: 500, spread_millis: 1_000, plan: plan.plan | 0x8000, ..plan };
+    let stream = Plan {
+        rate: options.rate,
+        events: 0,
+        body_events: 500,
+        spread_millis: 1_000,
+        plan: plan.plan | 0x8000,
+        ..plan
+    };
     let sender = tokio::spawn(send(Arc::clone(&client), stream, Arc::clone(&sent)));
     tokio::time::sleep(Duration::from_secs(5)).await;
     let (start, lines) = (Instant::now(), sent.lines());
@@ -145,7 +152,11 @@ async fn ask(url: &str, options: Options) -> Result<Vec<f64>> {
         tokio::time::sleep_until(due.into()).await;
         let now = now_millis();
         let entity = zipf.sample(&mut random);
-        let question = format!("{url}/v1/entities/video-{entity:07}/count?type=view&from={}&to={}", now - DAY_MILLIS, now + 60_000);
+        let question = format!(
+            "{url}/v1/entities/video-{entity:07}/count?type=view&from={}&to={}",
+            now - DAY_MILLIS,
+            now + 60_000
+        );
         let http = http.clone();
         asking.spawn(async move {
             let response = http.get(question).send().await?;

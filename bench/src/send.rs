@@ -98,7 +98,12 @@ async fn one(client: Arc<Client>, plan: Plan, connection: u64, sent: Arc<Sent>) 
         let asked = Instant::now();
         let receipt = client.send_lines(Bytes::from(body.bytes), &format!("{stream}-{mine}"), Some("bench")).await?;
         if receipt.accepted != body.lines {
-            return Err(anyhow!("of {} events {} were taken: {:?}", body.lines, receipt.accepted, receipt.errors.first()));
+            return Err(anyhow!(
+                "of {} events {} were taken: {:?}",
+                body.lines,
+                receipt.accepted,
+                receipt.errors.first()
+            ));
         }
         mine += body.lines;
         sent.lines.fetch_add(body.lines, Ordering::Relaxed);

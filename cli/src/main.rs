@@ -17,10 +17,14 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 /// Threads that answer requests; work that takes long has threads of its own.
 const RUNTIME_THREADS_MIN: usize = 2;
 
+/// What a server tells; libraries only what is wrong. RECKON_LOG chooses otherwise.
+const SERVER_LOG: &str = "warn,reckon=info,reckon_data=info,reckon_tables=info,reckon_stream=info,\
+    reckon_batch=info,reckon_serving=info";
+
 fn main() -> ExitCode {
     let matches = commands::with_settings(commands::Cli::command()).get_matches();
     let cli = commands::Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let default = if cli.is_server() { "info" } else { "warn" };
+    let default = if cli.is_server() { SERVER_LOG } else { "error" };
     let filter = EnvFilter::try_from_env("RECKON_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).max(RUNTIME_THREADS_MIN);

@@ -132,7 +132,8 @@ fn parse(text: &str, default: Option<&Value>) -> Result<Value, String> {
             text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(|s| Value::String(s.to_owned())).collect(),
         )),
         Some(Value::Array(_) | Value::Table(_)) => {
-            let table: Table = format!("value = {text}").parse().map_err(|e: toml::de::Error| e.message().to_owned())?;
+            let table: Table =
+                format!("value = {text}").parse().map_err(|e: toml::de::Error| e.message().to_owned())?;
             table.get("value").cloned().ok_or_else(|| "a value is expected".to_owned())
         }
     }
@@ -177,9 +178,22 @@ mod tests {
     #[test]
     fn flags_of_every_type_are_read() {
         let settings = read(&[
-            "--stream-dedup-minutes", "3", "--batch-compact", "false", "--retention-events-days", "7",
-            "--limits-event-time-min", "1800-01-01T00:00:00Z", "--definition-dimensions", "country,user_id",
-            "--log-hot-entities", "{ a = 4 }", "--data-dir", "elsewhere", "--serving-query-time", "300ms",
+            "--stream-dedup-minutes",
+            "3",
+            "--batch-compact",
+            "false",
+            "--retention-events-days",
+            "7",
+            "--limits-event-time-min",
+            "1800-01-01T00:00:00Z",
+            "--definition-dimensions",
+            "country,user_id",
+            "--log-hot-entities",
+            "{ a = 4 }",
+            "--data-dir",
+            "elsewhere",
+            "--serving-query-time",
+            "300ms",
         ])
         .unwrap();
         assert_eq!(settings.stream.dedup_minutes, 3);

@@ -81,7 +81,12 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`]; when all events were malformed, the receipt stands in the problem.
-    pub async fn send_lines(&self, body: Bytes, idempotency_key: &str, source: Option<&str>) -> Result<Receipt, ClientError> {
+    pub async fn send_lines(
+        &self,
+        body: Bytes,
+        idempotency_key: &str,
+        source: Option<&str>,
+    ) -> Result<Receipt, ClientError> {
         self.with_retries(|| {
             let request = self
                 .request(Method::POST, "/v1/events")
@@ -190,7 +195,8 @@ async fn read<T: DeserializeOwned>(
     let response = sent.map_err(unreachable)?;
     let url = response.url().to_string();
     let status = response.status();
-    let asked = response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok()).map(Duration::from_secs);
+    let asked =
+        response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok()).map(Duration::from_secs);
     let body = response.bytes().await.map_err(unreachable)?;
     if status.is_success() {
         let body = if body.is_empty() { Bytes::from_static(b"null") } else { body };

@@ -81,8 +81,13 @@ pub fn to_batch(letters: &[DeadLetter]) -> Result<RecordBatch, ArrowError> {
     let mut body = BinaryBuilder::new();
     let mut body_bytes = UInt64Builder::new();
     for letter in letters {
-        let row =
-            [Some(&letter.reason), letter.field.as_ref(), Some(&letter.message), letter.source.as_ref(), Some(&letter.body_hash)];
+        let row = [
+            Some(&letter.reason),
+            letter.field.as_ref(),
+            Some(&letter.message),
+            letter.source.as_ref(),
+            Some(&letter.body_hash),
+        ];
         for (column, text) in texts.iter_mut().zip(row) {
             column.append_option(text);
         }

@@ -194,9 +194,14 @@ mod tests {
 
     #[test]
     fn a_bad_filter_says_where() {
-        for (text, offset) in
-            [("", 0), ("colour = 'x'", 0), ("country ~ 'x'", 8), ("country = x", 10), ("country = 'x", 11), ("country = 'x' or", 14)]
-        {
+        for (text, offset) in [
+            ("", 0),
+            ("colour = 'x'", 0),
+            ("country ~ 'x'", 8),
+            ("country = x", 10),
+            ("country = 'x", 11),
+            ("country = 'x' or", 14),
+        ] {
             assert_eq!(text.parse::<Filter>().unwrap_err().offset, offset, "{text}");
         }
         assert!(Filter::column_value("colour:red").is_err());

@@ -91,7 +91,7 @@ mod tests {
         // 2016-12-31T23:59:59Z, a second before a leap second that UTC has and this scale has not
         (1_483_228_799_000_000, 24_720_479, 17_166),
         // 2262-04-12, past what nanoseconds in an i64 can say
-        (9_223_459_200_000_000, 153_724_320, 106_752),
+        (9_223_459_200_000_000, 153_724_320, 106_753),
     ];
 
     #[test]

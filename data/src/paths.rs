@@ -19,7 +19,7 @@ pub enum Transaction {
     Batch(Uuid, u32),
     /// `maintain/<table>`: counts the commits that lay files out anew.
     Maintain(Table),
-    /// `closed`, of `events`: dates before this one (days since 1970) have lost raw events for good.
+    /// `closed`, of `events`: dates before this one (days since 1970) may have lost raw events for good.
     Closed,
     /// `imports`: counts the commits to the table of imports.
     Imports,

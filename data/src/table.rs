@@ -141,7 +141,9 @@ pub struct Commit {
 #[non_exhaustive]
 pub enum TableError {
     /// Another owner has committed: stop, and do not try again.
-    #[error("fenced: transaction {name} of table {table} stands at {found}, not at {expected}: another owner has committed")]
+    #[error(
+        "fenced: transaction {name} of table {table} stands at {found}, not at {expected}: another owner has committed"
+    )]
     Fenced {
         /// The table.
         table: &'static str,

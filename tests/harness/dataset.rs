@@ -51,12 +51,32 @@ impl Dataset {
 fn arguments(name: &str) -> &'static [&'static str] {
     match name {
         "usagov_clicks_2013_jan_mar" => &[
-            "--format", "ndjson", "--entity", "g", "--time", "t:s", "--country", "c", "--type", "click", "--skip-if",
+            "--format",
+            "ndjson",
+            "--entity",
+            "g",
+            "--time",
+            "t:s",
+            "--country",
+            "c",
+            "--type",
+            "click",
+            "--skip-if",
             "_heartbeat_",
         ],
         "gharchive_2015_01_01" => &[
-            "--format", "ndjson", "--entity", "repo.name", "--time", "created_at", "--id", "id", "--type-field", "type",
-            "--user", "actor.login",
+            "--format",
+            "ndjson",
+            "--entity",
+            "repo.name",
+            "--time",
+            "created_at",
+            "--id",
+            "id",
+            "--type-field",
+            "type",
+            "--user",
+            "actor.login",
         ],
         "nasa_1995_08_01" => {
             &["--format", "tsv", "--entity", "url", "--time", "time:s", "--type", "view", "--user", "host"]

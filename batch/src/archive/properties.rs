@@ -11,8 +11,9 @@
 //! A dictionary pays where there are few values (type, country); for ids it costs a hash table and is
 //! given up anyway. Random numbers are left alone, places and times are stored as differences, texts as
 //! their lengths and then their bytes, which zstd shrinks to half (LZ4 cannot: hexadecimal digits have no
-//! repeats). Statistics per page only where a query can use them: log-ordered files are pruned by time and
-//! offset, files sorted by entity also by entity and, with a bloom filter, by event id.
+//! repeats). Statistics per page only where a query can use them: files in log order are pruned by time and
+//! offset (any page of them holds entities from all over), files sorted by entity also by entity and, with a
+//! bloom filter, by event id.
 
 use parquet::basic::{Compression, Encoding};
 use parquet::file::properties::EnabledStatistics;
@@ -35,7 +36,7 @@ pub fn log_ordered_events() -> WriteOptions {
         row_group_rows: ROW_GROUP_ROWS,
         dictionary: names(&FEW_VALUES),
         stats: names(&["event_time", "log_partition", "log_offset"]),
-        tune: |builder| paged(compact_events(builder), &["event_time", "log_offset", "entity_id"]),
+        tune: |builder| paged(compact_events(builder), &["event_time", "log_offset"]),
         ..WriteOptions::default()
     }
 }

@@ -26,9 +26,9 @@ pub struct ArchiveStats {
     pub append_time: i64,
     /// Seconds spent reading the log, all partitions added up.
     pub read_seconds: f64,
-    /// Seconds of a core spent decoding records.
+    /// Seconds that threads spent decoding records.
     pub decode_seconds: f64,
-    /// Seconds of a core spent encoding files.
+    /// Seconds that threads spent encoding files.
     pub encode_seconds: f64,
     /// Seconds spent storing files, all added up.
     pub store_seconds: f64,

@@ -157,22 +157,26 @@ pub fn covered_files(files: &[DataFile], covered: &[u64], sealed: &[u64]) -> Vec
     files.iter().filter(is_dropped).cloned().collect()
 }
 
-/// Raw events that are older than they are kept: dates before `cutoff`, as far as coverage has passed them. A
-/// late event is counted first, then removed.
+/// Raw events that are older than they are kept: dates before `cutoff`, each whole, and only when coverage has
+/// passed all of it. A late event is counted first; and a date that had lost some of its events only could be
+/// taken for a whole one by a recount.
 #[must_use]
 pub fn expired_events(files: &[DataFile], cutoff: i32, coverage: &[u64]) -> Vec<DataFile> {
-    let is_counted = |file: &DataFile| Place::of_events(file).is_some_and(|place| place.is_below(coverage));
-    files.iter().filter(|file| is_before(file, "event_date", cutoff) && is_counted(file)).cloned().collect()
+    let mut dates: BTreeMap<i32, Vec<&DataFile>> = BTreeMap::new();
+    for file in files {
+        if let Some(date) = date_of_file(file, "event_date").filter(|date| *date < cutoff) {
+            dates.entry(date).or_default().push(file);
+        }
+    }
+    let is_counted = |file: &&DataFile| Place::of_events(file).is_some_and(|place| place.is_below(coverage));
+    dates.into_values().filter(|files| files.iter().all(is_counted)).flatten().cloned().collect()
 }
 
 /// Dead letters that are older than they are kept.
 #[must_use]
 pub fn expired_dead(files: &[DataFile], cutoff: i32) -> Vec<DataFile> {
-    files.iter().filter(|file| is_before(file, "received_date", cutoff)).cloned().collect()
-}
-
-fn is_before(file: &DataFile, column: &str, cutoff: i32) -> bool {
-    date_of_file(file, column).is_some_and(|date| date < cutoff)
+    let is_old = |file: &&DataFile| date_of_file(file, "received_date").is_some_and(|date| date < cutoff);
+    files.iter().filter(is_old).cloned().collect()
 }
 
 fn date_of_file(file: &DataFile, column: &str) -> Option<i32> {

@@ -74,7 +74,8 @@ impl Layout {
 }
 
 async fn sorted(means: &Means, layout: &Layout, piece: &Piece) -> Result<SendableRecordBatchStream, DataFusionError> {
-    let pool = FairSpillPool::new(means.memory.max(MEMORY_MIN));
+    // The other half is for what DataFusion does not account for: decoding, merging, encoding.
+    let pool = FairSpillPool::new((means.memory / 2).max(MEMORY_MIN));
     let mut env = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool));
     if let Some(dir) = &means.spill_dir {
         env = env.with_temp_file_path(dir);

@@ -1,13 +1,15 @@
 //! Maintenance over tables and a store in memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod plans;
+mod trims;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-    new_null_array,
+    ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::compute::concat_batches;
 use arrow::util::pretty::pretty_format_batches;
@@ -278,6 +280,7 @@ async fn stream_counts_are_put_together_and_covered_ones_dropped_after_a_while()
         world.add_segment(1, start * 10, start * 10 + 10).await;
     }
     let before = world.rows(Table::StreamCounts).await;
+    assert_eq!(before.len(), 120);
     let maintainer = world.maintainer();
     let Outcome::Done(done) = maintainer.compact_stream_counts().await.unwrap() else { panic!("alone") };
     assert_eq!((done.files_before, done.files_after), (40, 2));
@@ -313,8 +316,9 @@ async fn old_events_go_once_they_are_counted_and_their_dates_are_closed() {
     let row: Row = (0, 1, 5, 0);
     world.add_events(today() - 31, 0, 0, &[row]).await;
     world.add_events(today() - 30, 0, 1, &[row]).await;
+    world.add_events(today() - 40, 1, 0, &[row]).await;
     world.add_events(today() - 40, 0, 2, &[row]).await;
-    world.cover([2, 0]).await;
+    world.cover([2, 1]).await;
     let maintainer = world.maintainer();
     assert_eq!(maintainer.expire_events().await.unwrap(), Outcome::Done(1));
     let snapshot = world.snapshot(Table::Events).await;
@@ -323,12 +327,12 @@ async fn old_events_go_once_they_are_counted_and_their_dates_are_closed() {
         .iter()
         .map(|file| parse_date(file.partition["event_date"].as_deref().unwrap()).unwrap() - today())
         .collect();
-    assert_eq!(dates.len(), 2);
+    assert_eq!(dates.len(), 3);
     assert!(dates.contains(&-30), "it is kept 30 days");
-    assert!(dates.contains(&-40), "a late event is counted first");
+    assert!(dates.contains(&-40), "a late event is counted first, and a date goes whole");
     assert_eq!(snapshot.transaction(&Transaction::Closed.to_string()), i64::from(today() - 30));
-    world.cover([3, 0]).await;
-    assert_eq!(maintainer.expire_events().await.unwrap(), Outcome::Done(1));
+    world.cover([3, 1]).await;
+    assert_eq!(maintainer.expire_events().await.unwrap(), Outcome::Done(2));
     assert_eq!(maintainer.expire_events().await.unwrap(), Outcome::Done(0));
 }
 
@@ -382,114 +386,4 @@ async fn a_file_that_lies_about_its_rows_is_not_replaced() {
     assert!(matches!(error, MaintainError::Rows { found: 61, expected: 62, .. }), "{error}");
     assert_eq!(world.snapshot(Table::Events).await, before);
     assert!(before.files.contains(&file));
-}
-
-mod plans {
-    use super::*;
-    use crate::maintain::plan::{CoverageHistory, Place, Rules, covered_files, event_pieces};
-
-    fn file(path: &str, bytes: u64, numbers: &[(&str, i64, i64)]) -> DataFile {
-        let ends = |pick: fn(&(&str, i64, i64)) -> i64| {
-            numbers.iter().map(|number| (number.0.to_owned(), pick(number).into())).collect()
-        };
-        let partition = BTreeMap::from([("event_date".to_owned(), Some(format_date(today())))]);
-        DataFile { path: path.to_owned(), bytes, rows: 1, partition, min: ends(|n| n.1), max: ends(|n| n.2) }
-    }
-
-    fn event_file(path: &str, bytes: u64, offset: i64) -> DataFile {
-        file(path, bytes, &[("log_partition", 0, 0), ("log_offset", offset, offset)])
-    }
-
-    #[test]
-    fn few_files_and_large_files_are_left_alone() {
-        let rules = Rules { target_bytes: 400, files_min: 3 };
-        let mut files: Vec<DataFile> = (0..3).map(|n| event_file(&n.to_string(), 99, n)).collect();
-        files.push(event_file("large", 100, 9));
-        assert_eq!(event_pieces(&files, None, &[0], rules), []);
-        files.push(event_file("small", 1, 10));
-        let pieces = event_pieces(&files, None, &[0], rules);
-        assert_eq!(pieces.len(), 1);
-        assert_eq!(pieces[0].files.len(), 4);
-        assert_eq!(pieces[0].place, Place { partitions: (0, 0), start: 0, end: 11 });
-    }
-
-    #[test]
-    fn a_large_group_is_done_in_pieces() {
-        let rules = Rules { target_bytes: 400, files_min: 3 };
-        let files: Vec<DataFile> = (0..40).map(|n| event_file(&n.to_string(), 99, n)).collect();
-        let pieces = event_pieces(&files, None, &[0], rules);
-        assert_eq!(pieces.iter().map(|piece| piece.files.len()).collect::<Vec<_>>(), [16, 16, 8]);
-    }
-
-    #[test]
-    fn a_file_without_statistics_is_never_touched() {
-        let rules = Rules { target_bytes: 400, files_min: 0 };
-        let files = vec![file("a", 1, &[]), file("b", 1, &[])];
-        assert_eq!(event_pieces(&files, None, &[9], rules), []);
-        assert_eq!(covered_files(&files, &[9], &[9]), []);
-    }
-
-    #[test]
-    fn a_mixed_file_stays_for_any_partition_that_needs_it() {
-        let mixed = |end| file("m", 1, &[("log_partition", 0, 1), ("segment_start", 0, 90), ("segment_end", 10, end)]);
-        assert_eq!(covered_files(&[mixed(100)], &[100, 100], &[200, 100]), [], "partition 1 was sealed last there");
-        assert_eq!(covered_files(&[mixed(100)], &[100, 99], &[200, 200]), [], "partition 1 is not covered so far");
-        assert_eq!(covered_files(&[mixed(100)], &[100, 100], &[200, 200]).len(), 1);
-    }
-
-    #[test]
-    fn coverage_counts_once_it_was_seen_long_enough_ago() {
-        let mut history = CoverageHistory::default();
-        assert_eq!(history.note(100, &[5], 10), [0]);
-        assert_eq!(history.note(105, &[6], 10), [0]);
-        assert_eq!(history.note(110, &[7], 10), [5]);
-        assert_eq!(history.note(114, &[7], 10), [5]);
-        assert_eq!(history.note(200, &[8], 10), [7]);
-        assert_eq!(history.note(50, &[8], 10), [0], "a clock set back makes it wait, not hurry");
-        assert_eq!(history.note(60, &[8], 10), [8]);
-    }
-}
-
-mod trims {
-    use reckon_data::log::Log;
-    use reckon_data::log::memory::MemoryLog;
-    use reckon_data::record::encode_cut;
-
-    use super::*;
-
-    async fn log(times: &[i64]) -> MemoryLog {
-        let log = MemoryLog::new(1, &SeededNames::new(1));
-        for time in times {
-            log.append(0, vec![encode_cut(LOG, 0, *time)]).await.unwrap();
-        }
-        log
-    }
-
-    proptest! {
-        /// nothing that somebody needs is trimmed, and the point stays within the log.
-        #[test]
-        fn the_trim_point_is_below_both(refill_offset in 0..20_u64, archived in 0..20_u64, start in 0..20_u64, length in 0..20_u64) {
-            let point = trim_point(Safe { refill_offset, archived }, start, start + length);
-            prop_assert!(start <= point && point <= start + length);
-            prop_assert!(point == start || (point <= refill_offset && point <= archived));
-        }
-    }
-
-    #[tokio::test]
-    async fn the_log_is_trimmed_as_far_as_it_is_safe_and_old() {
-        let log = log(&[10, 20, 30, 40, 50]).await;
-        let clock = ManualClock::at(45);
-        let safe = [Safe { refill_offset: 4, archived: 5 }];
-        let keep = Duration::from_micros(20);
-        assert_eq!(trim_log(&log, &safe, keep, &clock).await.unwrap(), [2], "what is as old as 25 goes");
-        assert_eq!(log.extent(0).await.unwrap(), 2..5);
-        assert_eq!(trim_log(&log, &safe, Duration::ZERO, &clock).await.unwrap(), [4]);
-        assert_eq!(
-            trim_log(&log, &[Safe { refill_offset: 0, archived: 9 }], Duration::ZERO, &clock).await.unwrap(),
-            [4]
-        );
-        clock.advance(1_000);
-        assert_eq!(trim_log(&log, &[Safe { refill_offset: 9, archived: 9 }], keep, &clock).await.unwrap(), [5]);
-        assert!(clock.now() > 0);
-    }
 }

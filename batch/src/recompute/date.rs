@@ -77,7 +77,7 @@ impl DateJob {
     /// How many steps [`DateJob::run`] reports.
     #[must_use]
     pub fn steps(&self, engine: &Engine) -> u64 {
-        self.source.chunks(engine.chunk_rows).len() as u64 + 2
+        self.source.chunks(engine.chunk_rows).len() as u64 + 3
     }
 
     /// Counts the date and writes its files. `step` is called after every step with the events read in it.
@@ -98,6 +98,7 @@ impl DateJob {
         if !found.repeated.is_empty() {
             runs.extend(self.firsts(engine, &found).await?);
         }
+        step(0);
         let counted: u64 = runs.iter().map(|run| run.events).sum();
         if !self.existing.is_empty() {
             runs.extend(self.kept(engine).await?);
@@ -153,7 +154,8 @@ impl DateJob {
                 Ok::<_, BatchError>(runs)
             }
         });
-        let runs: Vec<Vec<SortedRun>> = futures::stream::iter(tasks).buffered(engine.parallel.max(1)).try_collect().await?;
+        let runs: Vec<Vec<SortedRun>> =
+            futures::stream::iter(tasks).buffered(engine.parallel.max(1)).try_collect().await?;
         Ok(runs.into_iter().flatten().collect())
     }
 

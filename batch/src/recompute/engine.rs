@@ -115,7 +115,10 @@ impl Engine {
     }
 
     /// Runs a task on the engine's threads; it is stopped when the result is dropped.
-    pub fn spawn<T: Send + 'static>(&self, task: impl Future<Output = Result<T, BatchError>> + Send + 'static) -> Task<T> {
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = Result<T, BatchError>> + Send + 'static,
+    ) -> Task<T> {
         Task(self.handle.spawn(task))
     }
 

@@ -7,7 +7,9 @@
 //! A level holds the rows of one (entity, type, step) below it and lets go of them, added up per dimensions,
 //! when a row of another one comes.
 
-use hashbrown::HashMap;
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
 use reckon_data::run::Granularity;
 use reckon_data::table::DataFile;
 
@@ -47,22 +49,29 @@ pub fn fold(runs: &[SortedRun], range: Entities, target: &Target, definition: u6
 /// The combinations of dimensions that were met, numbered.
 #[derive(Default)]
 struct DimTable {
-    numbers: HashMap<Dims, u32>,
+    numbers: HashTable<u32>,
+    hasher: DefaultHashBuilder,
     values: Vec<Dims>,
 }
 
 impl DimTable {
     fn number(&mut self, rows: &Rows, row: usize, last: Option<u32>) -> u32 {
-        let same = |dims: &Dims| (0..3).all(|at| dims[at].as_deref() == rows.dim(at, row));
-        if let Some(last) = last.filter(|last| same(&self.values[*last as usize])) {
+        let dims: [Option<&str>; 3] = std::array::from_fn(|at| rows.dim(at, row));
+        let same = |number: u32| (0..3).all(|at| self.values[number as usize][at].as_deref() == dims[at]);
+        if let Some(last) = last.filter(|last| same(*last)) {
             return last;
         }
-        let dims: Dims = std::array::from_fn(|at| rows.dim(at, row).map(Into::into));
-        let next = self.values.len() as u32;
-        *self.numbers.entry(dims.clone()).or_insert_with(|| {
-            self.values.push(dims);
-            next
-        })
+        let hash = self.hasher.hash_one(dims);
+        if let Some(number) = self.numbers.find(hash, |number| same(*number)) {
+            return *number;
+        }
+        let number = self.values.len() as u32;
+        self.values.push(dims.map(|value| value.map(Into::into)));
+        let (hasher, values) = (&self.hasher, &self.values);
+        self.numbers.insert_unique(hash, number, |number| {
+            hasher.hash_one(values[*number as usize].each_ref().map(Option::as_deref))
+        });
+        number
     }
 }
 
@@ -83,20 +92,21 @@ impl Level {
         i32::try_from(self.granularity.start_of(minute.into())).unwrap_or(i32::MIN)
     }
 
-    /// What the step adds up to, per dimensions, in their order.
-    fn close(&mut self, dims: &DimTable, definition: u64) -> Result<Vec<(u32, Counted)>, BatchError> {
-        let mut rows = std::mem::take(&mut self.rows);
-        if rows.len() > 1 {
-            rows.sort_by(|a, b| dims.values[a.0 as usize].cmp(&dims.values[b.0 as usize]));
+    /// Adds up what the step has per dimensions, in their order.
+    fn close(&mut self, dims: &DimTable, definition: u64) -> Result<(), BatchError> {
+        if self.rows.len() < 2 {
+            return Ok(());
         }
-        let mut sums: Vec<(u32, Counted)> = Vec::with_capacity(rows.len());
-        for (dim, counted) in rows {
-            match sums.last_mut() {
-                Some((last, sum)) if *last == dim => sum.add(&counted, definition)?,
-                _ => sums.push((dim, counted)),
+        self.rows.sort_by(|a, b| dims.values[a.0 as usize].cmp(&dims.values[b.0 as usize]));
+        let mut added = Ok(());
+        self.rows.dedup_by(|next, sum| {
+            let same = next.0 == sum.0;
+            if same && added.is_ok() {
+                added = sum.1.add(&next.1, definition);
             }
-        }
-        Ok(sums)
+            same
+        });
+        added
     }
 }
 
@@ -194,7 +204,8 @@ impl Folder {
     }
 
     fn end_hour(&mut self) -> Result<(), BatchError> {
-        for (dim, counted) in self.hour.close(&self.dims, self.definition)? {
+        self.hour.close(&self.dims, self.definition)?;
+        for (dim, counted) in self.hour.rows.drain(..) {
             let dims = &self.dims.values[dim as usize];
             let key = RowKey { entity: &self.entity, kind: &self.kind, minute: self.hour.start, dims };
             self.hours.push(key, &counted)?;
@@ -205,7 +216,8 @@ impl Folder {
     }
 
     fn end_day(&mut self) -> Result<(), BatchError> {
-        for (dim, counted) in self.day.close(&self.dims, self.definition)? {
+        self.day.close(&self.dims, self.definition)?;
+        for (dim, counted) in self.day.rows.drain(..) {
             let dims = &self.dims.values[dim as usize];
             let key = RowKey { entity: &self.entity, kind: &self.kind, minute: self.day.start, dims };
             self.days.push(key, &counted)?;

@@ -30,9 +30,8 @@ pub fn minute_of() -> ScalarUDF {
 /// `repeated(key_hash)`: whether the hash occurs more than once in the date, or may.
 pub fn repeated(hashes: Arc<Repeated>) -> ScalarUDF {
     function("repeated", vec![DataType::Int64], DataType::Boolean, move |args| {
-        let found = BooleanArray::from_unary(args[0].as_primitive::<Int64Type>(), |hash| {
-            hashes.contains(hash.cast_unsigned())
-        });
+        let found =
+            BooleanArray::from_unary(args[0].as_primitive::<Int64Type>(), |hash| hashes.contains(hash.cast_unsigned()));
         Ok(Arc::new(found) as ArrayRef)
     })
 }

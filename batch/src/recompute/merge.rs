@@ -5,9 +5,7 @@
 
 use std::cmp::Ordering;
 
-use arrow::array::{
-    Array, AsArray, BinaryArray, Decimal128Array, Int32Array, Int64Array, RecordBatch, StringArray,
-};
+use arrow::array::{Array, AsArray, BinaryArray, Decimal128Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Decimal128Type, Int32Type, Int64Type};
 use reckon_data::metric::{Distinct, ValueState};
 
@@ -113,7 +111,8 @@ impl Rows {
         let count = self.count.value(row);
         let count = u64::try_from(count).map_err(|_| BatchError::Broken(format!("a row counts {count} events")))?;
         let distinct = self.distinct.as_ref().filter(|column| column.is_valid(row)).map(|column| {
-            let sketch = Distinct::from_bytes(column.value(row)).map_err(|error| BatchError::Broken(error.to_string()))?;
+            let sketch =
+                Distinct::from_bytes(column.value(row)).map_err(|error| BatchError::Broken(error.to_string()))?;
             Ok::<_, BatchError>(Box::new(sketch))
         });
         Ok(Counted {
@@ -251,6 +250,8 @@ fn lower_bound(entities: &StringArray, entity: &str) -> usize {
 pub struct Merge {
     /// A binary heap: the parent of `i` is `(i - 1) / 2`.
     heap: Vec<Cursor>,
+    /// The smaller child of the top, as long as it is known: often the top stays the smallest for many rows.
+    second: Option<usize>,
     range: Entities,
 }
 
@@ -264,7 +265,7 @@ impl Merge {
         for run in runs {
             heap.extend(Cursor::open(run, &range)?);
         }
-        let mut merge = Self { heap, range };
+        let mut merge = Self { heap, second: None, range };
         for at in (0..merge.heap.len() / 2).rev() {
             merge.sink(at);
         }
@@ -285,19 +286,26 @@ impl Merge {
         let Some(top) = self.heap.first_mut() else { return Ok(()) };
         if !top.advance(&self.range)? {
             self.heap.swap_remove(0);
+            self.second = None;
         }
-        self.sink(0);
+        let Some(second) = self.second.or_else(|| self.smaller_child(0)) else { return Ok(()) };
+        self.second = Some(second);
+        if self.heap[second].before(&self.heap[0]) {
+            self.second = None;
+            self.heap.swap(0, second);
+            self.sink(second);
+        }
         Ok(())
     }
 
+    fn smaller_child(&self, at: usize) -> Option<usize> {
+        let (left, right) = (2 * at + 1, 2 * at + 2);
+        let right_first = right < self.heap.len() && self.heap[right].before(&self.heap[left]);
+        (left < self.heap.len()).then_some(if right_first { right } else { left })
+    }
+
     fn sink(&mut self, mut at: usize) {
-        loop {
-            let (left, right) = (2 * at + 1, 2 * at + 2);
-            if left >= self.heap.len() {
-                return;
-            }
-            let right_first = right < self.heap.len() && self.heap[right].before(&self.heap[left]);
-            let child = if right_first { right } else { left };
+        while let Some(child) = self.smaller_child(at) {
             if !self.heap[child].before(&self.heap[at]) {
                 return;
             }

@@ -230,7 +230,12 @@ impl Recompute {
     }
 
     /// Small dates side by side, each large one with all threads.
-    async fn recount(&self, engine: &Engine, jobs: Vec<Job>, progress: &OnProgress<'_>) -> Result<Vec<Done>, BatchError> {
+    async fn recount(
+        &self,
+        engine: &Engine,
+        jobs: Vec<Job>,
+        progress: &OnProgress<'_>,
+    ) -> Result<Vec<Done>, BatchError> {
         let total = jobs.iter().map(|job| job.recount.steps(engine)).sum();
         let (steps, events) = (AtomicU64::new(0), AtomicU64::new(0));
         let (small, large): (Vec<Job>, Vec<Job>) =

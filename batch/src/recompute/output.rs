@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, Decimal128Builder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
+    ArrayRef, BinaryBuilder, Decimal128Builder, Int64Array, Int64Builder, RecordBatch, StringBuilder,
+    TimestampMicrosecondArray, new_null_array,
 };
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use object_store::ObjectStore;
+use parquet::schema::types::ColumnPath;
 use reckon_data::clock::Names;
-use reckon_data::files::{FileWriter, WriteOptions};
+use reckon_data::files::{Compression, FileWriter, WriteOptions};
+use reckon_data::metric::ValueState;
 use reckon_data::minute::{format_date, start_of_minute};
 use reckon_data::paths::{mixed_file, partition_folder};
 use reckon_data::run::Granularity;
@@ -36,6 +39,8 @@ pub fn layout() -> WriteOptions {
         dictionary: names(&["entity_id", "event_type", "country", "user_id", "ip", "definition"]),
         sorted_by: names(&["entity_id", "event_type", "minute"]),
         stats: names(&["entity_id", "event_type", "minute", "definition"]),
+        // Hashes cannot be compressed.
+        tune: |builder| builder.set_column_compression(ColumnPath::from("fingerprint"), Compression::UNCOMPRESSED),
         ..WriteOptions::default()
     }
 }
@@ -53,20 +58,84 @@ pub struct RowKey<'a> {
     pub dims: &'a [Option<Box<str>>; 3],
 }
 
+/// A column that is null in most batches, all of it: nothing is built before the first value.
+struct Sparse<B> {
+    builder: Option<B>,
+    fresh: fn() -> B,
+    append_null: fn(&mut B),
+    finish: fn(&mut B) -> ArrayRef,
+}
+
+impl<B> Sparse<B> {
+    /// The builder, to append the value of row `row` to; the rows before it are null or have their values.
+    fn at(&mut self, row: usize) -> &mut B {
+        self.builder.get_or_insert_with(|| {
+            let mut builder = (self.fresh)();
+            (0..row).for_each(|_| (self.append_null)(&mut builder));
+            builder
+        })
+    }
+
+    fn null(&mut self) {
+        if let Some(builder) = &mut self.builder {
+            (self.append_null)(builder);
+        }
+    }
+
+    fn finish(&mut self, of: &DataType, rows: usize) -> ArrayRef {
+        match self.builder.take() {
+            Some(mut builder) => (self.finish)(&mut builder),
+            None => new_null_array(of, rows),
+        }
+    }
+}
+
+fn sparse_texts() -> Sparse<StringBuilder> {
+    Sparse {
+        builder: None,
+        fresh: StringBuilder::new,
+        append_null: StringBuilder::append_null,
+        finish: |builder| Arc::new(builder.finish()),
+    }
+}
+
+/// The columns of `value`, which are null together.
+struct Values {
+    count: Int64Builder,
+    sum: Decimal128Builder,
+    min: Decimal128Builder,
+    max: Decimal128Builder,
+}
+
+impl Values {
+    fn new() -> Self {
+        Self {
+            count: Int64Builder::with_capacity(BATCH_ROWS),
+            sum: Decimal128Builder::with_capacity(BATCH_ROWS).with_data_type(SUM_TYPE),
+            min: Decimal128Builder::with_capacity(BATCH_ROWS).with_data_type(VALUE_TYPE),
+            max: Decimal128Builder::with_capacity(BATCH_ROWS).with_data_type(VALUE_TYPE),
+        }
+    }
+
+    fn append(&mut self, value: Option<&ValueState>) -> Result<(), BatchError> {
+        self.count.append_option(value.map(|value| whole(value.count)).transpose()?);
+        self.sum.append_option(value.map(|value| value.sum));
+        self.min.append_option(value.map(|value| value.min.into()));
+        self.max.append_option(value.map(|value| value.max.into()));
+        Ok(())
+    }
+}
+
 struct Columns {
     entity_id: StringBuilder,
     event_type: StringBuilder,
-    minute: TimestampMicrosecondBuilder,
-    dims: [StringBuilder; 3],
-    count: Int64Builder,
-    fingerprint: Int64Builder,
-    value_count: Int64Builder,
-    value_sum: Decimal128Builder,
-    value_min: Decimal128Builder,
-    value_max: Decimal128Builder,
-    distinct_users: BinaryBuilder,
-    definition: Int64Builder,
-    rows: usize,
+    minute: Vec<i64>,
+    dims: [Sparse<StringBuilder>; 3],
+    count: Vec<i64>,
+    fingerprint: Vec<i64>,
+    values: Option<Values>,
+    distinct_users: Sparse<BinaryBuilder>,
+    definition: Vec<i64>,
 }
 
 impl Columns {
@@ -74,59 +143,76 @@ impl Columns {
         Self {
             entity_id: StringBuilder::new(),
             event_type: StringBuilder::new(),
-            minute: TimestampMicrosecondBuilder::with_capacity(BATCH_ROWS).with_timezone("UTC"),
-            dims: std::array::from_fn(|_| StringBuilder::new()),
-            count: Int64Builder::with_capacity(BATCH_ROWS),
-            fingerprint: Int64Builder::with_capacity(BATCH_ROWS),
-            value_count: Int64Builder::with_capacity(BATCH_ROWS),
-            value_sum: Decimal128Builder::with_capacity(BATCH_ROWS).with_data_type(SUM_TYPE),
-            value_min: Decimal128Builder::with_capacity(BATCH_ROWS).with_data_type(VALUE_TYPE),
-            value_max: Decimal128Builder::with_capacity(BATCH_ROWS).with_data_type(VALUE_TYPE),
-            distinct_users: BinaryBuilder::new(),
-            definition: Int64Builder::with_capacity(BATCH_ROWS),
-            rows: 0,
+            minute: Vec::with_capacity(BATCH_ROWS),
+            dims: std::array::from_fn(|_| sparse_texts()),
+            count: Vec::with_capacity(BATCH_ROWS),
+            fingerprint: Vec::with_capacity(BATCH_ROWS),
+            values: None,
+            distinct_users: Sparse {
+                builder: None,
+                fresh: BinaryBuilder::new,
+                append_null: BinaryBuilder::append_null,
+                finish: |builder| Arc::new(builder.finish()),
+            },
+            definition: Vec::with_capacity(BATCH_ROWS),
         }
     }
 
+    fn rows(&self) -> usize {
+        self.count.len()
+    }
+
     fn push(&mut self, key: RowKey<'_>, counted: &Counted) -> Result<(), BatchError> {
+        let row = self.rows();
         self.entity_id.append_value(key.entity);
         self.event_type.append_value(key.kind);
-        self.minute.append_value(start_of_minute(key.minute.into()));
+        self.minute.push(start_of_minute(key.minute.into()));
         for (column, value) in self.dims.iter_mut().zip(key.dims) {
-            column.append_option(value.as_deref());
+            match value {
+                Some(value) => column.at(row).append_value(value),
+                None => column.null(),
+            }
         }
-        self.count.append_value(whole(counted.count)?);
-        self.fingerprint.append_value(counted.fingerprint.cast_signed());
-        let value = counted.value.as_ref();
-        self.value_count.append_option(value.map(|value| whole(value.count)).transpose()?);
-        self.value_sum.append_option(value.map(|value| value.sum));
-        self.value_min.append_option(value.map(|value| value.min.into()));
-        self.value_max.append_option(value.map(|value| value.max.into()));
-        self.distinct_users.append_option(counted.distinct.as_ref().map(|distinct| distinct.to_bytes()));
-        self.definition.append_value(counted.definition.cast_signed());
-        self.rows += 1;
+        self.count.push(whole(counted.count)?);
+        self.fingerprint.push(counted.fingerprint.cast_signed());
+        if counted.value.is_some() && self.values.is_none() {
+            let mut values = Values::new();
+            (0..row).try_for_each(|_| values.append(None))?;
+            self.values = Some(values);
+        }
+        if let Some(values) = &mut self.values {
+            values.append(counted.value.as_ref())?;
+        }
+        match &counted.distinct {
+            Some(distinct) => self.distinct_users.at(row).append_value(distinct.to_bytes()),
+            None => self.distinct_users.null(),
+        }
+        self.definition.push(counted.definition.cast_signed());
         Ok(())
     }
 
     fn finish(&mut self, schema: &SchemaRef) -> Result<RecordBatch, BatchError> {
-        self.rows = 0;
-        let [country, user_id, ip] = &mut self.dims;
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(self.entity_id.finish()),
-            Arc::new(self.event_type.finish()),
-            Arc::new(self.minute.finish()),
-            Arc::new(country.finish()),
-            Arc::new(user_id.finish()),
-            Arc::new(ip.finish()),
-            Arc::new(self.count.finish()),
-            Arc::new(self.fingerprint.finish()),
-            Arc::new(self.value_count.finish()),
-            Arc::new(self.value_sum.finish()),
-            Arc::new(self.value_min.finish()),
-            Arc::new(self.value_max.finish()),
-            Arc::new(self.distinct_users.finish()),
-            Arc::new(self.definition.finish()),
-        ];
+        let rows = self.rows();
+        let numbers = |column: &mut Vec<i64>| std::mem::replace(column, Vec::with_capacity(BATCH_ROWS));
+        let whole = |column| Arc::new(Int64Array::from(numbers(column))) as ArrayRef;
+        let minutes = TimestampMicrosecondArray::from(numbers(&mut self.minute)).with_timezone("UTC");
+        let mut columns: Vec<ArrayRef> =
+            vec![Arc::new(self.entity_id.finish()), Arc::new(self.event_type.finish()), Arc::new(minutes)];
+        columns.extend(self.dims.iter_mut().map(|column| column.finish(&DataType::Utf8, rows)));
+        columns.extend([whole(&mut self.count), whole(&mut self.fingerprint)]);
+        match self.values.take() {
+            Some(mut values) => columns.extend([
+                Arc::new(values.count.finish()) as ArrayRef,
+                Arc::new(values.sum.finish()),
+                Arc::new(values.min.finish()),
+                Arc::new(values.max.finish()),
+            ]),
+            None => {
+                columns.extend([DataType::Int64, SUM_TYPE, VALUE_TYPE, VALUE_TYPE].map(|of| new_null_array(&of, rows)))
+            }
+        }
+        columns.push(self.distinct_users.finish(&DataType::Binary, rows));
+        columns.push(whole(&mut self.definition));
         Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
     }
 }
@@ -172,7 +258,7 @@ impl CountFiles {
     /// When a number does not fit its column or a file cannot be written.
     pub fn push(&mut self, key: RowKey<'_>, counted: &Counted) -> Result<(), BatchError> {
         self.columns.push(key, counted)?;
-        if self.columns.rows >= BATCH_ROWS { self.flush() } else { Ok(()) }
+        if self.columns.rows() >= BATCH_ROWS { self.flush() } else { Ok(()) }
     }
 
     /// The files, all stored.
@@ -180,7 +266,7 @@ impl CountFiles {
     /// # Errors
     /// When one cannot be written.
     pub fn finish(mut self) -> Result<Vec<DataFile>, BatchError> {
-        if self.columns.rows > 0 {
+        if self.columns.rows() > 0 {
             self.flush()?;
         }
         self.close()?;

@@ -57,9 +57,8 @@ pub fn by_date(files: &[DataFile]) -> Result<BTreeMap<i32, Vec<DataFile>>, Batch
 /// Files of one granularity.
 #[must_use]
 pub fn of_granularity(files: &[DataFile], granularity: Granularity) -> Vec<DataFile> {
-    let is = |file: &&DataFile| {
-        file.partition.get("granularity").and_then(Option::as_deref) == Some(granularity.name())
-    };
+    let is =
+        |file: &&DataFile| file.partition.get("granularity").and_then(Option::as_deref) == Some(granularity.name());
     files.iter().filter(is).cloned().collect()
 }
 
@@ -141,7 +140,9 @@ impl DatePlan<'_> {
     /// Whether rows may have been counted with another definition.
     fn is_foreign(&self, definition: u64) -> bool {
         let definition = Some(definition.cast_signed());
-        self.counts.iter().any(|file| file.min_i64("definition") != definition || file.max_i64("definition") != definition)
+        self.counts
+            .iter()
+            .any(|file| file.min_i64("definition") != definition || file.max_i64("definition") != definition)
     }
 
     /// Events that the rows of before count.
@@ -209,11 +210,7 @@ impl DatePlan<'_> {
 }
 
 /// The one number that a query returns; 0 for null.
-async fn number(
-    engine: &Engine,
-    session: &datafusion::prelude::SessionContext,
-    sql: &str,
-) -> Result<u64, BatchError> {
+async fn number(engine: &Engine, session: &datafusion::prelude::SessionContext, sql: &str) -> Result<u64, BatchError> {
     let (session, sql) = (session.clone(), sql.to_owned());
     engine
         .spawn(async move {

@@ -15,7 +15,11 @@ struct Ranks {
 /// The order in which rows with these columns are sorted. None when they cannot be told apart in 128 bits,
 /// which takes millions of rows that all differ in every column.
 #[must_use]
-pub fn order(texts: &[&StringViewArray; 2], minutes: &Int32Array, dims: &[Option<StringViewArray>; 3]) -> Option<Vec<u32>> {
+pub fn order(
+    texts: &[&StringViewArray; 2],
+    minutes: &Int32Array,
+    dims: &[Option<StringViewArray>; 3],
+) -> Option<Vec<u32>> {
     let rows = minutes.len();
     let mut columns: Vec<Ranks> = texts.iter().map(|column| rank_texts(column)).collect();
     columns.push(rank_minutes(minutes));

@@ -141,7 +141,11 @@ struct Scattered {
     rows_read: u64,
 }
 
-async fn scatter(mut stream: SendableRecordBatchStream, slots: Slots, expected: usize) -> Result<Scattered, BatchError> {
+async fn scatter(
+    mut stream: SendableRecordBatchStream,
+    slots: Slots,
+    expected: usize,
+) -> Result<Scattered, BatchError> {
     // A little more than expected, so that hardly any bucket has to grow.
     let capacity = expected / BUCKETS + expected / BUCKETS / 16;
     let mut buckets = vec![Vec::with_capacity(capacity); BUCKETS];

@@ -84,14 +84,7 @@ mod tests {
                 ("log_offset".to_owned(), offsets[at].into()),
             ])
         };
-        DataFile {
-            path: "f".to_owned(),
-            bytes: 1,
-            rows: 1,
-            partition: BTreeMap::new(),
-            min: bounds(0),
-            max: bounds(1),
-        }
+        DataFile { path: "f".to_owned(), bytes: 1, rows: 1, partition: BTreeMap::new(), min: bounds(0), max: bounds(1) }
     }
 
     #[test]

@@ -76,7 +76,8 @@ fn progress_bar(quiet: bool) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let template = "{wide_bar} {pos}/{len} {elapsed} {msg}";
-    ProgressBar::new(0).with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+    ProgressBar::new(0)
+        .with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 fn show(bar: &ProgressBar, step: &str, done: u64, total: u64, events: u64) {

@@ -31,7 +31,8 @@ impl Find {
     pub async fn run(self, settings: Settings) -> Result<()> {
         let target = self.target.open(settings, "where").await?;
         let optional = [("entity", self.entity), ("date", self.date)];
-        let query: Vec<(&str, String)> = optional.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        let query: Vec<(&str, String)> =
+            optional.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         let answer = target.get(&format!("/v1/events/{}", encode(&self.event_id)), &query).await;
         target.close().await;
         let answer = answer?;

@@ -65,7 +65,8 @@ fn render(answer: &Value, format: Format) -> Result<String> {
     let columns = answer["columns"].as_array().context("the answer has no columns")?;
     let names: Vec<String> =
         columns.iter().map(|column| column["name"].as_str().unwrap_or_default().to_owned()).collect();
-    let rows: Vec<&Vec<Value>> = answer["rows"].as_array().context("the answer has no rows")?.iter().filter_map(Value::as_array).collect();
+    let rows: Vec<&Vec<Value>> =
+        answer["rows"].as_array().context("the answer has no rows")?.iter().filter_map(Value::as_array).collect();
     match format {
         Format::Table => {
             let mut table = Table::new();

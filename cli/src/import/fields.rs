@@ -47,20 +47,22 @@ pub fn event(fields: &impl Fields, mapping: &Mapping, id: impl FnOnce() -> Strin
     let mut put = |key: &str, text: String| event.insert(key.to_owned(), Value::String(text));
     put("entity_id", need(&mapping.entity, "entity_id")?);
     put("event_time", when(&need(&mapping.time, "event_time")?, &mapping.time_unit)?);
-    put("event_id", match &mapping.id {
-        Some(field) => need(field, "event_id")?,
-        None => id(),
-    });
-    put("event_type", match &mapping.event_type {
-        TypeFrom::Name(name) => name.clone(),
-        TypeFrom::Field(field) => need(field, "event_type")?,
-    });
-    let optional = [
-        ("user_id", &mapping.user),
-        ("ip", &mapping.ip),
-        ("country", &mapping.country),
-        ("value", &mapping.value),
-    ];
+    put(
+        "event_id",
+        match &mapping.id {
+            Some(field) => need(field, "event_id")?,
+            None => id(),
+        },
+    );
+    put(
+        "event_type",
+        match &mapping.event_type {
+            TypeFrom::Name(name) => name.clone(),
+            TypeFrom::Field(field) => need(field, "event_type")?,
+        },
+    );
+    let optional =
+        [("user_id", &mapping.user), ("ip", &mapping.ip), ("country", &mapping.country), ("value", &mapping.value)];
     for (key, field) in optional {
         if let Some(text) = field.as_ref().and_then(|field| fields.text(field)).filter(|text| !text.is_empty()) {
             put(key, text);

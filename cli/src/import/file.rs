@@ -113,7 +113,8 @@ impl<'a> FileImport<'a> {
     }
 
     async fn finish(&mut self, whole: bool, report: &mut Report, before: &ImportEntry) -> Result<()> {
-        let (lines, bytes) = if whole { (self.last_line, self.survey.bytes) } else { (self.state.lines, self.state.bytes) };
+        let (lines, bytes) =
+            if whole { (self.last_line, self.survey.bytes) } else { (self.state.lines, self.state.bytes) };
         self.state.finished = whole;
         self.send(lines, bytes).await?;
         self.sink.record(&self.state).await?;
@@ -159,7 +160,12 @@ impl<'a> FileImport<'a> {
     }
 
     /// The JSON of a line's event; none when it is skipped.
-    fn event(&self, reader: &LineReader, entry: &Entry, repeat: Option<(u128, u32)>) -> Result<Option<Vec<u8>>, Refusal> {
+    fn event(
+        &self,
+        reader: &LineReader,
+        entry: &Entry,
+        repeat: Option<(u128, u32)>,
+    ) -> Result<Option<Vec<u8>>, Refusal> {
         if entry.too_long {
             return Err(Refusal::whole(Reason::TooLong, "the line is longer than 1 MiB".to_owned()));
         }

@@ -110,8 +110,12 @@ impl LineReader {
 }
 
 fn values(line: &[u8], separator: u8, quoting: bool) -> Option<Vec<String>> {
-    let mut reader =
-        csv::ReaderBuilder::new().delimiter(separator).quoting(quoting).has_headers(false).flexible(true).from_reader(line);
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(separator)
+        .quoting(quoting)
+        .has_headers(false)
+        .flexible(true)
+        .from_reader(line);
     let mut record = csv::StringRecord::new();
     if !reader.read_record(&mut record).ok()? {
         return None;
@@ -134,13 +138,22 @@ fn combined(line: &[u8]) -> Option<Vec<(String, String)>> {
     let (bytes, rest) = rest.split_once(' ')?;
     let (referrer, rest) = quoted(rest)?;
     let (agent, rest) = quoted(rest.trim_start())?;
-    let known = rest.trim().is_empty() && status.parse::<u16>().is_ok() && (bytes == "-" || bytes.parse::<u64>().is_ok());
+    let known =
+        rest.trim().is_empty() && status.parse::<u16>().is_ok() && (bytes == "-" || bytes.parse::<u64>().is_ok());
     let mut words = request.split(' ');
     let (method, target) = (words.next()?, words.next()?);
     known.then(|| {
         [
-            ("client", client), ("ident", ident), ("user", user), ("time", time), ("method", method),
-            ("target", target), ("status", status), ("bytes", bytes), ("referrer", referrer), ("agent", agent),
+            ("client", client),
+            ("ident", ident),
+            ("user", user),
+            ("time", time),
+            ("method", method),
+            ("target", target),
+            ("status", status),
+            ("bytes", bytes),
+            ("referrer", referrer),
+            ("agent", agent),
         ]
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec()

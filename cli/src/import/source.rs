@@ -171,7 +171,13 @@ mod tests {
     }
 
     fn entry_of(survey: &Survey, lines: u64) -> ImportEntry {
-        ImportEntry { file_hash: survey.hash.clone(), bytes: survey.bytes, lines, finished: true, ..ImportEntry::default() }
+        ImportEntry {
+            file_hash: survey.hash.clone(),
+            bytes: survey.bytes,
+            lines,
+            finished: true,
+            ..ImportEntry::default()
+        }
     }
 
     #[test]

@@ -82,7 +82,10 @@ fn trimming(node: &Node, stop: watch::Receiver<bool>) -> JoinHandle<()> {
             let archived = archiver.committed();
             let safe: Vec<Safe> = (0..log.partitions())
                 .zip(archived)
-                .map(|(partition, archived)| Safe { refill_offset: counter.refill_offset(partition).unwrap_or(0), archived })
+                .map(|(partition, archived)| Safe {
+                    refill_offset: counter.refill_offset(partition).unwrap_or(0),
+                    archived,
+                })
                 .collect();
             if let Err(error) = trim_log(log.as_ref(), &safe, keep, clock.as_ref()).await {
                 tracing::warn!(%error, "the log is trimmed next time");

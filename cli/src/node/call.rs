@@ -17,7 +17,13 @@ const ANSWER_BYTES_MAX: usize = 1 << 30;
 ///
 /// # Errors
 /// The problem's detail.
-pub async fn call(node: &Node, method: &str, path: &str, query: &[(&str, String)], body: Option<&Value>) -> Result<Value> {
+pub async fn call(
+    node: &Node,
+    method: &str,
+    path: &str,
+    query: &[(&str, String)],
+    body: Option<&Value>,
+) -> Result<Value> {
     let mut uri = path.to_owned();
     for (index, (name, value)) in query.iter().enumerate() {
         uri.push(if index == 0 { '?' } else { '&' });

@@ -41,7 +41,12 @@ struct Known {
 impl ImportTable {
     /// The table, read when it is first asked.
     #[must_use]
-    pub fn new(tables: Arc<dyn Tables>, store: Arc<dyn ObjectStore>, clock: Arc<dyn Clock>, names: Arc<dyn Names>) -> Self {
+    pub fn new(
+        tables: Arc<dyn Tables>,
+        store: Arc<dyn ObjectStore>,
+        clock: Arc<dyn Clock>,
+        names: Arc<dyn Names>,
+    ) -> Self {
         Self { tables, store, clock, names, known: Mutex::new(None) }
     }
 
@@ -90,8 +95,14 @@ impl ImportTable {
     async fn write_file(&self, batch: &RecordBatch) -> Result<DataFile> {
         let path = mixed_file("imports", self.names.fresh());
         let store = Arc::clone(&self.store);
-        let mut writer =
-            FileWriter::create(store, Table::Imports, path, &batch.schema(), &WriteOptions::default(), BTreeMap::new())?;
+        let mut writer = FileWriter::create(
+            store,
+            Table::Imports,
+            path,
+            &batch.schema(),
+            &WriteOptions::default(),
+            BTreeMap::new(),
+        )?;
         writer.write(batch).await?;
         Ok(writer.close().await?)
     }
@@ -171,7 +182,9 @@ fn rows(batch: &RecordBatch) -> Result<Vec<(i64, ImportEntry)>> {
     let (accepted, skipped, refused) = (number("counted")?, number("skipped")?, number("refused")?);
     let finished = column("finished")?.as_boolean().clone();
     let at = column("updated_at")?.as_primitive::<arrow::datatypes::TimestampMicrosecondType>().clone();
-    let at_row = |array: &Int64Array, row: usize| if array.is_null(row) { 0 } else { u64::try_from(array.value(row)).unwrap_or(0) };
+    let at_row = |array: &Int64Array, row: usize| {
+        if array.is_null(row) { 0 } else { u64::try_from(array.value(row)).unwrap_or(0) }
+    };
     Ok((0..batch.num_rows())
         .map(|row| {
             let entry = ImportEntry {

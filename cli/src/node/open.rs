@@ -55,7 +55,6 @@ pub struct Node {
     pub status: Arc<NodeStatus>,
     pub(super) maintainer: Arc<Maintainer>,
     pub(super) log: Arc<EmbeddedLog>,
-    definition: Arc<Definition>,
     replayer: Arc<Replayer>,
     stopping: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
@@ -113,7 +112,6 @@ impl Node {
         });
         Ok(Self {
             settings: base.settings,
-            definition: base.definition,
             clock: base.clock,
             log: base.log,
             gateway,
@@ -153,18 +151,6 @@ impl Node {
             body_bytes_max: usize::try_from(self.settings.gateway.body_max.as_u64()).unwrap_or(usize::MAX),
             clock: Arc::clone(&self.clock),
         }
-    }
-
-    /// What is counted.
-    #[must_use]
-    pub fn definition(&self) -> &Definition {
-        &self.definition
-    }
-
-    /// Replays dead letters.
-    #[must_use]
-    pub fn replayer(&self) -> &Replayer {
-        &self.replayer
     }
 
     /// Waits until everything in the log is counted.

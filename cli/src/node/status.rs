@@ -65,7 +65,12 @@ impl Health for NodeStatus {
         into.single("reckon_archiver_lag_records", "gauge", "Records not archived yet.", archive.lag_records);
         let seconds = self.archiver.lag_micros() as f64 / 1e6;
         into.single("reckon_archiver_lag_seconds", "gauge", "Age of the newest record archived.", seconds);
-        into.single("reckon_index_bytes", "gauge", "Memory of the index over batch counts.", self.serving.index_bytes());
+        into.single(
+            "reckon_index_bytes",
+            "gauge",
+            "Memory of the index over batch counts.",
+            self.serving.index_bytes(),
+        );
         into.single("reckon_ready", "gauge", "Whether counter and archiver go on.", u8::from(self.trouble().is_none()));
     }
 }
@@ -104,7 +109,8 @@ impl NodeStatus {
         }
         let stats = self.counter.stats();
         self.stage_metrics(&stats, into);
-        let sum = |get: fn(&reckon_stream::counter::PartitionStats) -> f64| stats.partitions.iter().map(get).sum::<f64>();
+        let sum =
+            |get: fn(&reckon_stream::counter::PartitionStats) -> f64| stats.partitions.iter().map(get).sum::<f64>();
         into.single("reckon_dedup_keys", "gauge", "Keys in the dedup sets.", sum(|p| p.dedup_keys as f64));
         into.single("reckon_dedup_bytes", "gauge", "Memory of the dedup sets.", sum(|p| p.dedup_bytes as f64));
         into.single(

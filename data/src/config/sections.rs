@@ -69,12 +69,7 @@ pub struct LogSettings {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self {
-            partitions: 4,
-            keep: Duration::from_secs(0),
-            memory: ByteSize::mib(256),
-            hot_entities: BTreeMap::new(),
-        }
+        Self { partitions: 4, keep: Duration::from_secs(0), memory: ByteSize::mib(256), hot_entities: BTreeMap::new() }
     }
 }
 

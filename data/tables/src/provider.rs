@@ -80,7 +80,12 @@ impl PinnedTable {
     ///
     /// # Errors
     /// When a file's partition values are missing or not of their type.
-    pub fn new(store: Arc<dyn ObjectStore>, table: Table, files: Vec<DataFile>, file_schema: SchemaRef) -> Result<Self> {
+    pub fn new(
+        store: Arc<dyn ObjectStore>,
+        table: Table,
+        files: Vec<DataFile>,
+        file_schema: SchemaRef,
+    ) -> Result<Self> {
         Self::of_pieces(store, table, files.into_iter().map(Piece::from).collect(), &file_schema)
     }
 
@@ -185,12 +190,9 @@ impl PinnedTable {
         };
         // Footers and page indexes are kept by the runtime, within its limit.
         let cache = state.runtime_env().cache_manager.get_file_metadata_cache();
-        ParquetSource::new(self.schema.clone())
-            .with_table_parquet_options(options)
-            .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(
-                Arc::clone(&self.store),
-                cache,
-            )))
+        ParquetSource::new(self.schema.clone()).with_table_parquet_options(options).with_parquet_file_reader_factory(
+            Arc::new(CachedParquetFileReaderFactory::new(Arc::clone(&self.store), cache)),
+        )
     }
 }
 
@@ -252,11 +254,7 @@ struct Bounds<'a> {
 }
 
 impl Bounds<'_> {
-    fn values(
-        &self,
-        column: &Column,
-        bound: impl Fn(&DataFile, &Field) -> Option<ScalarValue>,
-    ) -> Option<ArrayRef> {
+    fn values(&self, column: &Column, bound: impl Fn(&DataFile, &Field) -> Option<ScalarValue>) -> Option<ArrayRef> {
         let field = self.schema.field_with_name(column.name()).ok()?;
         let partition = self.table.partition_columns().iter().position(|name| *name == field.name());
         let null = ScalarValue::try_from(field.data_type()).ok()?;

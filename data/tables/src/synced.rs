@@ -6,6 +6,7 @@
 //! - a put writes a staging file, syncs it, and only then links it to its name: what can be seen is
 //!   whole on the disk, even if the writer is killed or its future dropped halfway;
 //! - the folder is synced after the link, and every new folder's parent after its creation;
+//! - listings after an offset, which the log is read by, are in order;
 //! - a finished multipart upload, a copy and a rename are synced afterwards. Those are data files,
 //!   which nobody reads before a commit refers to them.
 
@@ -19,7 +20,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -115,7 +117,14 @@ impl ObjectStore for SyncedLocal {
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list_with_offset(prefix, offset)
+        // The library takes the log's entries in the order they are listed, as S3 lists them; a folder has none.
+        let entries = self.inner.list_with_offset(prefix, offset);
+        let sorted = async move {
+            let mut found: Vec<ObjectMeta> = entries.try_collect().await?;
+            found.sort_unstable_by(|one, other| one.location.cmp(&other.location));
+            Ok::<_, Error>(stream::iter(found.into_iter().map(Ok)))
+        };
+        stream::once(sorted).try_flatten().boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use bytes::Bytes;
+use futures::StreamExt as _;
 use reckon_data::ingest::{Compression, Framing, Submission, SubmitError};
 use reckon_data::problem::Problem;
 use reckon_data::receipt::Receipt;
@@ -18,6 +19,8 @@ use super::state::{Routes, Shared};
 
 /// How long a body may take to arrive.
 const BODY_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(60);
+/// How much of a body over the limit is read and thrown away.
+const DISCARDED_BYTES_MAX: usize = 64 << 20;
 
 pub fn routes() -> Routes {
     Router::new().route("/v1/events", post(submit))
@@ -53,8 +56,12 @@ fn framing(headers: &HeaderMap) -> Result<Framing, Failure> {
     let Some(kind) = text(headers, header::CONTENT_TYPE.as_str())? else { return Ok(Framing::Json) };
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match kind.as_str() {
-        "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => Ok(Framing::Lines),
-        "" | "application/json" | "text/plain" | "application/octet-stream" | "application/x-www-form-urlencoded" => Ok(Framing::Json),
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => {
+            Ok(Framing::Lines)
+        }
+        "" | "application/json" | "text/plain" | "application/octet-stream" | "application/x-www-form-urlencoded" => {
+            Ok(Framing::Json)
+        }
         other => Err(unsupported("content-type", other, "application/json and application/x-ndjson")),
     }
 }
@@ -70,7 +77,10 @@ fn compression(headers: &HeaderMap) -> Result<Compression, Failure> {
 
 fn unsupported(name: &str, found: &str, known: &str) -> Failure {
     let detail = format!("{name} {found:?} is not known here; there are {known}");
-    Failure(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE.as_u16(), "unsupported", "The body cannot be read", detail).with_field(name))
+    Failure(
+        Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE.as_u16(), "unsupported", "The body cannot be read", detail)
+            .with_field(name),
+    )
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Result<Option<String>, Failure> {
@@ -81,18 +91,32 @@ fn text(headers: &HeaderMap, name: &str) -> Result<Option<String>, Failure> {
 
 /// The whole body, unless it is larger than `limit` bytes or takes too long.
 async fn collect(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, Failure> {
-    let too_large = || Failure::from(SubmitError::TooLarge { limit: limit as u64 });
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|length| length > limit) {
-        return Err(too_large());
-    }
-    match tokio::time::timeout(BODY_TIME_MAX, axum::body::to_bytes(body, limit)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) => match declared {
-            // With a declared length within the limit, the connection has broken.
-            Some(_) => Err(bad("body", format!("the body did not arrive whole: {error}"))),
-            None => Err(too_large()),
-        },
+    match tokio::time::timeout(BODY_TIME_MAX, read(body, declared.unwrap_or(0), limit)).await {
+        Ok(Ok(Some(bytes))) => Ok(bytes),
+        Ok(Ok(None)) => Err(SubmitError::TooLarge { limit: limit as u64 }.into()),
+        Ok(Err(error)) => Err(bad("body", format!("the body did not arrive whole: {error}"))),
         Err(_) => Err(busy(format!("the body took longer than {} s to arrive", BODY_TIME_MAX.as_secs()))),
     }
+}
+
+/// Reads a body; none when it is too large. What is over the limit is read as well, up to a point, and thrown
+/// away: a client that is still sending would not see the answer.
+async fn read(body: Body, declared: usize, limit: usize) -> Result<Option<Bytes>, axum::Error> {
+    let most = limit.saturating_add(DISCARDED_BYTES_MAX);
+    let (mut stream, mut seen) = (body.into_data_stream(), 0_usize);
+    let mut bytes = Vec::with_capacity(if declared > limit { 0 } else { declared });
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk?;
+        seen = seen.saturating_add(chunk.len());
+        if seen > most || declared > most {
+            break;
+        }
+        if seen <= limit && declared <= limit {
+            bytes.extend_from_slice(&chunk);
+        } else {
+            bytes = Vec::new();
+        }
+    }
+    Ok((seen <= limit && declared <= limit).then(|| Bytes::from(bytes)))
 }

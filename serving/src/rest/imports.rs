@@ -26,7 +26,8 @@ fn imports(shared: &Shared) -> Result<&Arc<dyn Imports>, Failure> {
 
 async fn find(State(shared): App, RawQuery(query): RawQuery) -> Result<Response, Failure> {
     let params = Params::read(query.as_deref(), &["mapping"])?;
-    let mapping = params.text("mapping").ok_or_else(|| bad("mapping", "mapping, the hash of the mapping, is missing"))?;
+    let mapping =
+        params.text("mapping").ok_or_else(|| bad("mapping", "mapping, the hash of the mapping, is missing"))?;
     let entries = imports(&shared)?.find(&mapping).await.map_err(busy)?;
     Ok(Json(json!({ "imports": entries })).into_response())
 }

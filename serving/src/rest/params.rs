@@ -93,7 +93,10 @@ impl Params {
             None => (from.unwrap_or(EARLIEST), to.unwrap_or(i64::MAX)),
         };
         if from > to {
-            return Err(bad("from", "from is after to: from is inclusive, to exclusive, and a window has both in that order"));
+            return Err(bad(
+                "from",
+                "from is after to: from is inclusive, to exclusive, and a window has both in that order",
+            ));
         }
         Ok((from, to))
     }

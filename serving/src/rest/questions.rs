@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::Router;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::Json;
 use reckon_data::metric::Function;
 use reckon_data::minute::parse_date;
 use serde_json::json;
@@ -103,7 +103,12 @@ async fn popular_ads(State(shared): App, RawQuery(query): RawQuery) -> Result<Re
     answer_top(&shared, Some(event_type), n, &params).await
 }
 
-async fn answer_top(shared: &Shared, event_type: Option<String>, n: usize, params: &Params) -> Result<Response, Failure> {
+async fn answer_top(
+    shared: &Shared,
+    event_type: Option<String>,
+    n: usize,
+    params: &Params,
+) -> Result<Response, Failure> {
     let serving = shared.serving()?;
     let (from, to) = params.span(shared.parts.clock.now())?;
     let query = TopQuery { event_type, n, from, to, filter: params.filter(serving)? };
@@ -113,7 +118,9 @@ async fn answer_top(shared: &Shared, event_type: Option<String>, n: usize, param
 async fn locate(State(shared): App, Path(event): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Failure> {
     let params = Params::read(query.as_deref(), &["entity", "date"])?;
     let date = match params.text("date") {
-        Some(text) => Some(parse_date(&text).ok_or_else(|| bad("date", format!("date={text} is not written 2013-02-08")))?),
+        Some(text) => {
+            Some(parse_date(&text).ok_or_else(|| bad("date", format!("date={text} is not written 2013-02-08")))?)
+        }
         None => None,
     };
     let answer = shared.serving()?.locate(&event, params.text("entity").as_deref(), date).await?;

@@ -139,8 +139,14 @@ fn the_openapi_document_has_every_route() {
     let document: Value = serde_json::from_str(openapi::DOCUMENT).unwrap();
     let mut documented: Vec<String> = document["paths"].as_object().unwrap().keys().cloned().collect();
     let sources = [
-        include_str!("dead.rs"), include_str!("events.rs"), include_str!("imports.rs"), include_str!("jobs.rs"),
-        include_str!("openapi.rs"), include_str!("questions.rs"), include_str!("sql.rs"), include_str!("state.rs"),
+        include_str!("dead.rs"),
+        include_str!("events.rs"),
+        include_str!("imports.rs"),
+        include_str!("jobs.rs"),
+        include_str!("openapi.rs"),
+        include_str!("questions.rs"),
+        include_str!("sql.rs"),
+        include_str!("state.rs"),
     ];
     let mut routed: Vec<String> = sources
         .iter()

@@ -42,7 +42,11 @@ struct Frozen {
 }
 
 /// Makes everything a run. Heavy on CPU if something is none yet.
-fn freeze(parts: Vec<Part>, open: &OpenSnapshot, rest: Option<reckon_data::run::RunColumns>) -> Result<Frozen, CountError> {
+fn freeze(
+    parts: Vec<Part>,
+    open: &OpenSnapshot,
+    rest: Option<reckon_data::run::RunColumns>,
+) -> Result<Frozen, CountError> {
     let (mut runs, mut on_disk) = (Vec::new(), Vec::new());
     for part in parts {
         match part {

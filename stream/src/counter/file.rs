@@ -10,11 +10,10 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+    Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    new_null_array,
 };
-use arrow::datatypes::{
-    DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType,
-};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use reckon_data::columns::time_type;
 use reckon_data::definition::Dimension;
@@ -145,7 +144,8 @@ fn place(summary: &Summary, kind: &str, rows: usize) -> Result<Vec<ArrayRef>, Ru
 }
 
 fn summary_batch(summary: &Summary, owner: &str) -> Result<RecordBatch, RunError> {
-    let whole = |number: u64, column| Ok::<ArrayRef, RunError>(Arc::new(Int64Array::from(vec![signed(number, column)?])));
+    let whole =
+        |number: u64, column| Ok::<ArrayRef, RunError>(Arc::new(Int64Array::from(vec![signed(number, column)?])));
     let time = |micros: Option<i64>| -> ArrayRef {
         Arc::new(TimestampMicrosecondArray::from(vec![micros]).with_data_type(time_type()))
     };

@@ -50,9 +50,8 @@ pub(super) async fn recover(parts: &CounterParts) -> Result<Recovered, CounterEr
     same_log(&stream, log)?;
     let batch = parts.tables.snapshot(Table::BatchCounts).await?;
     let numbers = 0..parts.log.partitions();
-    let standing = |snapshot: &Snapshot, name: Transaction| {
-        u64::try_from(snapshot.transaction(&name.to_string())).unwrap_or(0)
-    };
+    let standing =
+        |snapshot: &Snapshot, name: Transaction| u64::try_from(snapshot.transaction(&name.to_string())).unwrap_or(0);
     let sealed: Vec<u64> = numbers.clone().map(|p| standing(&stream, Transaction::Stream(log, p))).collect();
     let coverage: Vec<u64> = numbers.clone().map(|p| standing(&batch, Transaction::Batch(log, p))).collect();
 
@@ -77,7 +76,8 @@ pub(super) async fn recover(parts: &CounterParts) -> Result<Recovered, CounterEr
 
 /// Whatever was sealed must have come from this log.
 fn same_log(stream: &Snapshot, log: Uuid) -> Result<(), CounterError> {
-    let logs: Vec<&str> = stream.transactions.keys().filter_map(|name| name.strip_prefix("stream/")?.split('/').next()).collect();
+    let logs: Vec<&str> =
+        stream.transactions.keys().filter_map(|name| name.strip_prefix("stream/")?.split('/').next()).collect();
     let own = log.to_string();
     match logs.first() {
         Some(other) if !logs.contains(&own.as_str()) => {
@@ -140,7 +140,11 @@ async fn resume(
         Some(last) => PartitionCounter::resume(rules, last),
         None if sealed == 0 => PartitionCounter::new(partition, rules),
         None => {
-            tracing::warn!(partition, sealed, "stream_counts has no summary of the last segment: refilling from all of the log");
+            tracing::warn!(
+                partition,
+                sealed,
+                "stream_counts has no summary of the last segment: refilling from all of the log"
+            );
             PartitionCounter::resume_without_summary(partition, rules, extent.start, sealed)
         }
     })

@@ -99,9 +99,8 @@ fn steps(shared: &Shared, segments: &[FinishedSegment]) -> Result<Vec<Step>, Cou
         }
         range.1 = summary.end;
     }
-    let version = |offset: u64| {
-        i64::try_from(offset).map_err(|_| CountError::from(RunError::Overflow { column: "segment_end" }))
-    };
+    let version =
+        |offset: u64| i64::try_from(offset).map_err(|_| CountError::from(RunError::Overflow { column: "segment_end" }));
     let log = shared.parts.log.identity();
     let step = |(partition, (from, to)): (u32, (u64, u64))| {
         Ok(Step { name: Transaction::Stream(log, partition).to_string(), from: version(from)?, to: version(to)? })
@@ -130,14 +129,8 @@ async fn write(shared: &Shared, segments: &[FinishedSegment]) -> Result<Option<D
 async fn write_once(shared: &Shared, segments: &[FinishedSegment]) -> Result<DataFile, CounterError> {
     let path = mixed_file("seal", shared.parts.names.fresh());
     let store = Arc::clone(&shared.parts.store);
-    let mut writer = FileWriter::create(
-        store,
-        Table::StreamCounts,
-        path,
-        &stream_schema(),
-        &write_options(),
-        BTreeMap::new(),
-    )?;
+    let mut writer =
+        FileWriter::create(store, Table::StreamCounts, path, &stream_schema(), &write_options(), BTreeMap::new())?;
     for segment in segments {
         let (segment, owner) = (segment.clone(), shared.owner.clone());
         let definition = Arc::clone(shared.definition());

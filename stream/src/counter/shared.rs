@@ -75,10 +75,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(
-        parts: CounterParts,
-        recovered: Vec<(PartitionCounter, History)>,
-    ) -> Result<Self, LogError> {
+    pub(super) fn new(parts: CounterParts, recovered: Vec<(PartitionCounter, History)>) -> Result<Self, LogError> {
         let sealed: Vec<u64> = recovered.iter().map(|(_, history)| history.sealed()).collect();
         let mut partitions = Vec::with_capacity(recovered.len());
         for (number, (counter, history)) in (0..).zip(recovered) {

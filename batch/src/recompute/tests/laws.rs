@@ -74,7 +74,11 @@ fn many() -> Vec<Row> {
         Row {
             country: [Some("US"), Some("DE"), None][(spread % 3) as usize],
             value: (spread % 5 == 0).then_some((spread % 1_000) as i64),
-            ..Row::view(&format!("{}", n % 290_000), &format!("v{}", spread % 5_000), DAY + (n % 290_000 % 1_440) as i64 * MINUTE)
+            ..Row::view(
+                &format!("{}", n % 290_000),
+                &format!("v{}", spread % 5_000),
+                DAY + (n % 290_000 % 1_440) as i64 * MINUTE,
+            )
         }
     };
     (0..300_000).map(row).collect()

@@ -83,7 +83,8 @@ async fn dimensions_metrics_and_sketches_follow_the_definition() {
         ..Definition::default()
     };
     let world = World::with(2, definition, usize::MAX);
-    let row = |id: u32, user, value| Row { user, value, ..Row::view(&id.to_string(), "v", DAY + i64::from(id) * MINUTE) };
+    let row =
+        |id: u32, user, value| Row { user, value, ..Row::view(&id.to_string(), "v", DAY + i64::from(id) * MINUTE) };
     let rows = (0..200).map(|id| row(id % 150, [Some("u1"), Some("u2"), None][id as usize % 3], Some(3))).collect();
     let all = world.add(1, rows).await;
     world.run().await;

@@ -73,3 +73,15 @@ async fn a_folder_that_somebody_removed_is_made_again() {
     store.put(&path, "two".into()).await.unwrap();
     assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "two");
 }
+
+#[tokio::test]
+async fn what_comes_after_an_offset_is_listed_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SyncedLocal::open(folder.path()).unwrap();
+    for at in [17, 3, 41, 28, 5, 30, 12, 9, 22] {
+        store.put(&Path::from(format!("log/{at:03}")), "x".into()).await.unwrap();
+    }
+    let found = store.list_with_offset(Some(&Path::from("log")), &Path::from("log/009"));
+    let found: Vec<String> = found.map_ok(|object| object.location.to_string()).try_collect().await.unwrap();
+    assert_eq!(found, ["log/012", "log/017", "log/022", "log/028", "log/030", "log/041"]);
+}

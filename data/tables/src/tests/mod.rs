@@ -6,7 +6,6 @@ mod durable;
 mod faults;
 mod foreign;
 mod sweep;
-mod throwaway;
 
 use std::sync::Arc;
 

@@ -48,9 +48,8 @@ impl Entities {
     }
 
     fn find(&self, hash: u64, id: &str) -> Option<u32> {
-        let is_it = |number: &u32| {
-            self.hashes[*number as usize] == hash && self.text(self.place(*number)) == id.as_bytes()
-        };
+        let is_it =
+            |number: &u32| self.hashes[*number as usize] == hash && self.text(self.place(*number)) == id.as_bytes();
         self.index.find(hash, is_it).copied()
     }
 

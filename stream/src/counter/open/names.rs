@@ -65,9 +65,9 @@ impl Combinations {
         if self.is(self.last, dimensions, events, at) {
             return self.last;
         }
-        let hash = dimensions.iter().fold(0_u64, |sum, dimension| {
-            sum.rotate_left(5) ^ value(*dimension, events, at).map_or(ABSENT, hash)
-        });
+        let hash = dimensions
+            .iter()
+            .fold(0_u64, |sum, dimension| sum.rotate_left(5) ^ value(*dimension, events, at).map_or(ABSENT, hash));
         let found = self.index.find(hash, |number| self.is(*number, dimensions, events, at)).copied();
         self.last = found.unwrap_or_else(|| {
             let values: DimValues = dimensions.iter().map(|d| value(*d, events, at).map(Arc::from)).collect();

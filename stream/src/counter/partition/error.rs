@@ -39,7 +39,9 @@ pub enum CountError {
         time: i64,
     },
     /// R-1 does not hold.
-    #[error("partition {partition}, offset {offset}: {accepted} accepted, {counted} counted, {duplicate} duplicate do not add up")]
+    #[error(
+        "partition {partition}, offset {offset}: {accepted} accepted, {counted} counted, {duplicate} duplicate do not add up"
+    )]
     Unbalanced {
         /// The partition.
         partition: u32,
@@ -53,7 +55,9 @@ pub enum CountError {
         duplicate: u64,
     },
     /// A segment's rows do not add up to its summary.
-    #[error("partition {partition}, segment {start} to {end}: {counted} events counted, but its rows hold {found}, or others")]
+    #[error(
+        "partition {partition}, segment {start} to {end}: {counted} events counted, but its rows hold {found}, or others"
+    )]
     Totals {
         /// The partition.
         partition: u32,
@@ -67,7 +71,9 @@ pub enum CountError {
         found: u64,
     },
     /// The log does not lead to where the sealed segment ended.
-    #[error("partition {partition}: log time at offset {offset} is not what it was when that was sealed: this is another log")]
+    #[error(
+        "partition {partition}: log time at offset {offset} is not what it was when that was sealed: this is another log"
+    )]
     OtherLog {
         /// The partition.
         partition: u32,

@@ -15,62 +15,25 @@
 //! ```
 
 mod error;
+mod kinds;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use reckon_data::columns::EventColumns;
-use reckon_data::definition::Definition;
 use reckon_data::logtime::LogTime;
 use reckon_data::minute::minute_of;
 use reckon_data::record::{Body, Record};
-use reckon_data::run::{Run, Selection, StepSums};
+use reckon_data::run::{Selection, StepSums};
 use reckon_data::segment::Summary;
 
 pub use error::CountError;
+pub use kinds::{FinishedSegment, Reached, Rules, Totals};
 
-use super::counts::{Counts, OpenCounts, freeze_all};
+use super::counts::{Counts, OpenCounts};
 use super::dedup::DedupSet;
-
-/// What decides how a log is counted.
-#[derive(Debug, Clone)]
-pub struct Rules {
-    /// Whole minutes of log time within which a repeated event is dropped.
-    pub dedup_minutes: u32,
-    /// Events after which a segment ends.
-    pub segment_events: u64,
-    /// What is counted.
-    pub definition: Arc<Definition>,
-}
-
-/// A segment that has ended, with its counts.
-#[derive(Debug, Clone)]
-pub struct FinishedSegment {
-    /// What it adds up to.
-    pub summary: Summary,
-    /// Whether a cut is its first record.
-    pub at_cut: bool,
-    /// Its counts, one run or on their way to it.
-    pub counts: Vec<Counts>,
-}
-
-impl FinishedSegment {
-    /// The counts as one run, held to the summary. Heavy on CPU.
-    ///
-    /// # Errors
-    /// [`CountError::Totals`] when they disagree, [`CountError::Run`].
-    pub fn freeze(&self) -> Result<Arc<Run>, CountError> {
-        let run = freeze_all(&self.counts)?;
-        let Summary { partition, start, end, counted, fingerprint, .. } = self.summary;
-        if run.total_count() != counted || run.fingerprint() != fingerprint {
-            return Err(CountError::Totals { partition, start, end, counted, found: run.total_count() });
-        }
-        Ok(run)
-    }
-}
 
 /// Where a segment begins, kept as long as its events can still make others duplicates.
 #[derive(Debug, Clone, Copy)]
@@ -100,34 +63,6 @@ struct Target {
     /// As sealed; none when nobody knows.
     log_time: Option<LogTime>,
     event_time_max: i64,
-}
-
-/// What a counter has reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reached {
-    /// The next offset to be counted.
-    pub offset: u64,
-    /// Log time there.
-    pub log_time: LogTime,
-    /// Highest event time seen, microseconds; `i64::MIN` when none.
-    pub event_time_max: i64,
-}
-
-/// What was counted since the counter was made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Records.
-    pub records: u64,
-    /// Events counted.
-    pub counted: u64,
-    /// Events dropped as duplicates.
-    pub duplicate: u64,
-    /// Refused events.
-    pub dead: u64,
-    /// Time spent finding duplicates.
-    pub dedup: Duration,
-    /// Time spent counting.
-    pub group: Duration,
 }
 
 /// Counts one partition.
@@ -224,7 +159,11 @@ impl PartitionCounter {
             self.see_times(events);
         }
         let events = u64::from(record.header.events);
-        if matches!(record.body, Body::Dead(_)) { self.tally.dead += events } else { self.tally.accepted += events }
+        if matches!(record.body, Body::Dead(_)) {
+            self.tally.dead += events
+        } else {
+            self.tally.accepted += events
+        }
         self.next += 1;
         if self.is_full() || self.next == target.end {
             self.end_segment();

@@ -1,6 +1,7 @@
 //! The partition counter against the definitions it implements, and against itself after a restart.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use reckon_data::record::{Record, decode};
@@ -111,7 +112,8 @@ proptest! {
 }
 
 fn views(time: i64, ids: &[u32]) -> Appended {
-    let sample = |id: &u32| Sample { id: id.to_string(), entity: "v".into(), event_type: "view".into(), ..Sample::default() };
+    let sample =
+        |id: &u32| Sample { id: id.to_string(), entity: "v".into(), event_type: "view".into(), ..Sample::default() };
     Appended { time, entry: Entry::Events(ids.iter().map(sample).collect()) }
 }
 
@@ -119,10 +121,7 @@ fn views(time: i64, ids: &[u32]) -> Appended {
 fn a_hole_is_refused() {
     let records = records(&[views(0, &[1])]);
     let mut counter = PartitionCounter::new(3, rules(100));
-    assert!(matches!(
-        counter.apply(1, &records[0]),
-        Err(CountError::Hole { partition: 3, expected: 0, found: 1 })
-    ));
+    assert!(matches!(counter.apply(1, &records[0]), Err(CountError::Hole { partition: 3, expected: 0, found: 1 })));
     counter.apply(0, &records[0]).unwrap();
     assert!(matches!(counter.apply(0, &records[0]), Err(CountError::Hole { expected: 1, found: 0, .. })));
 }

@@ -65,7 +65,8 @@ async fn a_cut_is_reached_and_coverage_may_begin_there() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn seals_come_by_themselves() {
     let world = World::new(1);
-    let counter = world.start(reckon_data::config::Counting { seal_every: Duration::from_millis(20), ..settings() }).await;
+    let counter =
+        world.start(reckon_data::config::Counting { seal_every: Duration::from_millis(20), ..settings() }).await;
     for minute in 0..5 {
         world.append(0, minute * MINUTE, Entry::Events(vec![view("a", minute as u32)])).await;
     }

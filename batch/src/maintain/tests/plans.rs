@@ -1,0 +1,65 @@
+//! What is worth doing.
+
+use super::*;
+use crate::maintain::plan::{CoverageHistory, Place, Rules, covered_files, event_pieces};
+
+fn file(path: &str, bytes: u64, numbers: &[(&str, i64, i64)]) -> DataFile {
+    let ends = |pick: fn(&(&str, i64, i64)) -> i64| {
+        numbers.iter().map(|number| (number.0.to_owned(), pick(number).into())).collect()
+    };
+    let partition = BTreeMap::from([("event_date".to_owned(), Some(format_date(today())))]);
+    DataFile { path: path.to_owned(), bytes, rows: 1, partition, min: ends(|n| n.1), max: ends(|n| n.2) }
+}
+
+fn event_file(path: &str, bytes: u64, offset: i64) -> DataFile {
+    file(path, bytes, &[("log_partition", 0, 0), ("log_offset", offset, offset)])
+}
+
+#[test]
+fn few_files_and_large_files_are_left_alone() {
+    let rules = Rules { target_bytes: 400, files_min: 3 };
+    let mut files: Vec<DataFile> = (0..3).map(|n| event_file(&n.to_string(), 99, n)).collect();
+    files.push(event_file("large", 100, 9));
+    assert_eq!(event_pieces(&files, None, &[0], rules), []);
+    files.push(event_file("small", 1, 10));
+    let pieces = event_pieces(&files, None, &[0], rules);
+    assert_eq!(pieces.len(), 1);
+    assert_eq!(pieces[0].files.len(), 4);
+    assert_eq!(pieces[0].place, Place { partitions: (0, 0), start: 0, end: 11 });
+}
+
+#[test]
+fn a_large_group_is_done_in_pieces() {
+    let rules = Rules { target_bytes: 400, files_min: 3 };
+    let files: Vec<DataFile> = (0..40).map(|n| event_file(&n.to_string(), 99, n)).collect();
+    let pieces = event_pieces(&files, None, &[0], rules);
+    assert_eq!(pieces.iter().map(|piece| piece.files.len()).collect::<Vec<_>>(), [16, 16, 8]);
+}
+
+#[test]
+fn a_file_without_statistics_is_never_touched() {
+    let rules = Rules { target_bytes: 400, files_min: 0 };
+    let files = vec![file("a", 1, &[]), file("b", 1, &[])];
+    assert_eq!(event_pieces(&files, None, &[9], rules), []);
+    assert_eq!(covered_files(&files, &[9], &[9]), []);
+}
+
+#[test]
+fn a_mixed_file_stays_for_any_partition_that_needs_it() {
+    let mixed = |end| file("m", 1, &[("log_partition", 0, 1), ("segment_start", 0, 90), ("segment_end", 10, end)]);
+    assert_eq!(covered_files(&[mixed(100)], &[100, 100], &[200, 100]), [], "partition 1 was sealed last there");
+    assert_eq!(covered_files(&[mixed(100)], &[100, 99], &[200, 200]), [], "partition 1 is not covered so far");
+    assert_eq!(covered_files(&[mixed(100)], &[100, 100], &[200, 200]).len(), 1);
+}
+
+#[test]
+fn coverage_counts_once_it_was_seen_long_enough_ago() {
+    let mut history = CoverageHistory::default();
+    assert_eq!(history.note(100, &[5], 10), [0]);
+    assert_eq!(history.note(105, &[6], 10), [0]);
+    assert_eq!(history.note(110, &[7], 10), [5]);
+    assert_eq!(history.note(114, &[7], 10), [5]);
+    assert_eq!(history.note(200, &[8], 10), [7]);
+    assert_eq!(history.note(50, &[8], 10), [0], "a clock set back makes it wait, not hurry");
+    assert_eq!(history.note(60, &[8], 10), [8]);
+}
