@@ -17,6 +17,10 @@ use crate::event::Event;
 pub const VALUE_SCALE: i8 = 6;
 /// Digits of `value`.
 pub const VALUE_PRECISION: u8 = 18;
+/// The type of `value`, and of its least and greatest.
+pub const VALUE_TYPE: DataType = DataType::Decimal128(VALUE_PRECISION, VALUE_SCALE);
+/// The type of a sum of values.
+pub const SUM_TYPE: DataType = DataType::Decimal128(38, VALUE_SCALE);
 /// What an event takes in a record beside its texts: fixed columns, text offsets and validity.
 const FIXED_BYTES: usize = 8 + 8 + 16 + 7 * 4 + 2;
 
@@ -37,7 +41,7 @@ pub static EVENT_SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("user_id", DataType::Utf8, true),
         Field::new("ip", DataType::Utf8, true),
         Field::new("country", DataType::Utf8, true),
-        Field::new("value", DataType::Decimal128(VALUE_PRECISION, VALUE_SCALE), true),
+        Field::new("value", VALUE_TYPE, true),
         Field::new("properties", DataType::Utf8, true),
     ]))
 });
@@ -70,7 +74,7 @@ impl Default for EventBuilder {
             user_id: StringBuilder::new(),
             ip: StringBuilder::new(),
             country: StringBuilder::new(),
-            value: Decimal128Builder::new().with_data_type(DataType::Decimal128(VALUE_PRECISION, VALUE_SCALE)),
+            value: Decimal128Builder::new().with_data_type(VALUE_TYPE),
             properties: StringBuilder::new(),
             rows: 0,
             bytes: 0,

@@ -44,7 +44,23 @@ impl DeadLetter {
             source: source.map(str::to_owned),
             body: (body.len() <= BODY_BYTES_MAX).then(|| body.to_vec()),
             body_bytes: body.len() as u64,
-            body_hash: format!("{:032x}", xxh3_128(body)),
+            body_hash: hash(body),
+        }
+    }
+
+    /// The letter with length and hash of its body as they are, whatever its sender said of them.
+    ///
+    /// # Errors
+    /// [`LengthOutOfRange`] when there is no body and the length is more than a table can hold.
+    pub fn verified(mut self) -> Result<Self, LengthOutOfRange> {
+        if let Some(body) = &self.body {
+            self.body_bytes = body.len() as u64;
+            self.body_hash = hash(body);
+        }
+        self.body = self.body.filter(|body| body.len() <= BODY_BYTES_MAX);
+        match i64::try_from(self.body_bytes) {
+            Ok(_) => Ok(self),
+            Err(_) => Err(LengthOutOfRange(self.body_bytes)),
         }
     }
 
@@ -57,6 +73,15 @@ impl DeadLetter {
             + optional.iter().flatten().map(|text| text.len()).sum::<usize>()
             + self.body.as_ref().map_or(0, Vec::len)
     }
+}
+
+/// A length that no table can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a body of {0} bytes is longer than {max}, which is the most", max = i64::MAX)]
+pub struct LengthOutOfRange(pub u64);
+
+fn hash(body: &[u8]) -> String {
+    format!("{:032x}", xxh3_128(body))
 }
 
 /// The columns of a record of dead letters (schema id 2).
@@ -180,5 +205,17 @@ mod tests {
         let letter = DeadLetter::new(&Refusal::whole(Reason::Malformed, "bad".to_owned()), None, &body);
         assert_eq!((letter.body, letter.body_bytes), (None, body.len() as u64));
         assert_eq!(letter.body_hash.len(), 32);
+    }
+
+    #[test]
+    fn length_and_hash_are_those_of_the_body() {
+        let letter = DeadLetter::new(&Refusal::whole(Reason::Malformed, "bad".to_owned()), None, b"{}");
+        let forged = DeadLetter { body_bytes: u64::MAX, body_hash: "no hash".to_owned(), ..letter.clone() };
+        assert_eq!(forged.clone().verified(), Ok(letter.clone()));
+        let without_body = DeadLetter { body: None, ..letter };
+        assert_eq!(without_body.clone().verified(), Ok(without_body));
+        assert_eq!(DeadLetter { body: None, ..forged.clone() }.verified(), Err(LengthOutOfRange(u64::MAX)));
+        let long = DeadLetter { body: Some(vec![b'x'; BODY_BYTES_MAX + 1]), ..forged }.verified().unwrap();
+        assert_eq!((long.body, long.body_bytes), (None, BODY_BYTES_MAX as u64 + 1));
     }
 }

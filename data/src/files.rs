@@ -63,6 +63,14 @@ pub enum FileError {
         /// What failed.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The thread that encoded it ended early.
+    #[error("encoding data file {path}: {reason}")]
+    Task {
+        /// The file.
+        path: String,
+        /// What ended it.
+        reason: String,
+    },
     /// An earlier write failed or was given up: the file cannot be finished.
     #[error("data file {path} was given up")]
     GivenUp {
@@ -199,12 +207,6 @@ impl FileEncoder {
         self.writer.bytes_written() + self.writer.in_progress_size()
     }
 
-    /// Rows encoded.
-    #[must_use]
-    pub const fn rows(&self) -> u64 {
-        self.rows
-    }
-
     /// Finishes the file.
     ///
     /// # Errors
@@ -274,22 +276,10 @@ impl FileWriter {
         Ok(())
     }
 
-    /// Bytes of memory that the row group being filled takes.
-    #[must_use]
-    pub fn in_progress_bytes(&self) -> usize {
-        self.encoder.as_ref().map_or(0, FileEncoder::in_progress_bytes)
-    }
-
     /// About how large the file would be if it were closed now.
     #[must_use]
     pub fn file_bytes(&self) -> usize {
         self.encoder.as_ref().map_or(0, FileEncoder::file_bytes)
-    }
-
-    /// Rows written.
-    #[must_use]
-    pub fn rows(&self) -> u64 {
-        self.encoder.as_ref().map_or(0, FileEncoder::rows)
     }
 
     /// Finishes the file and stores it; it can be committed then.
@@ -322,7 +312,9 @@ impl FileWriter {
         &mut self,
         work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
     ) -> Result<T, FileError> {
-        tokio::task::spawn_blocking(work).await.map_err(|error| self.store_error(error))?
+        let ended =
+            |error: tokio::task::JoinError| FileError::Task { path: self.path.clone(), reason: error.to_string() };
+        tokio::task::spawn_blocking(work).await.map_err(ended)?
     }
 
     async fn put(&mut self, bytes: Bytes) -> Result<(), FileError> {

@@ -119,21 +119,33 @@ impl<'a> Parser<'a> {
         FilterError { text: self.text.to_owned(), offset: self.at, expected }
     }
 
+    /// Passes over a word, which ends where no letter, digit or underscore follows.
     fn word(&mut self, word: &str) -> bool {
         self.skip_space();
-        let found = self.rest().get(..word.len()).is_some_and(|next| next.eq_ignore_ascii_case(word));
+        let (next, rest) = self.rest().split_at_checked(word.len()).unwrap_or_default();
+        let found = next.eq_ignore_ascii_case(word) && !rest.starts_with(is_of_name);
         if found {
             self.at += word.len();
         }
         found
     }
 
+    /// Passes over a sign, whatever follows it.
+    fn sign(&mut self, sign: &str) -> bool {
+        self.skip_space();
+        let found = self.rest().starts_with(sign);
+        if found {
+            self.at += sign.len();
+        }
+        found
+    }
+
     fn condition(&mut self) -> Result<Condition, FilterError> {
         self.skip_space();
-        let name = self.rest().split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
+        let name = self.rest().split(|c: char| !is_of_name(c)).next().unwrap_or_default();
         let column = name.parse().map_err(|_| self.error("one of the columns country, user_id and ip"))?;
         self.at += name.len();
-        let accepted = if self.word("=") {
+        let accepted = if self.sign("=") {
             vec![Some(self.quoted()?)]
         } else if self.word("in") {
             self.list()?
@@ -146,18 +158,18 @@ impl<'a> Parser<'a> {
     }
 
     fn list(&mut self) -> Result<Vec<Option<String>>, FilterError> {
-        if !self.word("(") {
+        if !self.sign("(") {
             return Err(self.error("("));
         }
         let mut texts = vec![Some(self.quoted()?)];
-        while self.word(",") {
+        while self.sign(",") {
             texts.push(Some(self.quoted()?));
         }
-        if self.word(")") { Ok(texts) } else { Err(self.error(", or )")) }
+        if self.sign(")") { Ok(texts) } else { Err(self.error(", or )")) }
     }
 
     fn quoted(&mut self) -> Result<String, FilterError> {
-        if !self.word("'") {
+        if !self.sign("'") {
             return Err(self.error("a text in single quotes"));
         }
         let mut text = String::new();
@@ -172,6 +184,10 @@ impl<'a> Parser<'a> {
             self.at += 1;
         }
     }
+}
+
+const fn is_of_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
 }
 
 #[cfg(test)]
@@ -190,6 +206,8 @@ mod tests {
             let filter: Filter = text.parse().unwrap();
             assert_eq!(filter.to_string(), text);
         }
+        let tight: Filter = "country in('US','GB')and ip='1'".parse().unwrap();
+        assert_eq!(tight.to_string(), "country in ('US', 'GB') and ip = '1'");
     }
 
     #[test]
@@ -201,6 +219,10 @@ mod tests {
             ("country = x", 10),
             ("country = 'x", 11),
             ("country = 'x' or", 14),
+            ("country isnull", 8),
+            ("country is nullip", 11),
+            ("country inside ('x')", 8),
+            ("country = 'a'andip = 'b'", 13),
         ] {
             assert_eq!(text.parse::<Filter>().unwrap_err().offset, offset, "{text}");
         }

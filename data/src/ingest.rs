@@ -41,6 +41,8 @@ pub struct Submission {
     pub idempotency_key: Option<String>,
     /// Where it came from, for the dead letters.
     pub source: Option<String>,
+    /// Which line of the source the body's first line is: the letter of a line that is refused names it.
+    pub first_line: Option<u64>,
     /// Whether entities with a reserved prefix may come this way.
     pub internal: bool,
 }

@@ -32,4 +32,3 @@ pub mod run;
 pub mod segment;
 pub mod table;
 pub mod tail;
-pub mod watermark;

@@ -57,7 +57,8 @@ impl Router {
             None | Some(0 | 1) => self.place(hash),
             Some(&salt) => {
                 let salted = xxh3_64_with_seed(event_id.as_bytes(), SALT_SEED) % u64::from(salt);
-                (self.place(hash) + salted as u32) % self.partitions
+                // In 64 bits, which no salt can fill.
+                ((u64::from(self.place(hash)) + salted) % u64::from(self.partitions)) as u32
             }
         }
     }
@@ -81,6 +82,12 @@ mod tests {
         assert_eq!(places("cold").len(), 1);
         assert_eq!(places("hot").len(), 4);
         assert_eq!(router.partition("hot", "7"), router.partition("hot", "7"));
+    }
+
+    #[test]
+    fn no_salt_leads_astray() {
+        let router = Router::new(7, BTreeMap::from([("hot".to_owned(), u32::MAX)]));
+        assert!((0..1_000).all(|id| router.partition("hot", &id.to_string()) < 7));
     }
 
     #[test]

@@ -72,6 +72,7 @@ impl Kind {
 }
 
 /// A record's contents.
+#[allow(clippy::large_enum_variant, reason = "there is one a record, and nearly all hold events")]
 #[derive(Debug, Clone)]
 pub enum Body {
     /// Valid events.

@@ -36,15 +36,9 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Events received.
-    #[must_use]
-    pub const fn received(&self) -> u64 {
-        self.accepted + self.dead
-    }
-
     /// R-1, conservation.
     #[must_use]
     pub const fn is_balanced(&self) -> bool {
-        self.accepted == self.counted + self.duplicate
+        matches!(self.counted.checked_add(self.duplicate), Some(sum) if sum == self.accepted)
     }
 }

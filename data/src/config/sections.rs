@@ -56,14 +56,14 @@ impl Default for Settings {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogSettings {
-    /// Partitions; fixed when the log is made.
+    /// Partitions, 1 to 256; fixed when the log is made.
     pub partitions: u32,
     /// Records are kept at least this long, whatever else allows their removal.
     #[serde(with = "humantime_serde")]
     pub keep: Duration,
     /// Memory for the log's write buffers and cache.
     pub memory: ByteSize,
-    /// Hot entities, and over how many partitions each one's events are spread.
+    /// Hot entities, and over how many partitions each one's events are spread, at most all.
     pub hot_entities: BTreeMap<String, u32>,
 }
 
@@ -107,7 +107,7 @@ pub struct LimitSettings {
     pub properties: ByteSize,
     /// Earliest event time, RFC 3339.
     pub event_time_min: String,
-    /// How long after its arrival an event's time may lie.
+    /// How long after its arrival an event's time may lie; at most 366 days.
     #[serde(with = "humantime_serde")]
     pub event_time_ahead: Duration,
 }
@@ -235,7 +235,7 @@ pub struct Retention {
     /// How long stream counts below coverage stay readable; longer than the longest query.
     #[serde(with = "humantime_serde")]
     pub covered_segments: Duration,
-    /// How long files that no table refers to any more are kept.
+    /// How long files that no table refers to any more are kept; at least 6h, and longer than a batch run or a query.
     #[serde(with = "humantime_serde")]
     pub removed_files: Duration,
 }

@@ -26,6 +26,9 @@ fn nothing_unknown_is_let_through() {
 fn what_makes_no_sense_is_refused_by_name() {
     for (text, key) in [
         ("log.partitions = 0", "log.partitions"),
+        ("log.partitions = 257", "log.partitions"),
+        ("log.hot_entities.a = 5", "log.hot_entities.a"),
+        ("limits.event_time_ahead = '367d'", "limits.event_time_ahead"),
         ("stream.dedup_minutes = 15", "stream.dedup_minutes"),
         ("limits.event_time_min = 'long ago'", "limits.event_time_min"),
         ("definition.dimensions = ['colour']", "definition.dimensions"),
@@ -33,6 +36,13 @@ fn what_makes_no_sense_is_refused_by_name() {
         ("definition.reserved_prefixes = ['']", "definition.reserved_prefixes"),
         ("serving.query_time = '2h'", "retention.covered_segments"),
         ("gateway.queue = '1MiB'", "gateway.queue"),
+        ("retention.events_days = 366001", "retention.events_days"),
+        ("retention.dead_letters_days = 4000000000", "retention.dead_letters_days"),
+        ("retention.removed_files = '5h 59m'", "retention.removed_files"),
+        (
+            "serving.query_time = '7h'\nretention.covered_segments = '8h'\nretention.removed_files = '7h'",
+            "retention.removed_files",
+        ),
     ] {
         let error = Settings::from_toml(text).expect_err(text);
         assert!(error.to_string().contains(key), "{text}: {error}");

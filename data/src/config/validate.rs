@@ -1,13 +1,23 @@
 //! Reading settings and turning them into what the layers take.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::sections::{Definitions, LimitSettings, Settings};
+use super::sections::{Definitions, LimitSettings, Retention, Settings};
 use crate::definition::Definition;
 use crate::event::{Limits, time};
+use crate::log::PARTITIONS_MAX;
 use crate::metric::Function;
 use crate::partition::Router;
 use crate::run::Dimension;
+
+/// Days that anything is kept at the most: a thousand years.
+const DAYS_MAX: u32 = 366_000;
+/// No file that a batch run is about to commit is younger than this when it is deleted.
+const REMOVED_FILES_MIN: Duration = Duration::from_secs(6 * 3_600);
+
+/// Longest `limits.event_time_ahead`.
+const EVENT_TIME_AHEAD_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// A setting that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +57,7 @@ impl Settings {
     /// The first that does not.
     pub fn validate(&self) -> Result<(), SettingsError> {
         let must = |ok: bool, key: &str, reason: &str| if ok { Ok(()) } else { Err(invalid(key, reason)) };
-        must((1..=1_024).contains(&self.log.partitions), "log.partitions", "must be 1 to 1024")?;
+        self.log()?;
         must((1..=14).contains(&self.stream.dedup_minutes), "stream.dedup_minutes", "must be 1 to 14")?;
         must(self.stream.segment_events >= 1_000, "stream.segment_events", "must be at least 1000")?;
         must(!self.stream.seal_every.is_zero(), "stream.seal_every", "must not be 0")?;
@@ -61,9 +71,24 @@ impl Settings {
             "retention.covered_segments",
             "must be longer than serving.query_time, or a query could lose its counts",
         )?;
+        self.retention.validate(self.serving.query_time)?;
         self.limits()?;
         self.definition()?;
         Ok(())
+    }
+
+    fn log(&self) -> Result<(), SettingsError> {
+        let partitions = self.log.partitions;
+        if !(1..=PARTITIONS_MAX).contains(&partitions) {
+            return Err(invalid("log.partitions", format!("must be 1 to {PARTITIONS_MAX}")));
+        }
+        match self.log.hot_entities.iter().find(|(_, salt)| **salt > partitions) {
+            None => Ok(()),
+            Some((entity, salt)) => {
+                let reason = format!("{salt} partitions are more than log.partitions, {partitions}");
+                Err(invalid(format!("log.hot_entities.{entity}"), reason))
+            }
+        }
     }
 
     /// The limits on events.
@@ -79,6 +104,10 @@ impl Settings {
             .fold(0_usize, |sum, &n| sum.saturating_add(n));
         if total > 256 * 1024 {
             return Err(invalid("limits", "an event may have 256 KiB in all at the most"));
+        }
+        // The counter stops at a minute that does not fit its 32 bits, so no event may get near it.
+        if *event_time_ahead > EVENT_TIME_AHEAD_MAX {
+            return Err(invalid("limits.event_time_ahead", "must be at most 366 days"));
         }
         Ok(Limits {
             event_id_bytes: *event_id,
@@ -125,6 +154,28 @@ impl Settings {
     #[must_use]
     pub fn router(&self) -> Router {
         Router::new(self.log.partitions, self.log.hot_entities.clone())
+    }
+}
+
+impl Retention {
+    /// Whether nothing is deleted that somebody still works with; `query_time` is the longest query.
+    fn validate(&self, query_time: Duration) -> Result<(), SettingsError> {
+        for (key, days) in
+            [("retention.events_days", self.events_days), ("retention.dead_letters_days", self.dead_letters_days)]
+        {
+            if days.is_some_and(|days| days > DAYS_MAX) {
+                return Err(invalid(key, format!("must be at most {DAYS_MAX}; absent is for ever")));
+            }
+        }
+        if self.removed_files < REMOVED_FILES_MIN {
+            let reason = "must be at least 6h: what a long batch run has written must outlast the run";
+            return Err(invalid("retention.removed_files", reason));
+        }
+        if self.removed_files <= query_time {
+            let reason = "must be longer than serving.query_time, or a query could lose its files";
+            return Err(invalid("retention.removed_files", reason));
+        }
+        Ok(())
     }
 }
 

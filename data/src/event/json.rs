@@ -184,7 +184,11 @@ impl<'a> Scanner<'a> {
         Ok(start..self.at)
     }
 
-    fn value_within(&mut self, depth: u32) -> Result<(), Fault> {
+    /// Passes over a value of any kind.
+    ///
+    /// # Errors
+    /// When it is no value, or nested deeper than `depth`.
+    pub(super) fn value_within(&mut self, depth: u32) -> Result<(), Fault> {
         match self.peek() {
             Some(b'"') => self.text().map(|_| ()),
             Some(b'-' | b'0'..=b'9') => self.number().map(|_| ()),

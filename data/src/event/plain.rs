@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::json::Scanner;
+use super::json::{DEPTH_MAX, Scanner};
 use super::{Draft, time};
 use crate::decimal;
 
@@ -116,7 +116,9 @@ impl<'a> Reader<'a> {
         if self.scanner.peek()? != b'{' {
             return None;
         }
-        let range = self.scanner.value().ok()?;
-        self.slice(range)
+        let start = self.scanner.at();
+        // The event around it is a level too.
+        self.scanner.value_within(DEPTH_MAX - 1).ok()?;
+        self.slice(start..self.scanner.at())
     }
 }

@@ -97,6 +97,21 @@ fn texts_that_no_reader_could_take_are_malformed() {
 }
 
 #[test]
+fn properties_nest_as_deep_in_either_form() {
+    let nested = |depth: u32| {
+        let inner = depth as usize - 1;
+        with(&format!(r#","properties":{{"a":{}{}}}"#, "[".repeat(inner), "]".repeat(inner)))
+    };
+    let (deepest, deeper) = (nested(json::DEPTH_MAX - 1), nested(json::DEPTH_MAX));
+    assert!(plain::read(&deepest).is_some());
+    assert!(wire::any_form(&deepest).is_ok());
+    judge(&deepest).unwrap();
+    assert!(plain::read(&deeper).is_none());
+    assert!(wire::any_form(&deeper).is_err());
+    assert!(judge(&deeper).unwrap_err().message.ends_with("nested too deep"));
+}
+
+#[test]
 fn times_and_values_are_read_from_texts_and_numbers() {
     let base = r#"{"event_id":"e","event_type":"view","entity_id":"v","event_time":1360358940000,"value":"-2.5"}"#;
     let spaced = " { \"event_time\" :\t1360358940000 , \"value\" : -25e-1 ,\r\n\"event_id\":\"e\" } ";

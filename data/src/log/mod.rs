@@ -25,6 +25,9 @@ pub const RECORD_BYTES_MAX: usize = 512 * 1024;
 /// Most bytes of any record: a dead record may hold one refused body of 1 MiB and its frame.
 pub const ANY_RECORD_BYTES_MAX: usize = 1024 * 1024 + 64 * 1024;
 
+/// Most partitions of a log: each costs files, buffers and a dedup set of its own.
+pub const PARTITIONS_MAX: u32 = 256;
+
 /// A record as it was read: its offset and its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {

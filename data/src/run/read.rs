@@ -9,8 +9,8 @@ use arrow::datatypes::{DataType, Decimal128Type, Int64Type, TimestampMicrosecond
 
 use super::build::minute_column;
 use super::rows::Counted;
-use super::write::minute_type;
 use super::{Dimension, RunBuilder, RunError};
+use crate::columns::{SUM_TYPE, VALUE_TYPE, time_type};
 use crate::key::entity_hash;
 use crate::metric::{Distinct, ValueState};
 use crate::minute::{MICROS_PER_MINUTE, minute_of};
@@ -45,7 +45,7 @@ impl Columns {
         Ok(Self {
             entity_id: required(batch, "entity_id", &DataType::Utf8)?.as_string::<i32>().clone(),
             event_type: required(batch, "event_type", &DataType::Utf8)?.as_string::<i32>().clone(),
-            minute: required(batch, "minute", &minute_type())?.as_primitive::<TimestampMicrosecondType>().clone(),
+            minute: required(batch, "minute", &time_type())?.as_primitive::<TimestampMicrosecondType>().clone(),
             dimensions: dimensions.collect::<Result<_, RunError>>()?,
             count: required(batch, "count", &DataType::Int64)?.as_primitive::<Int64Type>().clone(),
             fingerprint: required(batch, "fingerprint", &DataType::Int64)?.as_primitive::<Int64Type>().clone(),
@@ -81,15 +81,15 @@ impl Values {
         if count.null_count() == count.len() {
             return Ok(None);
         }
-        let decimal = |name, precision| {
-            let column = required_or_null(batch, name, &DataType::Decimal128(precision, 6))?;
+        let decimal = |name, data_type: DataType| {
+            let column = required_or_null(batch, name, &data_type)?;
             Ok::<_, RunError>(column.as_primitive::<Decimal128Type>().clone())
         };
         Ok(Some(Self {
             count: count.as_primitive::<Int64Type>().clone(),
-            sum: decimal("value_sum", 38)?,
-            min: decimal("value_min", 18)?,
-            max: decimal("value_max", 18)?,
+            sum: decimal("value_sum", SUM_TYPE)?,
+            min: decimal("value_min", VALUE_TYPE)?,
+            max: decimal("value_max", VALUE_TYPE)?,
         }))
     }
 

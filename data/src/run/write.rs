@@ -5,21 +5,16 @@ use std::sync::Arc;
 use arrow::array::{
     ArrayRef, BinaryBuilder, Decimal128Builder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
 };
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::{Dimension, RowRef, Run, RunError};
+use crate::columns::{SUM_TYPE, VALUE_TYPE, time_type};
 use crate::decimal::{SUM_LIMIT, VALUE_LIMIT};
 use crate::metric::Distinct;
 use crate::minute::start_of_minute;
 
 /// So many bytes of text and sketches end a batch, far below what 32-bit offsets can say.
 const BATCH_BYTES: usize = 256 << 20;
-const SUM: DataType = DataType::Decimal128(38, 6);
-const VALUE: DataType = DataType::Decimal128(18, 6);
-
-pub(super) fn minute_type() -> DataType {
-    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
-}
 
 /// The count columns of `stream_counts` and `batch_counts`, in their order.
 #[must_use]
@@ -29,16 +24,16 @@ pub fn count_fields() -> Vec<Field> {
     vec![
         field("entity_id", DataType::Utf8),
         field("event_type", DataType::Utf8),
-        field("minute", minute_type()),
+        field("minute", time_type()),
         null("country", DataType::Utf8),
         null("user_id", DataType::Utf8),
         null("ip", DataType::Utf8),
         field("count", DataType::Int64),
         field("fingerprint", DataType::Int64),
         null("value_count", DataType::Int64),
-        null("value_sum", SUM),
-        null("value_min", VALUE),
-        null("value_max", VALUE),
+        null("value_sum", SUM_TYPE),
+        null("value_min", VALUE_TYPE),
+        null("value_max", VALUE_TYPE),
         null("distinct_users", DataType::Binary),
         field("definition", DataType::Int64),
     ]
@@ -66,14 +61,14 @@ impl Columns {
         Self {
             entity_id: StringBuilder::new(),
             event_type: StringBuilder::new(),
-            minute: TimestampMicrosecondBuilder::new().with_data_type(minute_type()),
+            minute: TimestampMicrosecondBuilder::new().with_data_type(time_type()),
             dimensions: Default::default(),
             count: Int64Builder::new(),
             fingerprint: Int64Builder::new(),
             value_count: Int64Builder::new(),
-            value_sum: Decimal128Builder::new().with_data_type(SUM),
-            value_min: Decimal128Builder::new().with_data_type(VALUE),
-            value_max: Decimal128Builder::new().with_data_type(VALUE),
+            value_sum: Decimal128Builder::new().with_data_type(SUM_TYPE),
+            value_min: Decimal128Builder::new().with_data_type(VALUE_TYPE),
+            value_max: Decimal128Builder::new().with_data_type(VALUE_TYPE),
             distinct_users: BinaryBuilder::new(),
             definition: Int64Builder::new(),
             rows: 0,

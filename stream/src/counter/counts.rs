@@ -71,7 +71,11 @@ impl Counts {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         match self {
-            Self::Rows(detached) => detached.rows.memory_bytes(),
+            Self::Rows(detached) => {
+                // Not to be waited for while it is being made.
+                let run = detached.run.try_lock().and_then(|run| run.as_ref().map(|run| run.memory_bytes()));
+                detached.rows.memory_bytes() + run.unwrap_or(0)
+            }
             Self::Run(run) => run.memory_bytes(),
         }
     }
@@ -181,5 +185,24 @@ impl OpenCounts {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.rows.memory_bytes() + self.parts.iter().map(Counts::memory_bytes).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counter::testing::{Sample, columns_of};
+
+    #[test]
+    fn a_run_that_is_kept_beside_its_rows_takes_memory_too() {
+        let samples: Vec<Sample> = (0..100)
+            .map(|n| Sample { entity: format!("e{n}"), event_type: "view".into(), ..Sample::default() })
+            .collect();
+        let mut open = OpenCounts::new(&Definition::default());
+        open.add(&columns_of(&samples), &[true; 100]).unwrap();
+        let counts = open.take().remove(0);
+        let rows = counts.memory_bytes();
+        let run = counts.freeze().unwrap();
+        assert_eq!(counts.memory_bytes(), rows + run.memory_bytes());
     }
 }

@@ -241,7 +241,7 @@ impl SummaryColumns<'_> {
 
     fn summary(&self, row: usize) -> Result<Summary, ArrowError> {
         let (partition, start, end) = self.place(row)?;
-        Ok(Summary {
+        let summary = Summary {
             partition,
             start,
             end,
@@ -255,7 +255,15 @@ impl SummaryColumns<'_> {
             refill_offset: self.whole("refill_offset", row)?,
             refill_log_time: self.log_time("refill_log_time", row)?,
             definition: self.signed("definition", row)?.cast_unsigned(),
-        })
+        };
+        if summary.is_balanced() {
+            return Ok(summary);
+        }
+        let Summary { accepted, counted, duplicate, .. } = summary;
+        Err(ArrowError::ParseError(format!(
+            "partition {partition}, segment {start} to {end}: {accepted} accepted, {counted} counted, {duplicate} \
+             duplicate do not add up (R-1)"
+        )))
     }
 }
 
@@ -280,12 +288,13 @@ mod tests {
     prop_compose! {
         fn summary()(
             partition in 0..1_024_u32,
-            numbers in prop::array::uniform7(0..i64::MAX as u64),
+            numbers in prop::array::uniform6(0..i64::MAX as u64 / 2),
             fingerprint in any::<u64>(),
             definition in any::<u64>(),
             times in (log_time(), any::<i64>(), log_time()),
         ) -> Summary {
-            let [start, end, accepted, counted, duplicate, dead, refill_offset] = numbers;
+            let [start, end, counted, duplicate, dead, refill_offset] = numbers;
+            let accepted = counted + duplicate;
             let (log_time, event_time_max, refill_log_time) = times;
             Summary {
                 partition, start, end, accepted, counted, duplicate, dead, fingerprint, log_time, event_time_max,
@@ -300,6 +309,14 @@ mod tests {
             let batch = summary_batch(&summary, "me").unwrap();
             prop_assert_eq!(summaries(&batch).unwrap(), vec![summary]);
             prop_assert_eq!(places(&batch).unwrap(), vec![(summary.partition, summary.start, summary.end, false)]);
+        }
+
+        #[test]
+        fn what_does_not_add_up_is_refused(summary in summary(), more in 1..1_000_u64) {
+            let wrong = Summary { counted: summary.counted + more, ..summary };
+            let error = summaries(&summary_batch(&wrong, "me").unwrap()).unwrap_err().to_string();
+            let place = format!("partition {}, segment {} to {}", summary.partition, summary.start, summary.end);
+            prop_assert!(error.contains(&place) && error.contains("R-1"), "{}", error);
         }
     }
 }

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 use reckon_data::log::{LogError, Stored};
-use reckon_data::record;
+use reckon_data::record::{self, Record};
 
 use super::error::CounterError;
+use super::partition::CountError;
 use super::retry::Pauses;
-use super::shared::{Partition, Shared};
+use super::shared::{HaltOnPanic, Partition, Shared, State};
 
 /// Bytes read at once when there is that much: eight full records.
 const READ_BYTES: usize = 4 * 1024 * 1024;
@@ -18,6 +19,7 @@ const ROOM_WAIT: Duration = Duration::from_millis(200);
 
 /// Counts a partition until the counter stops, or until it cannot go on.
 pub(super) async fn follow(shared: Arc<Shared>, at: usize) {
+    let _guard = HaltOnPanic(Arc::clone(&shared));
     let followed = tokio::select! {
         followed = count_on(&shared, at) => followed,
         () = shared.stopped() => Ok(()),
@@ -62,7 +64,7 @@ async fn read(shared: &Shared, partition: &Partition, from: u64) -> Result<Vec<S
             }
             Err(LogError::Storage(reason)) => {
                 tracing::warn!(partition = partition.number, from, reason, "the log cannot be read, trying again");
-                pauses.wait().await;
+                pauses.wait(shared).await;
             }
             Err(other) => return Err(other.into()),
         }
@@ -85,14 +87,7 @@ fn count(shared: &Shared, at: usize, batch: &[Stored]) -> Result<(), CounterErro
         Shared::spend(&partition.decode_nanos, begun.elapsed());
 
         let mut state = partition.state.lock();
-        let finished = if state.counter.refill_end().is_some() {
-            state.counter.refill(*offset, &record)?;
-            Vec::new()
-        } else {
-            state.counter.apply(*offset, &record)?
-        };
-        let ended = !finished.is_empty();
-        finished.into_iter().for_each(|segment| state.history.push(segment));
+        let ended = state.change(|state| take(state, *offset, &record))?;
         // Queries wait for this lock; without this they could wait for many records.
         MutexGuard::unlock_fair(state);
         if ended {
@@ -101,4 +96,16 @@ fn count(shared: &Shared, at: usize, batch: &[Stored]) -> Result<(), CounterErro
         }
     }
     Ok(())
+}
+
+/// Counts a record, or refills from it; whether a segment has ended.
+fn take(state: &mut State, offset: u64, record: &Record) -> Result<bool, CountError> {
+    if state.counter.refill_end().is_some() {
+        state.counter.refill(offset, record)?;
+        return Ok(false);
+    }
+    let finished = state.counter.apply(offset, record)?;
+    let ended = !finished.is_empty();
+    finished.into_iter().for_each(|segment| state.history.push(segment));
+    Ok(ended)
 }

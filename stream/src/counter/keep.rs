@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::partition::CountError;
-use super::shared::Shared;
+use super::shared::{HaltOnPanic, Shared};
 
 /// How often to look, even if nothing happened.
 const EVERY: Duration = Duration::from_secs(1);
@@ -13,6 +13,7 @@ const FOLD_FRACTION: usize = 8;
 
 /// Tidies up until the counter stops.
 pub(super) async fn keep(shared: Arc<Shared>) {
+    let _guard = HaltOnPanic(Arc::clone(&shared));
     loop {
         tokio::select! {
             () = shared.stopped() => return,

@@ -1,6 +1,7 @@
 //! Bringing the counts above coverage back into memory after a start: the newest first, as far as they fit.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use reckon_data::run::{Run, RunBuilder, count_fields};
@@ -11,27 +12,30 @@ use tokio::runtime::Handle;
 use super::error::CounterError;
 use super::partition::CountError;
 use super::recover::{Stored, for_each_batch, places_of};
-use super::shared::Shared;
+use super::shared::{HaltOnPanic, Shared};
 
 /// Loading ends when the memory is this full, in eighths: what is counted now needs room too.
 const FULL_EIGHTHS: usize = 6;
 
 type Place = (u32, u64, u64);
 
-/// Loads segments file by file. What cannot be loaded stays on disk, where serving reads it.
+/// Loads segments file by file, until memory is full. What cannot be loaded stays on disk, where serving reads it.
 pub(super) async fn load(shared: Arc<Shared>, segments: Vec<Stored>) {
+    let _guard = HaltOnPanic(Arc::clone(&shared));
     for (file, summaries) in by_file(segments) {
-        if shared.is_stopping() {
-            return;
-        }
-        if shared.memory().1 > shared.memory_max() / 8 * FULL_EIGHTHS {
+        if is_over(&shared) {
             break;
         }
         let shared_too = Arc::clone(&shared);
         let handle = Handle::current();
         // Decoding Parquet is work for the processor; the waiting in between does no harm to a blocking thread.
         let loading = tokio::task::spawn_blocking(move || handle.block_on(load_file(&shared_too, &file, &summaries)));
-        if let Err(error) = loading.await.map_err(CounterError::from).flatten() {
+        let loaded = tokio::select! {
+            loaded = loading => loaded,
+            // Nobody waits for a store that does not answer.
+            () = shared.stopped() => return,
+        };
+        if let Err(error) = loaded.map_err(CounterError::from).flatten() {
             tracing::warn!(%error, "counts could not be loaded, they will be read from disk");
         }
     }
@@ -54,34 +58,55 @@ fn by_file(segments: Vec<Stored>) -> Vec<(Arc<DataFile>, Vec<Summary>)> {
     files
 }
 
+/// Whether to load no more.
+fn is_over(shared: &Shared) -> bool {
+    shared.is_stopping() || shared.memory().1 > shared.memory_max() / 8 * FULL_EIGHTHS
+}
+
+/// Loads segments of a file, one after the other as their rows lie, until memory is full.
 async fn load_file(shared: &Shared, file: &DataFile, summaries: &[Summary]) -> Result<(), CounterError> {
-    let mut builders: HashMap<Place, RunBuilder> =
-        summaries.iter().map(|summary| ((summary.partition, summary.start, summary.end), RunBuilder::new())).collect();
+    let place_of = |summary: &Summary| (summary.partition, summary.start, summary.end);
+    let wanted: HashMap<Place, &Summary> = summaries.iter().map(|summary| (place_of(summary), summary)).collect();
     let fields = count_fields();
     let mut columns = vec!["kind", "log_partition", "segment_start", "segment_end"];
     columns.extend(fields.iter().map(|field| field.name().as_str()));
     let dimensions = &shared.definition().dimensions;
+    let mut current: Option<(Place, RunBuilder)> = None;
     for_each_batch(Arc::clone(&shared.parts.store), file, &columns, false, |batch| {
         let places = places_of(file, &batch)?;
         let mut start = 0;
         for rows in places.chunk_by(|a, b| a == b) {
             let (partition, from, to, counts) = rows[0];
-            if counts && let Some(builder) = builders.get_mut(&(partition, from, to)) {
+            let place = (partition, from, to);
+            if current.as_ref().is_none_or(|(own, _)| *own != place) {
+                finish(shared, &wanted, current.take())?;
+                if is_over(shared) {
+                    return Ok(ControlFlow::Break(()));
+                }
+                current = wanted.contains_key(&place).then(|| (place, RunBuilder::new()));
+            }
+            if counts && let Some((_, builder)) = &mut current {
                 let part = batch.slice(start, rows.len());
                 builder.add_batch(&part, dimensions).map_err(CountError::from)?;
             }
             start += rows.len();
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })
     .await?;
-    for summary in summaries {
-        if let Some(builder) = builders.remove(&(summary.partition, summary.start, summary.end)) {
-            let run = builder.finish().map_err(CountError::from)?;
-            put(shared, summary, Arc::new(run))?;
-        }
-    }
-    Ok(())
+    finish(shared, &wanted, current)
+}
+
+/// Puts the segment whose rows have ended into its place.
+fn finish(
+    shared: &Shared,
+    wanted: &HashMap<Place, &Summary>,
+    ended: Option<(Place, RunBuilder)>,
+) -> Result<(), CounterError> {
+    let Some((place, builder)) = ended else { return Ok(()) };
+    let Some(summary) = wanted.get(&place) else { return Ok(()) };
+    let run = builder.finish().map_err(CountError::from)?;
+    put(shared, summary, Arc::new(run))
 }
 
 /// Puts a run into its place if it adds up to its summary.

@@ -34,6 +34,7 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use object_store::ObjectStore;
 use parking_lot::Mutex;
@@ -50,6 +51,9 @@ pub use stats::{CounterStats, PartitionStats};
 
 use recover::recover;
 use shared::Shared;
+
+/// How long sealing may take when the counter stops.
+const LAST_SEAL: Duration = Duration::from_secs(8);
 
 /// What a counter works with.
 #[derive(Debug, Clone)]
@@ -106,9 +110,15 @@ impl Counter {
             // A task that panicked has nothing left to wait for.
             task.await.ok();
         }
-        if let Some(sealer) = sealer {
-            sealer.await.ok();
-            seal::seal_last(&self.shared).await;
+        if let Some(mut sealer) = sealer {
+            let last = async {
+                (&mut sealer).await.ok();
+                seal::seal_last(&self.shared).await;
+            };
+            if tokio::time::timeout(LAST_SEAL, last).await.is_err() {
+                sealer.abort();
+                tracing::warn!("the last segments could not be sealed in time, they will be counted again");
+            }
         }
         self.shared.halt("it was stopped");
     }

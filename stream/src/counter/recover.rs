@@ -3,7 +3,7 @@
 #![allow(deprecated, reason = "ParquetObjectReader has no successor that is more than an example")]
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch};
@@ -57,12 +57,19 @@ pub(super) async fn recover(parts: &CounterParts) -> Result<Recovered, CounterEr
 
     // The file of a partition's last segment is needed even if coverage has passed it.
     let from = coverage.iter().zip(&sealed).map(|(coverage, sealed)| *coverage.min(sealed)).min().unwrap_or(0);
-    let stored = read_summaries(parts, &stream, from).await?;
+    let mut stored = read_summaries(parts, &stream, from).await?;
+    let window = parts.settings.dedup_minutes;
+    let last_fills = |(number, sealed)| last_of(&stored, number, sealed).is_none_or(|last| fills(last, last, window));
+    if !numbers.clone().zip(sealed.iter().copied()).all(last_fills) {
+        // The window was raised: where it begins now, an older summary knows.
+        stored = read_summaries(parts, &stream, 0).await?;
+    }
     let mut recovered = Recovered { partitions: Vec::new(), segments: Vec::new() };
     for ((number, sealed), coverage) in numbers.zip(sealed).zip(coverage) {
         let own: Vec<&Stored> = stored.iter().filter(|stored| stored.summary.partition == number).collect();
-        let last = own.iter().find(|stored| stored.summary.end == sealed).map(|stored| &stored.summary);
-        let counter = resume(parts, number, sealed, last).await?;
+        let start = parts.log.extent(number).await?.start;
+        let last = last_of(&stored, number, sealed).map(|last| refilled_from(last, &own, window, start));
+        let counter = resume(parts, number, sealed, last.as_ref()).await?;
         let mut history = History::new(sealed, last.map_or(0, |last| last.refill_offset), coverage);
         let above: Vec<&Stored> = own.into_iter().filter(|stored| stored.summary.start >= coverage).collect();
         for (range, log_time) in tile(&above, coverage..sealed) {
@@ -110,6 +117,42 @@ fn tile(above: &[&Stored], range: Range<u64>) -> Vec<(Range<u64>, i64)> {
         tiles.push((tile, log_time.unwrap_or(i64::MIN)));
     }
     tiles
+}
+
+/// The summary of a partition's last segment.
+fn last_of(stored: &[Stored], partition: u32, sealed: u64) -> Option<&Summary> {
+    let is_it = |summary: &&Summary| summary.partition == partition && summary.end == sealed;
+    stored.iter().map(|stored| &stored.summary).find(is_it)
+}
+
+/// Whether the refill offset of `summary` lies far enough back for the window at the end of `last`: what came
+/// before it has expired, or nothing came before it.
+fn fills(summary: &Summary, last: &Summary, window: u32) -> bool {
+    let oldest = last.log_time.minute().map(|minute| minute - i64::from(window));
+    summary.refill_log_time.minute().is_none_or(|before| oldest.is_some_and(|oldest| before < oldest))
+}
+
+/// The last summary, with a refill offset that suits the window: it was taken with the window of its time, and
+/// when that was shorter, one of an older summary lies far enough back.
+fn refilled_from(last: &Summary, own: &[&Stored], window: u32, log_start: u64) -> Summary {
+    if fills(last, last, window) {
+        return *last;
+    }
+    let older = || {
+        let summaries = own.iter().map(|stored| &stored.summary);
+        summaries.filter(move |s| s.refill_offset >= log_start && s.refill_offset <= last.refill_offset)
+    };
+    let found = older().filter(|summary| fills(summary, last, window)).max_by_key(|summary| summary.refill_offset);
+    if found.is_none() {
+        tracing::warn!(
+            partition = last.partition,
+            window,
+            "stream.dedup_minutes was raised, and the log does not reach that far back: until so many minutes have \
+             passed, repeats of what is gone are left to batch"
+        );
+    }
+    let from = found.or_else(|| older().min_by_key(|summary| summary.refill_offset)).unwrap_or(last);
+    Summary { refill_offset: from.refill_offset, refill_log_time: from.refill_log_time, ..*last }
 }
 
 /// A counter that goes on at `sealed`, after checking that the log holds what it needs.
@@ -186,19 +229,19 @@ async fn read_batches(
     let mut batches = Vec::new();
     for_each_batch(store, file, columns, only_summaries, |batch| {
         batches.push(batch);
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })
     .await?;
     Ok(batches)
 }
 
-/// Calls `each` with the batches of a file of `stream_counts`, one after the other.
+/// Calls `each` with the batches of a file of `stream_counts`, one after the other, until it wants no more.
 pub(super) async fn for_each_batch(
     store: Arc<dyn ObjectStore>,
     file: &DataFile,
     columns: &[&str],
     only_summaries: bool,
-    mut each: impl FnMut(RecordBatch) -> Result<(), CounterError>,
+    mut each: impl FnMut(RecordBatch) -> Result<ControlFlow<()>, CounterError>,
 ) -> Result<(), CounterError> {
     let failed = |error: &dyn std::fmt::Display| unreadable(file, error);
     let full = format!("{}/{}", Table::StreamCounts.name(), file.path);
@@ -214,7 +257,9 @@ pub(super) async fn for_each_batch(
     }
     let mut stream = builder.build().map_err(|error| failed(&error))?;
     while let Some(batch) = stream.next().await {
-        each(batch.map_err(|error| failed(&error))?)?;
+        if each(batch.map_err(|error| failed(&error))?)?.is_break() {
+            break;
+        }
     }
     Ok(())
 }

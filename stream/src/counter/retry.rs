@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::shared::Shared;
+
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(10);
 
@@ -16,9 +18,12 @@ impl Pauses {
         Self { next: FIRST }
     }
 
-    /// Waits, each time twice as long, up to ten seconds.
-    pub(super) async fn wait(&mut self) {
-        tokio::time::sleep(self.next).await;
+    /// Waits, each time twice as long, up to ten seconds; no longer than until the counter stops.
+    pub(super) async fn wait(&mut self, shared: &Shared) {
+        tokio::select! {
+            () = tokio::time::sleep(self.next) => {}
+            () = shared.stopped() => {}
+        }
         self.next = (self.next * 2).min(LONGEST);
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use reckon_data::files::FileWriter;
+use reckon_data::files::{FileError, FileWriter};
 use reckon_data::paths::{Transaction, mixed_file};
 use reckon_data::run::RunError;
 use reckon_data::table::{Commit, DataFile, Step, Table, TableError};
@@ -14,13 +14,11 @@ use super::error::CounterError;
 use super::file::{batches, stream_schema, write_options};
 use super::partition::{CountError, FinishedSegment};
 use super::retry::Pauses;
-use super::shared::Shared;
-
-/// How long the last seal may take when the counter stops.
-const LAST: Duration = Duration::from_secs(6);
+use super::shared::{HaltOnPanic, Shared};
 
 /// Seals every now and then, and when somebody waits for it, until the counter stops.
 pub(super) async fn seal_on(shared: Arc<Shared>) {
+    let _guard = HaltOnPanic(Arc::clone(&shared));
     loop {
         tokio::select! {
             () = wait(&shared) => {}
@@ -55,10 +53,8 @@ pub(super) async fn seal_last(shared: &Shared) {
     if shared.halted.borrow().is_some() {
         return;
     }
-    match tokio::time::timeout(LAST, seal(shared)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::error!(%error, "the last segments were not sealed, they will be counted again"),
-        Err(_) => tracing::warn!("the last segments could not be sealed in time, they will be counted again"),
+    if let Err(error) = seal(shared).await {
+        tracing::error!(%error, "the last segments were not sealed, they will be counted again");
     }
 }
 
@@ -114,12 +110,13 @@ async fn write(shared: &Shared, segments: &[FinishedSegment]) -> Result<Option<D
     loop {
         match write_once(shared, segments).await {
             Ok(file) => return Ok(Some(file)),
-            Err(CounterError::File(error)) => {
+            // Any other error would come again.
+            Err(CounterError::File(error @ FileError::Store { .. })) => {
                 tracing::warn!(%error, "a seal could not be written, trying again");
                 if shared.is_stopping() {
                     return Ok(None);
                 }
-                pauses.wait().await;
+                pauses.wait(shared).await;
             }
             Err(other) => return Err(other),
         }
@@ -158,7 +155,7 @@ async fn commit_whole(shared: &Shared, commit: &Commit) -> Result<bool, CounterE
                     return Ok(false);
                 }
                 tried = true;
-                pauses.wait().await;
+                pauses.wait(shared).await;
             }
         }
     }

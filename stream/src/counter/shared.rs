@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use super::CounterParts;
 use super::history::History;
-use super::partition::{FinishedSegment, PartitionCounter};
+use super::partition::{CountError, FinishedSegment, PartitionCounter};
 
 /// A partition's counter and its finished segments. They change together, under one lock.
 #[derive(Debug)]
@@ -20,6 +20,44 @@ pub(super) struct State {
     pub(super) history: History,
     /// Why it is not counted any further.
     pub(super) failed: Option<String>,
+}
+
+impl State {
+    /// Changes it, all of it or not at all as far as anybody can see: after an error or a panic half way,
+    /// [`State::failed`] is set before the lock goes.
+    pub(super) fn change<T>(
+        &mut self,
+        change: impl FnOnce(&mut Self) -> Result<T, CountError>,
+    ) -> Result<T, CountError> {
+        struct Unfinished<'a>(&'a mut State);
+        impl Drop for Unfinished<'_> {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    self.0.fail("counting it has panicked");
+                }
+            }
+        }
+        let unfinished = Unfinished(self);
+        change(&mut *unfinished.0).inspect_err(|error| unfinished.0.fail(&error.to_string()))
+    }
+
+    /// It is not counted any further. The first reason stays.
+    fn fail(&mut self, reason: &str) {
+        self.failed.get_or_insert_with(|| reason.to_owned());
+    }
+}
+
+/// Halts the counter when the task that holds it panics: nobody looks at a task that is gone, and whoever
+/// waits for its work would wait for ever.
+#[derive(Debug)]
+pub(super) struct HaltOnPanic(pub(super) Arc<Shared>);
+
+impl Drop for HaltOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.halt("one of its tasks has panicked");
+        }
+    }
 }
 
 /// A partition.
@@ -130,7 +168,7 @@ impl Shared {
     pub(super) fn fail(&self, at: usize, reason: &str) {
         if let Some(partition) = self.partitions.get(at) {
             tracing::error!(partition = partition.number, reason, "counting of a partition has stopped");
-            partition.state.lock().failed = Some(reason.to_owned());
+            partition.state.lock().fail(reason);
             // Whoever waits for it waits in vain.
             self.sealed.send_modify(|_| {});
             self.seal_soon.notify_one();
@@ -206,5 +244,42 @@ impl Shared {
     /// The rules that the log is counted by.
     pub(super) fn definition(&self) -> &Arc<reckon_data::definition::Definition> {
         &self.parts.definition
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::super::partition::Rules;
+    use super::*;
+
+    fn state() -> State {
+        let rules = Rules { dedup_minutes: 3, segment_events: 1_000, definition: Arc::default() };
+        State { counter: PartitionCounter::new(0, rules), history: History::default(), failed: None }
+    }
+
+    #[test]
+    fn what_is_half_changed_has_failed() {
+        let mut state = state();
+        assert!(state.change(|_| Ok(())).is_ok());
+        assert_eq!(state.failed, None);
+        let refused = CountError::NotRefilled { partition: 0, offset: 7 };
+        let reason = refused.to_string();
+        assert!(state.change(|_| Err::<(), _>(refused)).is_err());
+        assert_eq!(state.failed.as_ref(), Some(&reason));
+        assert!(
+            catch_unwind(AssertUnwindSafe(|| state.change(|_| -> Result<(), _> { panic!("as it should") }))).is_err()
+        );
+        assert_eq!(state.failed, Some(reason), "the first reason stays");
+    }
+
+    #[test]
+    fn a_panic_half_way_is_a_failure_too() {
+        let mut state = state();
+        assert!(
+            catch_unwind(AssertUnwindSafe(|| state.change(|_| -> Result<(), _> { panic!("as it should") }))).is_err()
+        );
+        assert_eq!(state.failed.as_deref(), Some("counting it has panicked"));
     }
 }

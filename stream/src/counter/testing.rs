@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use reckon_data::columns::{EventBuilder, EventColumns};
 use reckon_data::dead::DeadLetter;
 use reckon_data::event::{Event, Reason, Refusal};
+use reckon_data::logtime::LOG_TIME_JUMP_MAX;
 use reckon_data::minute::MICROS_PER_MINUTE;
 use reckon_data::record;
 use uuid::Uuid;
@@ -103,6 +104,7 @@ pub(crate) fn log(records: std::ops::Range<usize>) -> impl Strategy<Value = Vec<
         8 => 0..MICROS_PER_MINUTE / 2,
         3 => MICROS_PER_MINUTE / 2..3 * MICROS_PER_MINUTE,
         1 => 8 * MICROS_PER_MINUTE..40 * MICROS_PER_MINUTE,
+        1 => LOG_TIME_JUMP_MAX - MICROS_PER_MINUTE..LOG_TIME_JUMP_MAX + 40 * MICROS_PER_MINUTE,
         1 => -MICROS_PER_MINUTE..0,
     ];
     let entry = prop_oneof![

@@ -57,7 +57,7 @@ fn one_or_lines<'a>(body: &'a [u8], mut scanner: Scanner<'a>) -> Result<Events<'
         Ok(_) if scanner.end().is_ok() => Ok(Events::One(body)),
         Ok(_) => Ok(Events::Lines(body)),
         // A broken first line costs the others nothing; an object broken over many lines is one refusal, not many.
-        Err(_) if lines(body).any(is_json) => Ok(Events::Lines(body)),
+        Err(_) if lines(body).any(|(_, line)| is_json(line)) => Ok(Events::Lines(body)),
         Err(fault) => Err(fault),
     }
 }
@@ -67,13 +67,13 @@ fn is_json(line: &[u8]) -> bool {
     scanner.peek() == Some(b'{') && scanner.value().is_ok() && scanner.end().is_ok()
 }
 
-/// The lines that are not blank, without the white space around them.
-pub(super) fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The lines that are not blank, without the white space around them, and how many lines come before each.
+pub(super) fn lines(body: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     let ends = memchr::memchr_iter(b'\n', body).chain(std::iter::once(body.len()));
     let mut start = 0;
-    ends.filter_map(move |end| {
+    (0..).zip(ends).filter_map(move |(number, end)| {
         let line = body.get(start..end).unwrap_or_default().trim_ascii();
         start = end + 1;
-        (!line.is_empty()).then_some(line)
+        (!line.is_empty()).then_some((number, line))
     })
 }

@@ -23,6 +23,10 @@ use super::stats::{add, add_since, nanos_since};
 use super::ticket::{Ticket, Verdict};
 use super::{Shared, round};
 
+/// Refused events of one request that are judged one by one. Each leaves a letter of a hundred bytes or more
+/// in the log, so a small body that inflates to millions of them could fill it.
+const REFUSED_MAX: u64 = 100_000;
+
 /// A worker's own state.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -40,6 +44,10 @@ pub(super) struct Worker {
 struct Request<'a> {
     ticket: Arc<Ticket>,
     source: Option<&'a str>,
+    /// The line of the source that the body begins with.
+    first_line: Option<u64>,
+    /// The line of the source that is being judged.
+    line: Option<u64>,
     idempotency_key: Option<&'a str>,
     internal: bool,
     verdict: Verdict,
@@ -120,10 +128,12 @@ impl Worker {
     }
 
     fn body(&mut self, submission: Submission, ticket: Arc<Ticket>) {
-        let Submission { body, framing, compression, idempotency_key, source, internal } = submission;
+        let Submission { body, framing, compression, idempotency_key, source, first_line, internal } = submission;
         let mut request = Request {
             ticket,
             source: source.as_deref(),
+            first_line,
+            line: first_line,
             // An empty key would give the events of all who send one the same ids.
             idempotency_key: idempotency_key.as_deref().filter(|key| !key.is_empty()),
             internal,
@@ -159,8 +169,8 @@ impl Worker {
         let start = Instant::now();
         match split(body, framing) {
             Ok(Events::One(event)) => self.event(request, event.trim_ascii()),
-            Ok(Events::Array(events)) => events.into_iter().for_each(|event| self.event(request, event)),
-            Ok(Events::Lines(body)) => lines(body).for_each(|line| self.event(request, line)),
+            Ok(Events::Array(events)) => self.events(request, body, events.into_iter().map(|event| (0, event))),
+            Ok(Events::Lines(body)) => self.events(request, body, lines(body)),
             Err(fault) => {
                 let message = format!("the body is not JSON at byte {}: {}", fault.at, fault.what);
                 self.refuse_whole(request, message, body);
@@ -179,6 +189,32 @@ impl Worker {
         add(&self.shared.stats.encode_nanos, encoding);
         add(&self.shared.stats.judge_nanos, nanos_since(start).saturating_sub(encoding));
         add(&self.shared.stats.accepted, verdict.accepted);
+    }
+
+    /// Judges the events of a body one by one, unless there is no end of refusals.
+    fn events<'b>(&mut self, request: &mut Request<'_>, body: &'b [u8], events: impl Iterator<Item = (u64, &'b [u8])>) {
+        for (line, event) in events {
+            request.line = request.first_line.map(|first| first.saturating_add(line));
+            if request.verdict.refused >= REFUSED_MAX {
+                return self.refuse_rest(request, body, event);
+            }
+            self.event(request, event);
+        }
+    }
+
+    /// Refuses a body from `event` on as one.
+    fn refuse_rest(&mut self, request: &mut Request<'_>, body: &[u8], event: &[u8]) {
+        let index = request.next_index;
+        let at = event.as_ptr().addr().saturating_sub(body.as_ptr().addr());
+        let message = format!(
+            "{REFUSED_MAX} events of the body were refused; the rest, from event {index} at byte {at} on, was not \
+             judged: put right what is wrong and send it again"
+        );
+        let refusal = Refusal::whole(Reason::Malformed, message.clone());
+        self.refuse(request, index, &refusal, body.get(at..).unwrap_or(event));
+        request.next_index += 1;
+        request.verdict.malformed = Some(message);
+        self.send_if_full(&request.ticket);
     }
 
     /// Judges one event and puts it where it belongs.
@@ -209,7 +245,8 @@ impl Worker {
 
     fn refuse(&mut self, request: &mut Request<'_>, index: u64, refusal: &Refusal, bytes: &[u8]) {
         self.shared.stats.refuse(refusal.reason);
-        self.gather.bury(DeadLetter::new(refusal, request.source, bytes));
+        let place = request.source.zip(request.line).map(|(source, line)| format!("{source}:{line}"));
+        self.gather.bury(DeadLetter::new(refusal, place.as_deref().or(request.source), bytes));
         let Refusal { reason, field, message } = refusal.clone();
         request.verdict.refuse(RefusedEvent { index, reason, field, message });
     }

@@ -13,6 +13,17 @@ pub(super) enum Failure {
     Storage(String),
 }
 
+impl Failure {
+    /// The failure of a commit that was under way. [`Self::Full`] says that nothing was stored, which nobody
+    /// knows any more.
+    pub(super) fn in_commit(self) -> Self {
+        match self {
+            Self::Full => Self::Storage("the disk was full in the middle of a commit".to_owned()),
+            other @ Self::Storage(_) => other,
+        }
+    }
+}
+
 impl From<Failure> for LogError {
     fn from(failure: Failure) -> Self {
         match failure {
@@ -68,4 +79,16 @@ const fn io_error(error: &fjall::Error) -> Option<&io::Error> {
 
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_fills_up_in_a_commit_leaves_its_outcome_unknown() {
+        let full = fjall::Error::Io(io::ErrorKind::StorageFull.into());
+        assert_eq!(Failure::from(&full), Failure::Full);
+        assert!(matches!(LogError::from(Failure::from(&full).in_commit()), LogError::Storage(_)));
+    }
 }

@@ -108,7 +108,8 @@ fn database(path: &Path, options: &Options) -> Result<Database, LogError> {
 }
 
 /// Offsets only grow, so buffers become files with ranges that do not overlap. Such files are never merged
-/// (the FIFO strategy without a limit) and trim drops whole ones. Records are compressed by their writers.
+/// (the FIFO strategy without a limit) and trim drops whole ones. Nothing is compressed, neither here nor in the
+/// records: the log is a buffer that is read within seconds, where processor time is scarcer than space.
 fn keyspace_options(options: &Options) -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         .max_memtable_size(options.memtable_bytes)

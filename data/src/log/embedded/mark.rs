@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_largest_log_fits_into_a_slot() {
-        let ends = vec![u64::MAX; super::super::options::PARTITIONS_MAX as usize];
+        let ends = vec![u64::MAX; crate::log::PARTITIONS_MAX as usize];
         let slot = encode(Uuid::nil(), u64::MAX, &ends);
         assert!(slot.len() as u64 <= SLOT_BYTES);
         assert_eq!(decode(&slot).unwrap().ends, ends);

@@ -1,9 +1,6 @@
 //! What can be set about an embedded log, and the limits of it.
 
-use super::super::LogError;
-
-/// Most partitions of an embedded log: each has files and a write buffer of its own.
-pub const PARTITIONS_MAX: u32 = 256;
+use super::super::{LogError, PARTITIONS_MAX};
 
 const MIB: u64 = 1024 * 1024;
 

@@ -130,7 +130,7 @@ impl Writer {
             // Nothing was written yet, so there is nothing unknown: appends may go on once there is room.
             Err(Failure::Full) => return Err(Failure::Full),
             Err(failure) => Err(failure),
-            Ok(()) => self.store.commit(values),
+            Ok(()) => self.store.commit(values).map_err(Failure::in_commit),
         };
         outcome.inspect_err(|failure| self.poison(failure))
     }

@@ -9,9 +9,10 @@
 //! time now; every occurrence, counted or not, makes `m` its last. The set is a pure function of the
 //! sequence of (minute, hash), so a refill from the log gives the same set.
 //!
-//! Four bits of the minute are enough: a sub-table is cleaned, that is, rid of what has expired, before
-//! its first use in a new minute. Nothing is written between two cleanings but in the minute of the first,
-//! so all its entries lie in the `window + 1` (at most 15) minutes up to then.
+//! Four bits of the minute are enough: a sub-table is cleaned, that is, rid of what has expired, before it is
+//! used `stale` minutes after its last cleaning. So its entries lie within `window + stale` (at most 16)
+//! minutes. Cleaning visits every entry of a sub-table; the sub-tables take turns as events come in, so that
+//! no minute begins with a pause in which all of them are cleaned.
 
 mod table;
 #[cfg(test)]
@@ -24,9 +25,15 @@ const TABLES: usize = 1 << TABLE_BITS;
 const TABLE_BITS: u32 = 12;
 /// So many hashes are on their way to memory at once.
 const BLOCK: usize = 64;
-/// So many sub-tables, in turn, are cleaned with every batch, so that a partition with little to do lets go
-/// of what has expired.
-const SWEEP: usize = 16;
+/// With every batch so many sub-tables, in turn, are looked at, so that a partition with little to do lets
+/// go of what has expired.
+const SWEEP: usize = 64;
+/// So many entries are visited for that with every batch, and so many more for each of its events: more than
+/// the entries that a window holds for every event between two cleanings.
+const SWEEP_ENTRIES: usize = 4_096;
+const SWEEP_ENTRIES_PER_EVENT: usize = 4;
+/// A sub-table is not used when it was cleaned so many minutes ago, if the window leaves room for that.
+const STALE_MAX: i64 = 4;
 /// The largest window that four bits of the minute can tell apart.
 pub const WINDOW_MAX: u32 = 14;
 
@@ -35,6 +42,7 @@ pub const WINDOW_MAX: u32 = 14;
 pub struct DedupSet {
     tables: Vec<SubTable>,
     window: i64,
+    stale: i64,
     /// The latest minute; log time never goes back.
     minute: i64,
     live: usize,
@@ -47,9 +55,11 @@ impl DedupSet {
     /// An empty set with a window of so many whole minutes, at most [`WINDOW_MAX`].
     #[must_use]
     pub fn new(window_minutes: u32) -> Self {
+        let window = i64::from(window_minutes.min(WINDOW_MAX));
         Self {
             tables: vec![SubTable::default(); TABLES],
-            window: i64::from(window_minutes.min(WINDOW_MAX)),
+            window,
+            stale: STALE_MAX.min(16 - window),
             minute: i64::MIN,
             live: 0,
             slots: 0,
@@ -65,7 +75,7 @@ impl DedupSet {
     pub fn insert_batch(&mut self, hashes: &[u64], minute: i64, fresh: &mut Vec<bool>) -> usize {
         self.minute = self.minute.max(minute);
         self.collisions += hashes.len() as f64 * self.live as f64 / 2_f64.powi(64);
-        self.sweep();
+        self.sweep(hashes.len());
         fresh.clear();
         fresh.reserve(hashes.len());
         let mut duplicates = 0;
@@ -85,7 +95,10 @@ impl DedupSet {
     fn touch(&mut self, block: &[u64]) {
         let mut seen = 0;
         for &hash in block {
-            self.clean(table_of(hash));
+            let table = table_of(hash);
+            if self.minute.saturating_sub(self.tables[table].cleaned()) >= self.stale {
+                self.clean(table);
+            }
             seen ^= self.tables[table_of(hash)].peek(hash << TABLE_BITS);
         }
         std::hint::black_box(seen);
@@ -94,31 +107,35 @@ impl DedupSet {
     /// Whether the key is a duplicate; it has occurred now either way. Its sub-table is clean.
     fn insert(&mut self, hash: u64) -> bool {
         let table = &mut self.tables[table_of(hash)];
-        match table.insert(hash << TABLE_BITS, self.minute) {
-            Probe::Found => true,
-            Probe::Added { grown } => {
-                self.live += 1;
-                self.slots += grown;
-                false
-            }
-        }
+        let slots = table.slots();
+        let probe = table.insert(hash << TABLE_BITS, self.minute, self.window);
+        // A table may grow even if the key turns out to be there.
+        self.slots += table.slots() - slots;
+        self.live += usize::from(probe == Probe::Added);
+        probe == Probe::Found
     }
 
-    fn clean(&mut self, at: usize) {
+    /// Cleans a sub-table, and returns how many slots were visited.
+    fn clean(&mut self, at: usize) -> usize {
         let table = &mut self.tables[at];
-        if table.cleaned() == self.minute {
-            return;
-        }
         let before = (table.len(), table.slots());
-        table.clean(self.minute, self.window);
+        let visited = table.clean(self.minute, self.window, self.stale);
         self.live = self.live + table.len() - before.0;
         self.slots = self.slots + table.slots() - before.1;
+        visited
     }
 
-    fn sweep(&mut self) {
+    fn sweep(&mut self, events: usize) {
+        let budget = SWEEP_ENTRIES + SWEEP_ENTRIES_PER_EVENT * events;
+        let mut visited = 0;
         for _ in 0..SWEEP {
-            self.clean(self.sweep);
+            if self.tables[self.sweep].cleaned() < self.minute {
+                visited += self.clean(self.sweep);
+            }
             self.sweep = (self.sweep + 1) % TABLES;
+            if visited >= budget {
+                break;
+            }
         }
     }
 

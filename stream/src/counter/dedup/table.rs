@@ -19,15 +19,17 @@ const CACHE_LINE_SLOTS: usize = 8;
 pub(super) enum Probe {
     /// It was there, and is of this minute now.
     Found,
-    /// It was not; the table may have got more slots.
-    Added { grown: usize },
+    /// It was there, but too long ago, and is of this minute now.
+    Expired,
+    /// It was not.
+    Added,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct SubTable {
     slots: Box<[u64]>,
     live: u32,
-    /// The minute up to which expired entries are gone; all entries were written in it or before.
+    /// The minute in which it was cleaned.
     cleaned: i64,
 }
 
@@ -57,12 +59,12 @@ impl SubTable {
         slot(at) ^ slot(at + CACHE_LINE_SLOTS)
     }
 
-    /// Records a key, its hash bits on the left, in `minute`, in which the table must have been cleaned.
-    pub(super) fn insert(&mut self, hash: u64, minute: i64) -> Probe {
+    /// Records a key, its hash bits on the left, in `minute`. All entries must lie within the 16 minutes up to
+    /// that; those of more than `window` minutes before it have expired.
+    pub(super) fn insert(&mut self, hash: u64, minute: i64, window: i64) -> Probe {
         let entry = (hash & HASH_MASK) | OCCUPIED | tag(minute);
-        let mut grown = 0;
         if self.is_crowded() {
-            grown = self.grow();
+            self.grow();
         }
         let count = self.slots.len();
         let mut at = home(hash, count);
@@ -71,32 +73,34 @@ impl SubTable {
             if found == 0 {
                 self.slots[at] = entry;
                 self.live += 1;
-                return Probe::Added { grown };
+                return Probe::Added;
             }
             if (found ^ entry) & HASH_MASK == 0 {
                 self.slots[at] = entry;
-                return Probe::Found;
+                return if age(found, entry) <= window as u64 { Probe::Found } else { Probe::Expired };
             }
             at = next(at, count);
         }
     }
 
-    /// Drops what expired before `minute`, which is later than the minute of the last cleaning.
-    pub(super) fn clean(&mut self, minute: i64, window: i64) {
-        // The first minute that has not expired.
+    /// Drops what expired before `minute`, which is later than the minute of the last cleaning; all entries were
+    /// written less than `stale` minutes after that. Returns how many slots were visited.
+    pub(super) fn clean(&mut self, minute: i64, window: i64, stale: i64) -> usize {
+        // The first minute that has not expired, and the last that anything was written in.
         let oldest = minute.saturating_sub(window);
-        if self.live > 0 && oldest > self.cleaned {
+        let newest = self.cleaned.saturating_add(stale - 1).min(minute);
+        self.cleaned = minute;
+        if self.live == 0 || oldest > newest {
             self.slots = Box::default();
             self.live = 0;
-        } else if self.live > 0 {
-            // An entry's minute is `cleaned - age`; it stays if that is `oldest` or later.
-            let age_max = self.cleaned.saturating_sub(oldest) as u64;
-            self.rebuild(tag(self.cleaned), age_max);
-            if self.slots.len() > SLOTS_MIN && self.len() * 5 < self.slots.len() * 2 {
-                self.resize(self.len() * 10 / 7 + SLOTS_MIN);
-            }
+            return 0;
         }
-        self.cleaned = minute;
+        let visited = self.slots.len();
+        self.rebuild(tag(newest), newest.saturating_sub(oldest) as u64);
+        if self.slots.len() > SLOTS_MIN && self.len() * 5 < self.slots.len() * 2 {
+            self.resize(self.len() * 10 / 7 + SLOTS_MIN);
+        }
+        visited
     }
 
     /// Keeps the entries of at most `age_max` minutes before the minute with tag `now`, in place.
@@ -110,9 +114,8 @@ impl SubTable {
         while at != free {
             let entry = self.slots[at];
             if entry != 0 {
-                let age = now.wrapping_sub(entry) & TAG_MASK;
                 self.slots[at] = 0;
-                if age <= age_max {
+                if age(entry, now) <= age_max {
                     self.place(entry);
                 } else {
                     self.live -= 1;
@@ -136,13 +139,11 @@ impl SubTable {
         (self.live as usize + 1) * 5 > self.slots.len() * 4
     }
 
-    /// Returns how many slots were added.
-    fn grow(&mut self) -> usize {
+    fn grow(&mut self) {
         let before = self.slots.len();
         // By a quarter while small, by an eighth when memory counts.
         let more = if before < 1_024 { before / 4 } else { before / 8 };
         self.resize(before + more + SLOTS_MIN);
-        self.slots.len() - before
     }
 
     fn resize(&mut self, count: usize) {
@@ -153,6 +154,11 @@ impl SubTable {
             }
         }
     }
+}
+
+/// How many minutes an entry is older than one of the minute with this tag.
+const fn age(entry: u64, now: u64) -> u64 {
+    now.wrapping_sub(entry) & TAG_MASK
 }
 
 const fn tag(minute: i64) -> u64 {

@@ -95,6 +95,23 @@ fn memory_grows_with_the_keys_and_goes_when_they_expire() {
     assert_eq!(set.memory_bytes(), idle);
 }
 
+/// Repeats find a table crowded and make it grow too.
+#[test]
+fn what_repeats_add_to_memory_goes_when_they_expire() {
+    let mut set = DedupSet::new(10);
+    let idle = set.memory_bytes();
+    let mut fresh = Vec::new();
+    for hash in distinct(0..200_000) {
+        set.insert_batch(&[hash, hash], 1, &mut fresh);
+    }
+    let slots: usize = set.tables.iter().map(SubTable::slots).sum();
+    assert_eq!(set.memory_bytes(), idle + slots * size_of::<u64>());
+    for _ in 0..=TABLES / SWEEP {
+        set.insert_batch(&[], 30, &mut fresh);
+    }
+    assert_eq!((set.len(), set.memory_bytes()), (0, idle));
+}
+
 #[test]
 fn memory_shrinks_with_the_rate() {
     let mut set = DedupSet::new(2);

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Pieces lie next to each other without a gap. Sealed ones are folded, four of a level into one of the next, so
-//! that a query looks at few; never across a cut, so that coverage always falls between pieces. Under memory
+//! that a query looks at few; never across a cut, so that coverage always falls between pieces. After a restart
+//! nobody knows where cuts lay: from within a piece folded over one, a tail is read from disk. Under memory
 //! pressure the oldest sealed ones are let go of: they can be read from `stream_counts`. Folding is planned
 //! and put in place here, and done by the caller, off the lock.
 
@@ -221,12 +222,6 @@ impl History {
         {
             piece.hold(Arc::clone(run));
         }
-    }
-
-    /// The newest range on disk that is wanted in memory.
-    #[must_use]
-    pub fn wants(&self, start: u64, end: u64) -> bool {
-        self.pieces.iter().any(|piece| piece.start == start && piece.end == end && piece.is_wanted())
     }
 
     /// Takes the run of a range that was read from disk.

@@ -152,7 +152,6 @@ fn what_is_on_disk_can_be_loaded_or_given_up() {
         history.recover(&(n..n + 1), n as i64);
     }
     assert!(matches!(history.tail(0).unwrap().as_slice(), [Part::Disk(range)] if *range == (0..3)));
-    assert!(history.wants(2, 3));
     history.load(2, 3, run_of(1 << 2));
     history.stop_loading();
     history.load(1, 2, run_of(1 << 1));

@@ -118,6 +118,15 @@ fn views(time: i64, ids: &[u32]) -> Appended {
 }
 
 #[test]
+fn a_retry_after_an_idle_night_is_a_duplicate() {
+    let night = 8 * reckon_data::minute::MICROS_PER_HOUR;
+    let records = records(&[views(0, &[1]), views(night, &[2]), views(night + 1, &[2])]);
+    let mut counter = PartitionCounter::new(0, rules(100));
+    run_all(&mut counter, &records);
+    assert_eq!((counter.totals().counted, counter.totals().duplicate), (2, 1));
+}
+
+#[test]
 fn a_hole_is_refused() {
     let records = records(&[views(0, &[1])]);
     let mut counter = PartitionCounter::new(3, rules(100));

@@ -112,6 +112,43 @@ async fn the_log_may_be_trimmed_below_the_refill_offset_but_not_above() {
     assert!(matches!(error, CounterError::Trimmed { partition: 0, needed: 5, start: 6 }), "{error}");
 }
 
+/// Starts with a longer window than the world was sealed with, and repeats what came in minute 3.
+async fn repeats_after_raising_the_window(trimmed: bool) -> u64 {
+    let world = World::new(1);
+    let counter = world.start(settings()).await;
+    for minute in 0..9 {
+        world.append(0, minute * MINUTE, Entry::Events(vec![view("a", minute as u32)])).await;
+        if minute == 5 {
+            counter.reach(&[5]).await.unwrap();
+        }
+    }
+    let cut = world.append(0, 8 * MINUTE, Entry::Cut).await;
+    counter.reach(&[cut]).await.unwrap();
+    let refill = counter.refill_offset(0).unwrap();
+    assert_eq!(refill, 5, "with a window of 3");
+    counter.stop().await;
+    world.cover(0, cut).await;
+    if trimmed {
+        world.log.trim(0, refill).await.unwrap();
+    }
+
+    let counter = world.start(Counting { dedup_minutes: 6, ..settings() }).await;
+    world.append(0, 8 * MINUTE, Entry::Events(vec![view("a", 1), view("a", 3), view("a", 6)])).await;
+    world.caught_up(&counter).await;
+    if !trimmed {
+        assert_eq!(counter.refill_offset(0), Some(2), "nothing is trimmed that the next restart needs");
+    }
+    let duplicate = counter.stats().totals().duplicate;
+    counter.stop().await;
+    duplicate
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_window_that_was_raised_is_filled_as_far_as_the_log_goes() {
+    assert_eq!(repeats_after_raising_the_window(false).await, 2, "minutes 2 to 8 matter");
+    assert_eq!(repeats_after_raising_the_window(true).await, 1, "of minutes 5 to 8 the log knows");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_log_is_refused() {
     let mut world = sealed_world().await;
@@ -123,17 +160,7 @@ async fn another_log_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counts_below_coverage_are_not_loaded() {
     let world = sealed_world().await;
-    let step = Step { name: Transaction::Batch(world.log.identity(), 0).to_string(), from: 0, to: 4 };
-    let commit = Commit {
-        table: Table::BatchCounts,
-        steps: vec![step],
-        add: Vec::new(),
-        remove: Vec::new(),
-        data_change: true,
-        token: uuid::Uuid::from_u128(7),
-        operation: "test".to_owned(),
-    };
-    world.tables.commit(commit).await.unwrap();
+    world.cover(0, 4).await;
     let counter = world.start(settings()).await;
     world.caught_up(&counter).await;
     world.check(&counter, &[4]).await;

@@ -17,9 +17,10 @@ use reckon_data::log::memory::MemoryLog;
 use reckon_data::logtime::LogTime;
 use reckon_data::metric::Cell;
 use reckon_data::minute::{MICROS_PER_MINUTE, minute_of};
+use reckon_data::paths::Transaction;
 use reckon_data::run::{Run, RunBuilder, Selection, StepSums};
 use reckon_data::segment::Summary;
-use reckon_data::table::{Table, Tables};
+use reckon_data::table::{Commit, Step, Table, Tables};
 use reckon_data::tail::{Tail, Tails};
 use reckon_tables::MemoryTables;
 use reckon_tables::read::stream_file;
@@ -95,6 +96,21 @@ impl World {
 
     pub(super) async fn append_bytes(&self, partition: u32, bytes: Bytes) -> u64 {
         self.log.append(partition, vec![bytes]).await.unwrap().start
+    }
+
+    /// Batch has counted a partition below `coverage`.
+    pub(super) async fn cover(&self, partition: u32, coverage: u64) {
+        let name = Transaction::Batch(self.log.identity(), partition).to_string();
+        let commit = Commit {
+            table: Table::BatchCounts,
+            steps: vec![Step { name, from: 0, to: coverage as i64 }],
+            add: Vec::new(),
+            remove: Vec::new(),
+            data_change: true,
+            token: uuid::Uuid::from_u128(7),
+            operation: "test".to_owned(),
+        };
+        self.tables.commit(commit).await.unwrap();
     }
 
     pub(super) async fn until(&self, is_so: impl Fn() -> bool) {

@@ -149,6 +149,36 @@ async fn reserved_entities_come_from_inside_only() {
 }
 
 #[tokio::test]
+async fn a_refused_line_names_its_line() {
+    let (log, gateway) = start();
+    let body = format!("\n{}\n\n{{\n{}\n7", event("a"), event("b"));
+    let source = Some("clicks.gz".to_owned());
+    let receipt = taken(&gateway, Submission { source, first_line: Some(10), ..ndjson(body) }).await;
+    assert_eq!((receipt.accepted, receipt.refused), (2, 2));
+    let mut places: Vec<_> = log.letters().into_iter().map(|letter| letter.source.unwrap()).collect();
+    places.sort();
+    assert_eq!(places, ["clicks.gz:13", "clicks.gz:15"]);
+}
+
+#[tokio::test]
+async fn refusals_without_end_are_cut_short() {
+    const MAX: usize = 100_000;
+    let good = event("a");
+    let lines = "0\n".repeat(MAX) + &good + "\n0";
+    let array = format!("[{}{good},0]", "0,".repeat(MAX));
+    for (submission, at) in [(ndjson(lines), 2 * MAX), (json(array), 2 * MAX + 1)] {
+        let whole = submission.body.clone();
+        let (log, gateway) = start();
+        let (message, receipt) = malformed(gateway.submit(submission).await);
+        assert!(message.contains(&format!("from event {MAX} at byte {at} on")), "{message}");
+        assert_eq!((receipt.accepted, receipt.refused), (0, MAX as u64 + 1));
+        let letters = log.letters();
+        assert_eq!((letters.len(), log.event_ids().len()), (MAX + 1, 0));
+        assert!(letters.iter().any(|letter| letter.body.as_deref() == Some(&whole[at..])));
+    }
+}
+
+#[tokio::test]
 async fn a_receipt_names_the_first_thousand_errors() {
     let (log, gateway) = start();
     let lines: String = (0..1_500).map(|_| "{}\n").collect();

@@ -105,6 +105,19 @@ async fn a_full_disk_refuses_appends_only() {
     assert_eq!(log.append(0, vec![Bytes::from_static(b"c")]).await.unwrap(), 2..3);
 }
 
+/// Whoever moves the folder takes from the log the place to ask for free space, and nothing else.
+#[cfg(unix)]
+#[tokio::test]
+async fn appends_go_on_when_free_space_is_not_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let (home, elsewhere) = (dir.path().join("log"), dir.path().join("elsewhere"));
+    let log = open(&home, small(1)).unwrap();
+    std::fs::rename(&home, &elsewhere).unwrap();
+    assert_eq!(log.append(0, vec![Bytes::from_static(b"a")]).await.unwrap(), 0..1);
+    std::fs::rename(&elsewhere, &home).unwrap();
+    assert_eq!(log.append(0, vec![Bytes::from_static(b"b")]).await.unwrap(), 1..2);
+}
+
 /// A log whose making was cut short is made again.
 #[test]
 fn half_a_log_is_thrown_away() {
