@@ -1,6 +1,7 @@
 //! The batch layer: archiver, recompute, compaction and retention.
 
 pub mod archive;
+mod commit;
 pub mod lock;
 pub mod maintain;
 pub mod recompute;

@@ -47,6 +47,12 @@ impl BatchRuns {
         Self(Arc::new(Inner { recompute, clock, names, after, runs: Mutex::default() }))
     }
 
+    /// Whether a run goes on, or what comes after one.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.0.runs.lock().iter().any(|run| run.state == RunState::Running)
+    }
+
     /// Runs once and returns when it, and what comes after it, is over. `progress` is told as well as the status.
     ///
     /// # Errors

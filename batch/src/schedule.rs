@@ -1,11 +1,13 @@
 //! When a job runs: a cron expression, in UTC.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
+use futures::FutureExt;
 use reckon_data::clock::Clock;
 use reckon_data::minute::{MICROS_PER_SECOND, format_time};
 use tokio::sync::watch;
@@ -62,7 +64,8 @@ impl Schedule {
 }
 
 /// Calls `job` at each time of the schedule, one call after the other, until `stop` becomes true. Times that pass
-/// while a call goes on are left out. A call that goes on when `stop` comes is waited for.
+/// while a call goes on are left out. A call that goes on when `stop` comes is waited for; one that panics is told,
+/// and the next one comes all the same.
 pub async fn run_on_schedule<F, Fut>(
     schedule: &Schedule,
     clock: &dyn Clock,
@@ -77,18 +80,29 @@ pub async fn run_on_schedule<F, Fut>(
         if !wait_until(next, clock, &mut stop).await {
             return;
         }
-        job().await;
+        call(&mut job).await;
     }
 }
 
-/// Calls `job` every `interval`, the first time after one, until `stop` becomes true.
+/// Calls `job` every `interval`, the first time after one, until `stop` becomes true. One call that panics is told,
+/// and the next one comes all the same.
 pub async fn run_every<F, Fut>(interval: Duration, mut stop: watch::Receiver<bool>, mut job: F)
 where
     F: FnMut() -> Fut + Send,
     Fut: Future<Output = ()> + Send,
 {
     while !stopped_within(interval, &mut stop).await {
-        job().await;
+        call(&mut job).await;
+    }
+}
+
+async fn call<F, Fut>(job: &mut F)
+where
+    F: FnMut() -> Fut + Send,
+    Fut: Future<Output = ()> + Send,
+{
+    if AssertUnwindSafe(async { job().await }).catch_unwind().await.is_err() {
+        tracing::error!("a job that runs by itself has panicked; it runs again at its next time");
     }
 }
 
@@ -145,6 +159,21 @@ mod tests {
             let error = Schedule::parse(expression).unwrap_err();
             assert!(error.to_string().contains(expression) && error.to_string().contains("15 2 * * *"), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_job_that_panics_runs_again() {
+        let (stop, stopped) = watch::channel(false);
+        let calls = AtomicU32::new(0);
+        let job = || async {
+            if calls.fetch_add(1, Ordering::SeqCst) > 0 {
+                stop.send_replace(true);
+                return;
+            }
+            std::panic::resume_unwind(Box::new("the first time"));
+        };
+        run_every(Duration::from_millis(1), stopped, job).await;
+        assert_eq!(calls.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]

@@ -4,11 +4,23 @@ use arrow::error::ArrowError;
 use reckon_data::files::FileError;
 use reckon_data::log::LogError;
 use reckon_data::table::TableError;
+use uuid::Uuid;
 
 /// What can go wrong with the archiver.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
+    /// The tables were archived from another log.
+    #[error(
+        "the events in the tables come from log {archived}, and the log here is {log}: put the log back that belongs \
+         to these tables, or give this one another folder with --data-dir"
+    )]
+    OtherLog {
+        /// The log that was archived.
+        archived: String,
+        /// The log there is.
+        log: Uuid,
+    },
     /// The log no longer holds what was not archived yet: those events are lost to the batch layer.
     #[error(
         "partition {partition} is archived up to offset {archived}, but its log begins at {start} only: \

@@ -30,9 +30,11 @@ mod stats;
 mod tests;
 mod upload;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use object_store::ObjectStore;
 use reckon_data::clock::{Clock, Names};
 use reckon_data::config;
@@ -41,6 +43,7 @@ use reckon_data::log::Log;
 use reckon_data::paths::Transaction;
 use reckon_data::table::{Snapshot, Table, Tables};
 use tokio::task::AbortHandle;
+use uuid::Uuid;
 
 use driver::Driver;
 pub use error::ArchiveError;
@@ -79,12 +82,22 @@ impl Archiver {
     ///
     /// # Errors
     /// [`ArchiveError::Trimmed`] when the log no longer holds the next record, [`ArchiveError::LogBehind`] when
-    /// it ends before it, and what the tables or the log say.
+    /// it ends before it, [`ArchiveError::OtherLog`] when it is not the one that was archived, and what the tables or
+    /// the log say.
     pub async fn start(parts: ArchiverParts) -> Result<Arc<Self>, ArchiveError> {
         let archived = positions(&parts).await?;
         let clock = Arc::clone(&parts.clock);
         let shared = Arc::new(Shared::new(parts, archived.iter().map(|archived| archived.both()).collect()));
-        let task = tokio::spawn(Driver::new(Arc::clone(&shared), archived).run()).abort_handle();
+        let (driver, watched) = (Driver::new(Arc::clone(&shared), archived), Arc::clone(&shared));
+        let task = tokio::spawn(async move {
+            // Whoever waits for the archiver must not wait for ever.
+            if AssertUnwindSafe(driver.run()).catch_unwind().await.is_err() {
+                tracing::error!("the archiver's task has panicked");
+                let error = ArchiveError::Thread("its task has panicked".to_owned());
+                watched.ending.send_replace(Some(Err(Arc::new(error))));
+            }
+        });
+        let task = task.abort_handle();
         Ok(Arc::new(Self { shared, clock, task }))
     }
 
@@ -174,11 +187,26 @@ fn why(ending: &Ending) -> String {
     }
 }
 
+/// Whatever was archived must have come from this log: archiving another one from its start would count its events
+/// beside those of the first.
+fn same_log(events: &Snapshot, log: Uuid) -> Result<(), ArchiveError> {
+    let logs: Vec<&str> =
+        events.transactions.keys().filter_map(|name| name.strip_prefix("archive/")?.split('/').next()).collect();
+    let own = log.to_string();
+    match logs.first() {
+        Some(other) if !logs.contains(&own.as_str()) => {
+            Err(ArchiveError::OtherLog { archived: (*other).to_owned(), log })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Up to where each partition is archived; checked against what the log holds.
 async fn positions(parts: &ArchiverParts) -> Result<Vec<Archived>, ArchiveError> {
     let identity = parts.log.identity();
     let events = parts.tables.snapshot(Table::Events).await?;
     let dead = parts.tables.snapshot(Table::DeadLetters).await?;
+    same_log(&events, identity)?;
     let at = |snapshot: &Snapshot, transaction: Transaction| {
         u64::try_from(snapshot.transaction(&transaction.to_string())).unwrap_or(0)
     };

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray, UInt32Array};
-use arrow::compute::{cast, max, min, take_record_batch};
-use arrow::datatypes::DataType;
+use arrow::compute::{max, min, take_record_batch};
 use arrow::error::ArrowError;
 use reckon_data::columns::EventColumns;
 use reckon_data::dead::{self, DeadLetter};
@@ -54,6 +53,8 @@ pub(super) fn dead_rows(letters: &[DeadLetter], origin: Origin) -> Result<Record
         let index = batch.schema_ref().index_of(name)?;
         Ok::<_, ArrowError>(Arc::clone(batch.column(index)))
     };
+    // A log may hold lengths that no table can: they must not hold up what comes behind them.
+    let sizes = letters.iter().map(|letter| i64::try_from(letter.body_bytes).unwrap_or(i64::MAX));
     let place = Place::of(origin, letters.len())?;
     let columns = vec![
         place.received_at,
@@ -65,7 +66,7 @@ pub(super) fn dead_rows(letters: &[DeadLetter], origin: Origin) -> Result<Record
         column("message")?,
         column("source")?,
         column("body")?,
-        cast(&column("body_bytes")?, &DataType::Int64)?,
+        Arc::new(Int64Array::from_iter_values(sizes)),
         column("body_hash")?,
     ];
     RecordBatch::try_new(file_schema(Table::DeadLetters), columns)
@@ -114,4 +115,30 @@ pub(super) fn split_by_date(rows: RecordBatch) -> Result<Vec<(i32, RecordBatch)>
     }
     // Copied, not sliced: a slice would keep the whole record in memory for as long as its file is open.
     places.into_iter().map(|(date, places)| Ok((date, take_record_batch(&rows, &UInt32Array::from(places))?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Array as _;
+    use arrow::datatypes::Int64Type;
+
+    use super::*;
+
+    /// One such letter, sent by anybody, used to stop the archiver for ever.
+    #[test]
+    fn a_length_that_no_table_can_hold_becomes_the_largest() {
+        let letter = |body_bytes| DeadLetter {
+            reason: "too_long".to_owned(),
+            field: None,
+            message: "too long".to_owned(),
+            source: None,
+            body: None,
+            body_bytes,
+            body_hash: "0".repeat(32),
+        };
+        let origin = Origin { partition: 0, offset: 7, append_time: 0 };
+        let rows = dead_rows(&[letter(u64::MAX), letter(3)], origin).unwrap();
+        let sizes = rows.column_by_name("body_bytes").unwrap().as_primitive::<Int64Type>();
+        assert_eq!((sizes.null_count(), &sizes.values()[..]), (0, &[i64::MAX, 3][..]));
+    }
 }

@@ -300,6 +300,58 @@ async fn tables_at_different_places_are_brought_together() {
     assert_eq!(world.rows(Table::DeadLetters, "received_date").await.len(), 1);
 }
 
+#[tokio::test]
+async fn another_log_is_refused_whatever_its_offsets() {
+    let world = World::new(1);
+    world.append(0, events_at("a", &[NOW])).await;
+    world.settle().await;
+    let mut other = World::new(1);
+    other.log = MemoryLog::new(1, &SeededNames::new(8));
+    other.tables = Arc::clone(&world.tables);
+    for n in 0..3 {
+        other.append(0, events_at(&format!("b{n}"), &[NOW])).await;
+    }
+    let error = Archiver::start(other.parts()).await.unwrap_err();
+    assert!(matches!(&error, ArchiveError::OtherLog { log, .. } if *log == other.log.identity()), "{error}");
+    assert!(error.to_string().contains(&world.log.identity().to_string()), "{error}");
+    assert_eq!(world.events().await.len(), 1);
+}
+
+/// Tables whose commits panic.
+#[derive(Debug)]
+struct Panicking(Arc<dyn Tables>);
+
+#[async_trait::async_trait]
+impl Tables for Panicking {
+    async fn snapshot(&self, table: Table) -> Result<reckon_data::table::Snapshot, TableError> {
+        self.0.snapshot(table).await
+    }
+
+    async fn version(&self, table: Table) -> Result<u64, TableError> {
+        self.0.version(table).await
+    }
+
+    async fn commit(&self, _: Commit) -> Result<u64, TableError> {
+        std::panic::resume_unwind(Box::new("a defect"))
+    }
+
+    async fn vacuum(&self, table: Table, retention_micros: i64) -> Result<u64, TableError> {
+        self.0.vacuum(table, retention_micros).await
+    }
+}
+
+#[tokio::test]
+async fn a_panic_in_its_task_is_told_to_whoever_waits() {
+    let mut world = World::new(1);
+    world.tables = Arc::new(Panicking(Arc::clone(&world.tables)));
+    let archiver = world.start().await;
+    let end = world.append(0, events_at("a", &[NOW])).await;
+    let reached = tokio::time::timeout(Duration::from_secs(20), archiver.reach(&[end])).await.expect("in time");
+    assert!(reached.unwrap_err().contains("panicked"));
+    assert!(matches!(*archiver.failure().unwrap(), ArchiveError::Thread(_)));
+    assert!(archiver.stop().await.is_err());
+}
+
 fn steps(table: Table, name: String, from: i64, to: i64) -> Commit {
     Commit {
         table,

@@ -7,12 +7,11 @@ use reckon_data::table::{Commit, DataFile, Snapshot, Step, Table, TableError};
 use super::error::MaintainError;
 use super::plan::{self, Piece, Rules};
 use super::report::Rewritten;
-use super::rewrite::{Layout, remove, rewrite};
+use super::rewrite::{Layout, rewrite};
 use super::{Maintainer, Outcome};
 use crate::archive::properties;
+use crate::commit;
 
-/// Commits tried while the store fails.
-const ATTEMPTS: u32 = 3;
 /// Bytes of files that one round of maintenance reads at the most: the rest is left for the next.
 const ROUND_BYTES_MAX: u64 = 8 << 30;
 /// Size of a file of stream counts.
@@ -111,7 +110,7 @@ impl Maintainer {
 
     /// The first date (days since 1970) that is kept when `days` are.
     fn cutoff(&self, days: Option<u32>) -> Option<i32> {
-        Some(date_of(self.parts.clock.now().saturating_sub(i64::from(days?) * MICROS_PER_DAY)))
+        Some(date_of(self.parts.clock.now().saturating_sub(i64::from(days?).saturating_mul(MICROS_PER_DAY))))
     }
 
     /// Per partition, the offset below which batch has counted everything.
@@ -141,10 +140,8 @@ impl Maintainer {
             let ((files_before, bytes_before), (files_after, bytes_after)) = (count(&piece.files), count(&files));
             let rows = piece.files.iter().map(|file| file.rows).sum();
             let commit = self.maintain(&snapshot, files, piece.files, Vec::new(), false, "compact");
-            if let Err(error) = self.commit(&commit).await {
-                if is_definite(&error) {
-                    remove(&self.means.store, layout.table, &commit.add).await;
-                }
+            if let Err(error) = commit::commit(&*self.parts.tables, &commit).await {
+                // What was written stays: should the outcome be unknown after all, it may be live. Vacuum finds it.
                 return skip_or_fail(error, sum);
             }
             sum += Rewritten { commits: 1, files_before, files_after, bytes_before, bytes_after, rows };
@@ -166,8 +163,8 @@ impl Maintainer {
         }
         let removed = files.len() as u64;
         let commit = self.maintain(snapshot, Vec::new(), files, steps, true, operation);
-        match self.commit(&commit).await {
-            Ok(()) => Ok(Outcome::Done(removed)),
+        match commit::commit(&*self.parts.tables, &commit).await {
+            Ok(_) => Ok(Outcome::Done(removed)),
             Err(error) => skip_or_fail(error, 0),
         }
     }
@@ -188,23 +185,6 @@ impl Maintainer {
         let token = self.parts.names.fresh();
         Commit { table: snapshot.table, steps, add, remove, data_change, token, operation: operation.to_owned() }
     }
-
-    async fn commit(&self, commit: &Commit) -> Result<(), TableError> {
-        let mut attempt = 1;
-        loop {
-            match self.parts.tables.commit(commit.clone()).await {
-                Ok(_) => return Ok(()),
-                // The same token: should an earlier attempt have succeeded after all, this one says so.
-                Err(TableError::Storage { .. }) if attempt < ATTEMPTS => attempt += 1,
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
-
-/// Whether the commit is known not to have happened.
-const fn is_definite(error: &TableError) -> bool {
-    matches!(error, TableError::Fenced { .. } | TableError::Conflict { .. } | TableError::Unusable { .. })
 }
 
 /// Somebody else's commit in between is no failure: the next round plans anew.

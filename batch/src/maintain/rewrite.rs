@@ -194,7 +194,7 @@ impl<'a> Output<'a> {
 }
 
 /// Deletes files that were never committed; what cannot be deleted, vacuum finds.
-pub(super) async fn remove(store: &Arc<dyn ObjectStore>, table: Table, files: &[DataFile]) {
+async fn remove(store: &Arc<dyn ObjectStore>, table: Table, files: &[DataFile]) {
     for file in files {
         let path: Path = Storage::path(table, &file.path);
         if let Err(error) = object_store::ObjectStoreExt::delete(store, &path).await {

@@ -1,6 +1,7 @@
 //! Maintenance over tables and a store in memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod commits;
 mod plans;
 mod trims;
 

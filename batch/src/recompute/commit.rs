@@ -1,11 +1,21 @@
 //! The one commit of a run.
 
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+use object_store::{ObjectStore, ObjectStoreExt};
+use reckon_data::files::FileError;
 use reckon_data::paths::Transaction;
-use reckon_data::table::{Commit, Step, Table};
+use reckon_data::table::{Commit, DataFile, Step, Table};
+use reckon_tables::Storage;
 use uuid::Uuid;
 
 use super::error::BatchError;
 use super::{Done, Pinned, Recompute};
+use crate::commit;
+
+/// Files looked for at once.
+const LOOKS: usize = 16;
 
 impl Recompute {
     /// Replaces the dates' files and moves the coverage of all partitions to the cuts, in one transaction.
@@ -20,7 +30,15 @@ impl Recompute {
             token: self.parts.names.fresh(),
             operation: format!("recompute {run_id}"),
         };
-        Ok(self.parts.tables.commit(commit).await?)
+        self.all_there(&commit.add).await?;
+        Ok(commit::commit(&*self.parts.tables, &commit).await?)
+    }
+
+    /// A run may take longer than files that no table refers to are kept: what vacuum has swept meanwhile must not
+    /// be committed.
+    async fn all_there(&self, files: &[DataFile]) -> Result<(), BatchError> {
+        let looks: Vec<_> = files.iter().map(|file| there(Arc::clone(&self.parts.store), file.clone())).collect();
+        futures::stream::iter(looks).buffer_unordered(LOOKS).try_collect().await
     }
 
     fn steps(&self, pinned: &Pinned) -> Result<Vec<Step>, BatchError> {
@@ -36,5 +54,19 @@ impl Recompute {
                 Ok(Step { name, from, to: signed(*cut)? })
             })
             .collect()
+    }
+}
+
+async fn there(store: Arc<dyn ObjectStore>, file: DataFile) -> Result<(), BatchError> {
+    let DataFile { path, bytes, .. } = file;
+    match store.head(&Storage::path(Table::BatchCounts, &path)).await {
+        Ok(found) if found.size == bytes => Ok(()),
+        Ok(found) => {
+            Err(BatchError::Broken(format!("{path} was written with {bytes} bytes and has {} now", found.size)))
+        }
+        Err(object_store::Error::NotFound { .. }) => Err(BatchError::Broken(format!(
+            "{path} was deleted while the run went on: let retention.removed_files be longer than a run"
+        ))),
+        Err(error) => Err(BatchError::File(FileError::Store { path, source: Box::new(error) })),
     }
 }

@@ -23,8 +23,10 @@ const BYTES_PER_ROW: usize = 600;
 const MEMORY_MIN: usize = 64 * 1024 * 1024;
 /// What a sort keeps back for merging what it has spilled.
 const SORT_RESERVE: usize = 8 * 1024 * 1024;
-/// Rows of a chunk: few enough for a sort key of 128 bits, enough to be worth a file.
-const CHUNK_ROWS: std::ops::RangeInclusive<usize> = 16 * 1024..=1 << 20;
+/// Rows of a chunk: enough to be worth a file, and few enough that a sort key takes no more than 128 bits even if
+/// every text is another in every row. That is 19 bits each for entity, type, three dimensions and the row itself,
+/// and 11 for the minute of a date: 125.
+pub(super) const CHUNK_ROWS: std::ops::RangeInclusive<usize> = 16 * 1024..=1 << 19;
 
 /// Threads to compute on. Dropped without waiting for them.
 #[derive(Debug)]

@@ -10,7 +10,8 @@
 //! - [`date`] recounts one: [`repeats`] finds the hashes that occur twice, [`scope`] words the queries,
 //!   [`sorter`] and [`rank`] make sorted runs of what they return, [`spill`] holds those, [`merge`] and [`fold`]
 //!   merge them and make hours and days of the minutes, [`output`] writes the files.
-//! - [`commit`] replaces the dates' files and moves the coverage of all partitions, in one transaction.
+//! - [`commit`] makes sure that no file was swept meanwhile, replaces the dates' files and moves the coverage of
+//!   all partitions, in one transaction.
 //! - [`engine`] has the threads and the memory, [`span`] the offsets, [`functions`] what SQL lacks.
 //!
 //! Invariants: R-2 (coverage lies at cuts, and everything below is counted once), R-5.
@@ -177,8 +178,9 @@ impl Recompute {
                 BatchError::Broken(format!("the coverage of partition {partition} is no offset below the cut at {cut}"))
             })?);
         }
+        let closed = events.transaction(&Transaction::Closed.to_string());
         let dates = Dates { events: by_date(&events.files)?, counts: by_date(&counts.files)? };
-        Ok(Pinned { counts, dates, span: Arc::new(Span { coverage, cuts }) })
+        Ok(Pinned { counts, dates, closed, span: Arc::new(Span { coverage, cuts }) })
     }
 
     async fn spill_dir(&self, run_id: Uuid) -> Result<SpillDir, BatchError> {
@@ -205,6 +207,7 @@ impl Recompute {
             let asked = Asked {
                 always: full || dates.contains(date),
                 recent: *date >= today - 1,
+                closed: i64::from(*date) < pinned.closed,
                 definition: self.parts.definition.version(),
             };
             let Some(choice) = plan.choose(engine, asked).await? else { continue };
@@ -266,6 +269,8 @@ impl Recompute {
 struct Pinned {
     counts: Snapshot,
     dates: Dates,
+    /// Dates before this one (days since 1970) may have lost raw events to retention.
+    closed: i64,
     span: Arc<Span>,
 }
 

@@ -1,9 +1,14 @@
 //! Which dates a run recounts, and how.
 //!
-//! A date whose rows count more events than there are raw events below the old coverage has lost raw events
-//! (the maintainer removes whole dates, and none of it may be left): it is *closed*. Its rows are the only
-//! record there is, so new events are added to them and nothing is ever replaced. That holds whatever the
-//! retention settings say now, or said when the events were removed.
+//! A date whose rows count more events than there are raw events below the old coverage has lost raw events: it
+//! is *closed*. Its rows are the only record there is, so new events are added to them and nothing is ever
+//! replaced. That holds whatever the retention settings say now, or said when the events were removed.
+//!
+//! Repeats of a key are raw events too and can make up for lost ones in number. Where retention may have removed
+//! events (dates before [`Transaction::Closed`]) different keys are counted instead, so that such a loss is always
+//! found. On other dates, whose raw events can be gone by an accident only, a loss is found by number alone.
+//!
+//! [`Transaction::Closed`]: reckon_data::paths::Transaction::Closed
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,6 +74,8 @@ pub struct Asked {
     pub always: bool,
     /// It is so recent that more events are bound to come.
     pub recent: bool,
+    /// Retention may have removed raw events of it.
+    pub closed: bool,
     /// The definition of now.
     pub definition: u64,
 }
@@ -113,7 +120,7 @@ impl DatePlan<'_> {
         }
         let counted_before = self.counted_before(engine).await?;
         let choice = |mode, scope| Ok(Some(Choice { mode, scope, counted_before }));
-        if self.old_events(engine).await? < counted_before {
+        if self.has_lost(engine, asked.closed, counted_before).await? {
             return match self.new_events(engine, 0).await? {
                 Some(entities) if entities.is_empty() => Ok(None),
                 _ => choice(Mode::Closed, Scope::New),
@@ -153,6 +160,25 @@ impl DatePlan<'_> {
         let table = PinnedTable::new(Arc::clone(self.store), Table::BatchCounts, days, schema)?;
         session.register_table("counts", Arc::new(table))?;
         number(engine, &session, "SELECT sum(count) FROM counts").await
+    }
+
+    /// Whether there are fewer raw events below the old coverage than were counted there; see the module.
+    async fn has_lost(&self, engine: &Engine, closed: bool, counted: u64) -> Result<bool, BatchError> {
+        Ok(self.old_events(engine).await? < counted || (closed && self.old_keys(engine).await? < counted))
+    }
+
+    /// Different keys of the raw events that lie below the old coverage.
+    async fn old_keys(&self, engine: &Engine) -> Result<u64, BatchError> {
+        let some_old = |file: &&DataFile| !self.span.of(file).none_old;
+        let pieces: Vec<Piece> = self.events.iter().filter(some_old).cloned().map(Piece::from).collect();
+        if pieces.is_empty() {
+            return Ok(0);
+        }
+        let session = engine.session(engine.parallel, true);
+        self.source(Scope::All).register(&session, pieces, None)?;
+        let sql = "SELECT count(*) FROM (SELECT DISTINCT event_id, entity_id, event_type FROM events \
+                   WHERE is_old(log_partition, log_offset))";
+        number(engine, &session, sql).await
     }
 
     /// Raw events, repeats included, that lie below the old coverage.

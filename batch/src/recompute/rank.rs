@@ -12,8 +12,8 @@ struct Ranks {
     bits: u32,
 }
 
-/// The order in which rows with these columns are sorted. None when they cannot be told apart in 128 bits,
-/// which takes millions of rows that all differ in every column.
+/// The order in which rows with these columns are sorted. None when they cannot be told apart in 128 bits, which
+/// takes more rows than a chunk has.
 #[must_use]
 pub fn order(
     texts: &[&StringViewArray; 2],
@@ -89,7 +89,21 @@ fn bits_for(count: usize) -> u32 {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::engine::CHUNK_ROWS;
     use super::*;
+
+    #[test]
+    fn the_largest_chunk_can_be_sorted_whatever_is_in_it() {
+        let rows = *CHUNK_ROWS.end();
+        // Odd multipliers: every column has another value in every row, in another order.
+        let texts = |odd: usize| (0..rows).map(|n| Some(format!("{}", n * odd % rows))).collect::<StringViewArray>();
+        let (entity, kind) = (texts(7), texts(11));
+        let minutes: Int32Array = (0..rows).map(|n| 20_000_000 + (n % 1_440) as i32).collect();
+        let dims = [Some(texts(13)), Some(texts(17)), Some(texts(19))];
+        let order = order(&[&entity, &kind], &minutes, &dims).unwrap();
+        assert_eq!(order.len(), rows);
+        assert!(order.windows(2).all(|pair| entity.value(pair[0] as usize) < entity.value(pair[1] as usize)));
+    }
 
     type Row = (String, String, i32, Option<String>, Option<String>);
 

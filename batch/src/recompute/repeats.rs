@@ -27,7 +27,7 @@ const BUCKETS: usize = 256;
 const BITS_PER_HASH: usize = 32;
 /// Bits of the filter at most: 256 MiB.
 const BITS_MAX: usize = 1 << 31;
-/// Hashes that are kept apart at most: 128 MiB. Above it the filter alone decides.
+/// Hashes that are kept apart at most: 128 MiB. Above it the filter alone decides, and they are not kept at all.
 const EXACT_MAX: usize = 16 << 20;
 
 /// The hashes that occur more than once. Beyond [`EXACT_MAX`] of them it may say so of others too, which
@@ -40,24 +40,61 @@ pub struct Repeated {
     rows: u64,
 }
 
-impl Repeated {
-    /// `hashes`, each once, which `rows` rows have.
-    #[must_use]
-    pub fn new(mut hashes: Vec<u64>, rows: u64) -> Self {
-        if hashes.is_empty() {
-            return Self::default();
-        }
-        hashes.sort_unstable();
-        let bits = (hashes.len().saturating_mul(BITS_PER_HASH)).next_power_of_two().clamp(64, BITS_MAX);
-        let mut filter = vec![0_u64; bits / 64];
-        for hash in &hashes {
-            let (word, bit) = place(filter.len(), *hash);
-            filter[word] |= bit;
-        }
-        let exact = (hashes.len() <= EXACT_MAX).then_some(hashes);
-        Self { bits: filter, exact, rows }
+/// Gathers repeated hashes within bounds.
+#[derive(Debug)]
+struct Gathered {
+    /// Kept apart as long as they are few enough.
+    hashes: Vec<u64>,
+    /// The filter that has taken them all when they are not; empty before.
+    bits: Vec<u64>,
+    rows: u64,
+    exact_max: usize,
+    bits_max: usize,
+}
+
+impl Gathered {
+    const fn new(exact_max: usize, bits_max: usize) -> Self {
+        Self { hashes: Vec::new(), bits: Vec::new(), rows: 0, exact_max, bits_max }
     }
 
+    /// Takes `hashes`, none of them for the second time, which `rows` rows have.
+    fn add(&mut self, hashes: Vec<u64>, rows: u64) {
+        self.rows += rows;
+        if self.bits.is_empty() && self.hashes.len() + hashes.len() <= self.exact_max {
+            self.hashes.extend(hashes);
+            return;
+        }
+        if self.bits.is_empty() {
+            self.bits = vec![0; self.bits_max / 64];
+            set(&mut self.bits, &std::mem::take(&mut self.hashes));
+        }
+        set(&mut self.bits, &hashes);
+    }
+
+    fn finish(self) -> Repeated {
+        let Self { mut hashes, bits, rows, bits_max, .. } = self;
+        if !bits.is_empty() {
+            return Repeated { bits, exact: None, rows };
+        }
+        if hashes.is_empty() {
+            return Repeated::default();
+        }
+        hashes.sort_unstable();
+        let size = hashes.len().saturating_mul(BITS_PER_HASH).next_power_of_two().clamp(64, bits_max);
+        let mut bits = vec![0; size / 64];
+        set(&mut bits, &hashes);
+        Repeated { bits, exact: Some(hashes), rows }
+    }
+}
+
+fn set(bits: &mut [u64], hashes: &[u64]) {
+    for hash in hashes {
+        let (word, bit) = place(bits.len(), *hash);
+        bits[word] |= bit;
+    }
+}
+
+impl Repeated {
     /// Whether no hash occurs twice.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -101,7 +138,7 @@ pub struct Found {
 /// When the query fails.
 pub async fn find(engine: &Engine, session: &SessionContext, sql: &str, rows: u64) -> Result<Found, BatchError> {
     let ranges = usize::try_from(rows).unwrap_or(usize::MAX).div_ceil(engine.hashes_max).max(1);
-    let (mut hashes, mut repeated_rows, mut rows_read) = (Vec::new(), 0, 0);
+    let (mut gathered, mut rows_read) = (Gathered::new(EXACT_MAX, BITS_MAX), 0);
     for range in 0..ranges {
         let frame = session.sql(sql).await?;
         let context = Arc::new(frame.task_ctx());
@@ -114,11 +151,10 @@ pub async fn find(engine: &Engine, session: &SessionContext, sql: &str, rows: u6
         let parts = try_join_all(tasks).await?;
         rows_read = parts.iter().map(|part| part.rows_read).sum();
         for (found, rows) in neighbours(engine, parts).await? {
-            hashes.extend(found);
-            repeated_rows += rows;
+            gathered.add(found, rows);
         }
     }
-    Ok(Found { repeated: Arc::new(Repeated::new(hashes, repeated_rows)), rows: rows_read })
+    Ok(Found { repeated: Arc::new(gathered.finish()), rows: rows_read })
 }
 
 /// One of several equal ranges of all hashes.
@@ -148,7 +184,7 @@ async fn scatter(
 ) -> Result<Scattered, BatchError> {
     // A little more than expected, so that hardly any bucket has to grow.
     let capacity = expected / BUCKETS + expected / BUCKETS / 16;
-    let mut buckets = vec![Vec::with_capacity(capacity); BUCKETS];
+    let mut buckets: Vec<Vec<u64>> = (0..BUCKETS).map(|_| Vec::with_capacity(capacity)).collect();
     let mut rows_read = 0;
     while let Some(batch) = stream.next().await {
         let batch = batch?;
@@ -199,7 +235,7 @@ mod tests {
             hashes in prop::collection::vec(prop_oneof![any::<u64>(), 0..40_u64, (0..40_u64).prop_map(|n| u64::MAX - n)], 0..300),
             ranges in 1..5_usize,
         ) {
-            let (mut repeated, mut rows) = (Vec::new(), 0);
+            let mut gathered = [Gathered::new(1_000, 1 << 16), Gathered::new(3, 1 << 16)];
             for range in 0..ranges {
                 let slots = Slots { range, ranges };
                 let mut buckets = vec![vec![Vec::new(), Vec::new()]; BUCKETS];
@@ -209,14 +245,18 @@ mod tests {
                     }
                 }
                 let (found, with) = repeats(buckets);
-                repeated.extend(found);
-                rows += with;
+                gathered.iter_mut().for_each(|gathered| gathered.add(found.clone(), with));
             }
-            let set = Repeated::new(repeated, rows);
+            let [set, filter] = gathered.map(Gathered::finish);
             let often = |hash: u64| hashes.iter().filter(|other| **other == hash).count();
             for hash in &hashes {
                 prop_assert_eq!(set.contains(*hash), often(*hash) > 1);
+                // Too many to be kept apart: others may pass, and none is missed.
+                prop_assert!(filter.contains(*hash) || often(*hash) == 1);
             }
+            let different: std::collections::BTreeSet<u64> =
+                hashes.iter().copied().filter(|hash| often(*hash) > 1).collect();
+            prop_assert_eq!(filter.rows().is_some(), different.len() <= 3);
             prop_assert_eq!(set.rows(), Some(hashes.iter().filter(|hash| often(**hash) > 1).count() as u64));
             prop_assert!(!set.contains(1 << 40));
         }

@@ -103,7 +103,11 @@ impl SortedRun {
         let after = from.map_or(0, |from| self.firsts.partition_point(|first| first.as_ref() < from));
         let first = after.saturating_sub(1);
         Ok(match &self.batches {
-            Batches::Memory(batches) => RunBatches::Memory(batches[first.min(batches.len())..].to_vec().into_iter()),
+            // A copy of pointers: the reader outlives this borrow.
+            Batches::Memory(batches) => {
+                let rest: Vec<_> = batches.iter().skip(first).cloned().collect();
+                RunBatches::Memory(rest.into_iter())
+            }
             Batches::Disk { path, .. } => {
                 let file = File::open(path).map_err(|source| BatchError::Spill { path: path.clone(), source })?;
                 let mut reader = FileReader::try_new_buffered(file, None)?;

@@ -44,7 +44,7 @@ impl DeltaTables {
     /// # Errors
     /// [`TableError::Unusable`] if a table's name cannot be part of a URL; none of ours is such.
     pub fn new(storage: Storage, clock: Arc<dyn Clock>) -> Result<Self, TableError> {
-        let log = |table| TableLog::new(table, storage.store(), Arc::clone(&clock)).map(Arc::new);
+        let log = |table| TableLog::new(table, &storage, Arc::clone(&clock)).map(Arc::new);
         let [events, stream_counts, batch_counts, dead_letters, imports] = Table::ALL.map(log);
         let logs = [events?, stream_counts?, batch_counts?, dead_letters?, imports?];
         Ok(Self { storage, logs })
@@ -133,14 +133,19 @@ fn after_race(commit: &Commit, races: u32) -> Duration {
     Duration::from_micros(spread * 10)
 }
 
-/// One attempt: the version it made, or nothing if another commit was quicker.
+/// One attempt: the version it made, or nothing if another commit was quicker. A commit that is found in the log is
+/// no success before the log is durable: the attempt that wrote it may have failed at just that.
 async fn attempt(log: &TableLog, commit: &Commit) -> Result<Option<u64>, TableError> {
     let state = log.refresh().await?;
     match judge(&state, commit) {
         Verdict::Ready => {}
-        Verdict::Committed(version) => return Ok(Some(version)),
+        Verdict::Committed(version) => {
+            log.sync().await?;
+            return Ok(Some(version));
+        }
         Verdict::Refused { error, perhaps_ours } => {
             if perhaps_ours && let Some(version) = log.find(commit.token, state.version).await? {
+                log.sync().await?;
                 return Ok(Some(version));
             }
             return Err(error);

@@ -29,7 +29,7 @@ mod vacuum;
 
 pub use delta::DeltaTables;
 pub use memory::MemoryTables;
-pub use store::Storage;
+pub use store::{Storage, local_folder};
 pub use synced::SyncedLocal;
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::actions;
 use crate::format::{storage, unusable};
 use crate::load;
 use crate::state::State;
+use crate::store::{Storage, log_folder};
 
 /// Commits after which a checkpoint is written.
 const CHECKPOINT_EVERY: u64 = 64;
@@ -44,6 +45,7 @@ pub(crate) struct TableLog {
     pub table: Table,
     /// The store rooted at the tables.
     pub store: Arc<dyn ObjectStore>,
+    storage: Storage,
     /// The same as the library wants it.
     pub delta: LogStoreRef,
     pub clock: Arc<dyn Clock>,
@@ -56,7 +58,8 @@ pub(crate) struct TableLog {
 }
 
 impl TableLog {
-    pub fn new(table: Table, store: Arc<dyn ObjectStore>, clock: Arc<dyn Clock>) -> Result<Self, TableError> {
+    pub fn new(table: Table, storage: &Storage, clock: Arc<dyn Clock>) -> Result<Self, TableError> {
+        let store = storage.store();
         // The library takes paths from a URL: below a scheme of no meaning, they are those of the store.
         let url =
             Url::parse(&format!("reckon:///{}/", table.name())).map_err(|error| unusable(table, error.to_string()))?;
@@ -65,6 +68,7 @@ impl TableLog {
         Ok(Self {
             table,
             store,
+            storage: storage.clone(),
             delta,
             clock,
             newest: Mutex::new(None),
@@ -76,7 +80,12 @@ impl TableLog {
 
     /// The folder of the log in the store.
     pub fn folder(&self) -> Path {
-        Path::from_iter([self.table.name(), "_delta_log"])
+        log_folder(self.table)
+    }
+
+    /// Makes durable what was read in the log: a create that failed may have left an entry that is not.
+    pub async fn sync(&self) -> Result<(), TableError> {
+        self.storage.sync(&self.folder()).await.map_err(|error| storage(self.table, error))
     }
 
     fn entry(&self, version: u64) -> Path {
@@ -111,7 +120,8 @@ impl TableLog {
         }
     }
 
-    /// Writes the version after `version`, if nobody has.
+    /// Writes the version after `version`, if nobody has. After an error what was written may lie below the
+    /// table's checkpoint; [`TableLog::refresh`] does not take it for a version.
     pub async fn follow(&self, version: u64, text: Bytes) -> Result<Written, TableError> {
         match self.create(version + 1, text).await? {
             Written::Taken => Ok(Written::Taken),
@@ -129,29 +139,34 @@ impl TableLog {
     /// The newest version, read on from the one known.
     pub async fn refresh(&self) -> Result<Arc<State>, TableError> {
         let known = self.newest.lock().clone();
-        let mut state = match known {
+        let mut base = match known {
             Some(state) => state,
             None => self.load().await?,
         };
         loop {
-            if let Some(text) = self.read(state.version + 1).await? {
-                let found = actions::from_bytes(self.table, state.version + 1, &text)?;
-                state = Arc::new(state.apply(found)?);
-                continue;
-            }
-            if self.exists(state.version).await? {
-                break;
+            let state = self.read_on(Arc::clone(&base)).await?;
+            // Entries are cleaned away from the oldest on: as this one is there, all that were read after it follow
+            // it, and the last is the newest.
+            if self.exists(base.version).await? {
+                return Ok(self.advance(state));
             }
             let loaded = self.load().await?;
-            if loaded.id != state.id || loaded.version < state.version {
+            if loaded.id != base.id || loaded.version < base.version {
                 return Err(unusable(self.table, "it was deleted or made anew while it was in use"));
             }
-            if loaded.version == state.version {
-                break;
+            if loaded.version == base.version {
+                return Ok(self.advance(loaded));
             }
-            state = loaded;
+            base = loaded;
         }
-        Ok(self.advance(state))
+    }
+
+    async fn read_on(&self, mut state: Arc<State>) -> Result<Arc<State>, TableError> {
+        while let Some(text) = self.read(state.version + 1).await? {
+            let found = actions::from_bytes(self.table, state.version + 1, &text)?;
+            state = Arc::new(state.apply(found)?);
+        }
+        Ok(state)
     }
 
     async fn load(&self) -> Result<Arc<State>, TableError> {
@@ -194,12 +209,11 @@ impl TableLog {
         {
             return;
         }
-        let log = Arc::clone(self);
+        let turn = Checkpointing(Arc::clone(self));
         tokio::spawn(async move {
-            if let Err(error) = log.checkpoint().await {
-                tracing::warn!(table = log.table.name(), version, %error, "checkpoint failed");
+            if let Err(error) = turn.0.checkpoint().await {
+                tracing::warn!(table = turn.0.table.name(), version, %error, "checkpoint failed");
             }
-            log.checkpointing.store(false, Ordering::Release);
         });
     }
 
@@ -213,5 +227,34 @@ impl TableLog {
             .map_err(|error| storage(self.table, error))?;
         self.checkpointed.fetch_max(version, Ordering::Relaxed);
         Ok(version)
+    }
+}
+
+/// Lets the next checkpoint be written when this one is over, however it ends.
+struct Checkpointing(Arc<TableLog>);
+
+impl Drop for Checkpointing {
+    fn drop(&mut self) {
+        self.0.checkpointing.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use object_store::memory::InMemory;
+    use reckon_data::clock::ManualClock;
+
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_that_was_given_up_does_not_keep_the_next_from_being_written() {
+        let storage = Storage::in_store(Arc::new(InMemory::new()));
+        let log = Arc::new(TableLog::new(Table::Imports, &storage, Arc::new(ManualClock::at(0))).unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async { log.checkpoint_when_due(CHECKPOINT_EVERY) });
+        assert!(log.checkpointing.load(Ordering::Acquire));
+        drop(runtime);
+        assert!(!log.checkpointing.load(Ordering::Acquire));
     }
 }

@@ -11,7 +11,6 @@
 //!
 //! [`Snapshot`]: reckon_data::table::Snapshot
 
-use std::any::Any;
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
@@ -65,12 +64,19 @@ impl From<DataFile> for Piece {
     }
 }
 
+/// A piece with the values of the partition columns, in their order.
+#[derive(Debug)]
+struct Placed {
+    piece: Piece,
+    values: Vec<ScalarValue>,
+}
+
 /// Exactly the rows of the given files, whatever the table does meanwhile.
 #[derive(Debug, Clone)]
 pub struct PinnedTable {
     store: Arc<dyn ObjectStore>,
     table: Table,
-    pieces: Arc<Vec<Piece>>,
+    pieces: Arc<Vec<Placed>>,
     schema: TableSchema,
 }
 
@@ -100,9 +106,10 @@ impl PinnedTable {
         file_schema: &SchemaRef,
     ) -> Result<Self> {
         let partition: Vec<FieldRef> = partition_fields(table).into_iter().map(Arc::new).collect();
-        for piece in &pieces {
-            partition_values(table, &piece.file)?;
-        }
+        let pieces = pieces
+            .into_iter()
+            .map(|piece| Ok(Placed { values: partition_values(table, &piece.file)?, piece }))
+            .collect::<Result<Vec<_>>>()?;
         let schema = TableSchema::builder(with_views(file_schema)).with_table_partition_cols(partition).build();
         Ok(Self { store, table, pieces: Arc::new(pieces), schema })
     }
@@ -110,43 +117,45 @@ impl PinnedTable {
     /// How many rows there are.
     #[must_use]
     pub fn rows(&self) -> u64 {
-        self.pieces.iter().map(|piece| piece.file.rows).sum()
+        self.pieces.iter().map(|placed| placed.piece.file.rows).sum()
     }
 
     /// The pieces in which some row may satisfy all of `filters`.
-    fn pruned(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<&Piece>> {
-        let all: Vec<&Piece> = self.pieces.iter().collect();
+    fn pruned(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<&Placed>> {
+        let all: Vec<&Placed> = self.pieces.iter().collect();
         let Some(filter) = conjunction(filters.iter().cloned()) else { return Ok(all) };
         let schema = self.schema.table_schema();
-        let filter = state.create_physical_expr(filter, &DFSchema::try_from(Arc::clone(schema))?)?;
-        // A filter that says nothing of statistics prunes nothing.
-        let predicate = PruningPredicateBuilder::new().with_file_schema(Arc::clone(schema)).try_build(filter);
+        // A filter that cannot be planned here, or says nothing of statistics, prunes nothing: DataFusion applies
+        // all of them anyway.
+        let predicate = state
+            .create_physical_expr(filter, &DFSchema::try_from(Arc::clone(schema))?)
+            .and_then(|filter| PruningPredicateBuilder::new().with_file_schema(Arc::clone(schema)).try_build(filter));
         let Ok(predicate) = predicate else { return Ok(all) };
         let bounds = Bounds { table: self.table, pieces: &all, schema };
         let keep = predicate.prune(&bounds)?;
-        Ok(all.into_iter().zip(keep).filter(|(_, keep)| *keep).map(|(piece, _)| piece).collect())
+        Ok(all.into_iter().zip(keep).filter(|(_, keep)| *keep).map(|(placed, _)| placed).collect())
     }
 
-    fn groups(&self, state: &dyn Session, pieces: &[&Piece]) -> Result<Vec<FileGroup>> {
-        let files = pieces.iter().map(|piece| self.partitioned_file(piece)).collect::<Result<Vec<_>>>()?;
+    fn groups(&self, state: &dyn Session, pieces: &[&Placed]) -> Vec<FileGroup> {
+        let files = pieces.iter().map(|placed| self.partitioned_file(placed)).collect();
         let (partitions, whole) = (state.config().target_partitions().max(1), FileGroup::new(files));
         let evenly = FileGroupPartitioner::new()
             .with_target_partitions(partitions)
             .with_repartition_file_min_size(SPLIT_BYTES_MIN)
             .repartition_file_groups(std::slice::from_ref(&whole));
-        Ok(evenly.unwrap_or_else(|| whole.split_files(partitions)))
+        evenly.unwrap_or_else(|| whole.split_files(partitions))
     }
 
-    fn partitioned_file(&self, piece: &Piece) -> Result<PartitionedFile> {
+    fn partitioned_file(&self, Placed { piece, values }: &Placed) -> PartitionedFile {
         let location = Storage::path(self.table, &piece.file.path);
         let mut file = PartitionedFile::new(String::new(), piece.file.bytes)
-            .with_partition_values(partition_values(self.table, &piece.file)?)
+            .with_partition_values(values.clone())
             .with_statistics(Arc::new(self.statistics_of(piece)));
         file.object_meta.location = location;
-        Ok(match &piece.bytes {
+        match &piece.bytes {
             Some(bytes) => file.with_range(offset(bytes.start), offset(bytes.end)),
             None => file,
-        })
+        }
     }
 
     /// Only what is exact: DataFusion answers `count(*)` and `min` from it.
@@ -223,7 +232,7 @@ impl TableProvider for PinnedTable {
         }
         let url = ObjectStoreUrl::parse(STORE_URL)?;
         state.runtime_env().register_object_store(url.as_ref(), Arc::clone(&self.store));
-        let groups = self.groups(state, &pieces)?;
+        let groups = self.groups(state, &pieces);
         let config = FileScanConfigBuilder::new(url, Arc::new(self.source(state)))
             .with_statistics(self.total(&groups))
             .with_file_groups(groups)
@@ -239,7 +248,7 @@ impl TableProvider for PinnedTable {
 
     fn statistics(&self) -> Option<Statistics> {
         let mut statistics = Statistics::new_unknown(self.schema.table_schema());
-        let exact = self.pieces.iter().all(|piece| piece.bytes.is_none());
+        let exact = self.pieces.iter().all(|placed| placed.piece.bytes.is_none());
         let rows = usize::try_from(self.rows()).ok()?;
         statistics.num_rows = if exact { Precision::Exact(rows) } else { Precision::Inexact(rows) };
         Some(statistics)
@@ -249,7 +258,7 @@ impl TableProvider for PinnedTable {
 /// What statistics and partition values say of files, for pruning: true bounds, though not always tight.
 struct Bounds<'a> {
     table: Table,
-    pieces: &'a [&'a Piece],
+    pieces: &'a [&'a Placed],
     schema: &'a SchemaRef,
 }
 
@@ -258,10 +267,10 @@ impl Bounds<'_> {
         let field = self.schema.field_with_name(column.name()).ok()?;
         let partition = self.table.partition_columns().iter().position(|name| *name == field.name());
         let null = ScalarValue::try_from(field.data_type()).ok()?;
-        let values = self.pieces.iter().map(|piece| {
+        let values = self.pieces.iter().map(|placed| {
             let value = match partition {
-                Some(at) => partition_values(self.table, &piece.file).ok().and_then(|values| values.get(at).cloned()),
-                None => bound(&piece.file, field),
+                Some(at) => placed.values.get(at).cloned(),
+                None => bound(&placed.piece.file, field),
             };
             value.unwrap_or_else(|| null.clone())
         });
@@ -361,9 +370,3 @@ fn with_views(schema: &SchemaRef) -> SchemaRef {
 fn offset(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
-
-/// Keeps the compiler honest about what is shared between threads.
-const _: fn() = || {
-    fn shared<T: Any + Send + Sync>() {}
-    shared::<PinnedTable>();
-};

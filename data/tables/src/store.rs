@@ -1,8 +1,10 @@
 //! Where the tables lie: an object store rooted at the data directory's `tables/`.
 
-use std::path::{Path as FilePath, PathBuf};
+use std::fmt::Debug;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -37,11 +39,19 @@ pub enum StorageError {
     },
 }
 
+/// A store in which what an object is called, and whether it is there, must be made durable by itself.
+#[async_trait]
+pub(crate) trait Folders: Debug + Send + Sync {
+    /// Makes the names of all objects in a folder durable.
+    async fn sync_folder(&self, folder: &Path) -> object_store::Result<()>;
+}
+
 /// The object store that all tables lie in.
 #[derive(Debug, Clone)]
 pub struct Storage {
     store: Arc<dyn ObjectStore>,
-    folder: Option<PathBuf>,
+    /// None where everything that was acknowledged is durable.
+    folders: Option<Arc<dyn Folders>>,
 }
 
 impl Storage {
@@ -50,10 +60,13 @@ impl Storage {
     /// # Errors
     /// [`StorageError`].
     pub fn open(data_dir: &str) -> Result<Self, StorageError> {
-        let folder = local_folder(data_dir)?.join(FOLDER);
-        let store = SyncedLocal::open(&folder)
-            .map_err(|source| StorageError::Store { data_dir: data_dir.to_owned(), source })?;
-        Ok(Self { store: Arc::new(store), folder: Some(folder) })
+        let failed = |source| StorageError::Store { data_dir: data_dir.to_owned(), source };
+        let store = SyncedLocal::open(&local_folder(data_dir)?.join(FOLDER)).map_err(failed)?;
+        // A process that was killed may have left commits that can be read and are not durable.
+        for table in Table::ALL {
+            store.sync_folder_now(&log_folder(table)).map_err(failed)?;
+        }
+        Ok(Self { store: Arc::new(store.clone()), folders: Some(Arc::new(store)) })
     }
 
     /// Tables in a store that is open already and rooted at the data directory, S3 for example.
@@ -61,7 +74,13 @@ impl Storage {
     /// It must honour `PutMode::Create`: on that all commits rest. And what it has acknowledged must be durable.
     #[must_use]
     pub fn in_store(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store: Arc::new(PrefixStore::new(store, FOLDER)), folder: None }
+        Self { store: Arc::new(PrefixStore::new(store, FOLDER)), folders: None }
+    }
+
+    /// The same with folders to be synced.
+    #[cfg(test)]
+    pub(crate) fn with_folders(self, folders: Arc<dyn Folders>) -> Self {
+        Self { folders: Some(folders), ..self }
     }
 
     /// The store, rooted at `tables/`. Data files lie at [`Storage::path`].
@@ -70,10 +89,12 @@ impl Storage {
         Arc::clone(&self.store)
     }
 
-    /// The folder `tables/` if it is a local one.
-    #[must_use]
-    pub fn folder(&self) -> Option<&FilePath> {
-        self.folder.as_deref()
+    /// Makes durable what can be read in a folder, should it not be.
+    pub(crate) async fn sync(&self, folder: &Path) -> object_store::Result<()> {
+        match &self.folders {
+            Some(folders) => folders.sync_folder(folder).await,
+            None => Ok(()),
+        }
     }
 
     /// Where a data file of a table lies in the store.
@@ -85,7 +106,16 @@ impl Storage {
     }
 }
 
-fn local_folder(data_dir: &str) -> Result<PathBuf, StorageError> {
+/// The folder of a table's log in the store.
+pub(crate) fn log_folder(table: Table) -> Path {
+    Path::from_iter([table.name(), "_delta_log"])
+}
+
+/// The folder that a data directory is: the text itself, or what a `file://` URL names.
+///
+/// # Errors
+/// [`StorageError::Unsupported`].
+pub fn local_folder(data_dir: &str) -> Result<PathBuf, StorageError> {
     let unsupported =
         |reason: &str| StorageError::Unsupported { data_dir: data_dir.to_owned(), reason: reason.to_owned() };
     if data_dir.is_empty() {

@@ -5,7 +5,8 @@
 //!
 //! - a put writes a staging file, syncs it, and only then links it to its name: what can be seen is
 //!   whole on the disk, even if the writer is killed or its future dropped halfway;
-//! - the folder is synced after the link, and every new folder's parent after its creation;
+//! - the folder is synced after the link, and every new folder's parent after its creation. When that fails the
+//!   object can be seen all the same; who finds it and relies on it syncs the folder first (`Storage::sync`);
 //! - listings after an offset, which the log is read by, are in order;
 //! - a finished multipart upload, a copy and a rename are synced afterwards. Those are data files,
 //!   which nobody reads before a commit refers to them.
@@ -29,6 +30,8 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
 use parking_lot::Mutex;
+
+use crate::store::Folders;
 
 const STORE: &str = "SyncedLocal";
 
@@ -69,6 +72,15 @@ impl SyncedLocal {
         self.on_disk(move |disk| disk.sync(&path).map_err(|source| generic(&path, source))).await
     }
 
+    /// Syncs a folder, if it is there. Blocks.
+    pub(crate) fn sync_folder_now(&self, folder: &Path) -> Result<()> {
+        let path = self.inner.path_to_filesystem(folder)?;
+        match sync_folder(&path) {
+            Err(source) if source.kind() != ErrorKind::NotFound => Err(generic(&path, source)),
+            _ => Ok(()),
+        }
+    }
+
     async fn prepare(&self, location: &Path) -> Result<()> {
         let path = self.inner.path_to_filesystem(location)?;
         self.on_disk(move |disk| disk.ensure_parent(&path).map_err(|source| generic(&path, source))).await
@@ -78,6 +90,14 @@ impl SyncedLocal {
 impl fmt::Display for SyncedLocal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{STORE}({})", self.disk.root.display())
+    }
+}
+
+#[async_trait]
+impl Folders for SyncedLocal {
+    async fn sync_folder(&self, folder: &Path) -> Result<()> {
+        let (store, folder) = (self.clone(), folder.clone());
+        blocking(move || store.sync_folder_now(&folder)).await
     }
 }
 

@@ -63,3 +63,14 @@ fn coverage_counts_once_it_was_seen_long_enough_ago() {
     assert_eq!(history.note(50, &[8], 10), [0], "a clock set back makes it wait, not hurry");
     assert_eq!(history.note(60, &[8], 10), [8]);
 }
+
+#[tokio::test]
+async fn what_is_kept_for_longer_than_there_is_time_is_kept() {
+    let mut world = World::new();
+    world.settings.retention.events_days = Some(u32::MAX);
+    world.settings.retention.dead_letters_days = Some(u32::MAX);
+    world.add_events(today() - 31, 0, 0, &[(0, 1, 5, 0)]).await;
+    world.cover([1, 0]).await;
+    assert_eq!(world.maintainer().expire_events().await.unwrap(), Outcome::Done(0));
+    assert_eq!(world.maintainer().expire_dead_letters().await.unwrap(), Outcome::Done(0));
+}

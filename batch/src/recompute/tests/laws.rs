@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::TimestampMicrosecondType;
 use proptest::prelude::*;
 use reckon_data::jobs::RunRequest;
 use reckon_data::minute::MICROS_PER_DAY;
-use reckon_data::table::Table;
+use reckon_data::run::Granularity;
+use reckon_data::table::{DataFile, Table};
 use reckon_tables::read::read_file;
 
 use super::oracle::{Kept, Row};
 use super::world::{DAY, MINUTE, World};
+use crate::recompute::plan::of_granularity;
 use crate::runs::BatchRuns;
 
 const KEPT: Kept = Kept::COUNTRY_AND_VALUES;
@@ -73,7 +77,7 @@ fn many() -> Vec<Row> {
         let spread = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
         Row {
             country: [Some("US"), Some("DE"), None][(spread % 3) as usize],
-            value: (spread % 5 == 0).then_some((spread % 1_000) as i64),
+            value: spread.is_multiple_of(5).then_some((spread % 1_000) as i64),
             ..Row::view(
                 &format!("{}", n % 290_000),
                 &format!("v{}", spread % 5_000),
@@ -98,16 +102,48 @@ async fn any_number_of_threads_writes_the_same_rows() {
         let counts = world.counts().await;
         assert!(counts == KEPT.count(&all), "{threads} threads");
         results.push(counts);
-        // Rows lie in order over all files of a granularity.
-        let mut firsts = Vec::new();
-        for file in world.snapshot(Table::BatchCounts).await.files.iter() {
-            let batches = read_file(Arc::clone(&world.archive.store), Table::BatchCounts, file).await.unwrap();
-            assert_eq!(batches.iter().map(|batch| batch.num_rows() as u64).sum::<u64>(), file.rows);
-            firsts.push(file.min["entity_id"].clone());
+        for granularity in Granularity::ALL {
+            let files = in_order(&world, granularity).await;
+            assert!(if threads == 1 { files == 1 } else { files > 1 }, "{threads} threads wrote {files} files");
         }
-        assert!(firsts.len() >= 3);
     }
     assert!(results[0] == results[1]);
+}
+
+type Place = (String, String, i64, Option<String>);
+
+/// Rows lie in order over all files of a granularity: sorted in each, and no two files overlap. Returns how many
+/// files there are.
+async fn in_order(world: &World, granularity: Granularity) -> usize {
+    let files = of_granularity(&world.snapshot(Table::BatchCounts).await.files, granularity);
+    let mut ends: Vec<(Place, Place)> = Vec::new();
+    for file in &files {
+        let places = places(world, file).await;
+        assert_eq!(places.len() as u64, file.rows);
+        assert!(places.windows(2).all(|pair| pair[0] < pair[1]), "{granularity:?}: rows are out of order");
+        let (first, last) = (places[0].clone(), places[places.len() - 1].clone());
+        assert_eq!((file.min["entity_id"].as_str(), file.max["entity_id"].as_str()), (Some(&*first.0), Some(&*last.0)));
+        ends.push((first, last));
+    }
+    ends.sort();
+    // Not even an entity lies in two files.
+    assert!(ends.windows(2).all(|pair| pair[0].1.0 < pair[1].0.0), "{granularity:?}: files overlap");
+    files.len()
+}
+
+async fn places(world: &World, file: &DataFile) -> Vec<Place> {
+    let mut places = Vec::new();
+    for batch in read_file(Arc::clone(&world.archive.store), Table::BatchCounts, file).await.unwrap() {
+        let column = |name: &str| batch.column_by_name(name).unwrap();
+        let text = |name: &str| column(name).as_string::<i32>().clone();
+        let (entity, kind, country) = (text("entity_id"), text("event_type"), text("country"));
+        let minutes = column("minute").as_primitive::<TimestampMicrosecondType>();
+        places.extend((0..batch.num_rows()).map(|row| {
+            let country = country.is_valid(row).then(|| country.value(row).to_owned());
+            (entity.value(row).to_owned(), kind.value(row).to_owned(), minutes.value(row), country)
+        }));
+    }
+    places
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,9 +160,11 @@ async fn runs_are_jobs_one_at_a_time() {
     let runs = BatchRuns::new(world.recompute(1), world.clock.clone(), world.archive.names.clone(), Some(hook));
     let started = runs.start(RunRequest::default()).await.unwrap();
     assert!(matches!(runs.start(RunRequest::default()).await, Err(JobError::AlreadyRunning(id)) if id == started.id));
+    assert!(runs.is_running());
     while runs.get(started.id).unwrap().state == RunState::Running {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
+    assert!(!runs.is_running());
     let status = runs.get(started.id).unwrap();
     assert_eq!(status.state, RunState::Succeeded, "{status:?}");
     assert_eq!(status.report.unwrap()["events"], 1);

@@ -18,10 +18,14 @@ const OLD: i64 = DAY - 20 * MICROS_PER_DAY;
 fn rows(count: usize, entities: usize, tag: &str) -> Vec<Row> {
     let row = |n: usize| Row {
         country: [Some("US"), Some("DE"), None][n % 3],
-        value: (n % 4 == 0).then_some(n as i64 - 50),
+        value: n.is_multiple_of(4).then_some(n as i64 - 50),
         ..Row::view(&format!("{tag}{n}"), &format!("v{}", n % entities), OLD + (n % 700) as i64 * MINUTE)
     };
     (0..count).map(row).collect()
+}
+
+fn date() -> i32 {
+    (OLD / MICROS_PER_DAY) as i32
 }
 
 fn modes(report: &RunReport) -> Vec<Mode> {
@@ -69,7 +73,7 @@ async fn a_closed_date_is_added_to_and_never_replaced() {
     let old = world.add(0, rows(500, 10, "a")).await;
     world.run().await;
     let mut expected = KEPT.count(&old);
-    world.forget((OLD / MICROS_PER_DAY) as i32).await;
+    world.forget(date()).await;
     // Nothing new: nothing changes, whatever is asked for.
     assert!(world.run_full().await.dates.is_empty());
     assert_eq!(world.counts().await, expected);
@@ -138,6 +142,74 @@ async fn lost_events_that_repeats_hid_close_the_date_after_the_fact() {
     let mut expected = KEPT.count(&old);
     add(&mut expected, &KEPT.count(&new));
     assert_eq!(world.counts().await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_events_of_a_date_that_retention_closed_are_found_behind_any_number_of_new_ones() {
+    let world = World::with(1, Definition::default(), 100);
+    let mut old = world.add(0, rows(100, 10, "a")).await;
+    old.extend(world.add(0, rows(50, 10, "a").into_iter().chain(rows(50, 10, "a")).collect()).await);
+    world.run().await;
+    let files = world.snapshot(Table::Events).await.files;
+    let gone = files.iter().filter(|file| file.min_i64("log_offset") == Some(0)).cloned().collect();
+    world.expire(date(), gone).await;
+    // More than were lost: 100 + 60 events are left, though only 50 + 60 keys.
+    let new = world.add(0, rows(60, 10, "b")).await;
+    assert_eq!(modes(&world.run().await), [Mode::Closed]);
+    let mut expected = KEPT.count(&old);
+    add(&mut expected, &KEPT.count(&new));
+    assert_eq!(world.counts().await, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_repeats_do_not_make_an_expired_date_whole_again() {
+    let world = World::new(1);
+    let old = world.add(0, rows(100, 10, "a")).await;
+    world.run().await;
+    let mut expected = KEPT.count(&old);
+    let files = world.snapshot(Table::Events).await.files;
+    world.expire(date(), files.to_vec()).await;
+    // 300 late events with 200 keys: as many events as the date counts then.
+    let late: Vec<Row> = rows(200, 10, "b").into_iter().chain(rows(100, 10, "b")).collect();
+    add(&mut expected, &KEPT.count(&world.add(0, late).await));
+    assert_eq!(modes(&world.run().await), [Mode::Closed]);
+    assert_eq!(world.counts().await, expected);
+    add(&mut expected, &KEPT.count(&world.add(0, rows(150, 10, "c")).await));
+    assert_eq!(modes(&world.run().await), [Mode::Closed]);
+    assert_eq!(world.counts().await, expected);
+    assert!(world.run_full().await.dates.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_date_before_the_closed_ones_that_lost_nothing_is_recounted_whole() {
+    let world = World::new(1);
+    let mut all = world.add(0, rows(100, 10, "a").into_iter().chain(rows(40, 10, "a")).collect()).await;
+    world.run().await;
+    world.expire(date(), Vec::new()).await;
+    all.extend(world.add(0, rows(60, 10, "b")).await);
+    assert_eq!(modes(&world.run().await), [Mode::Full]);
+    assert_eq!(world.counts().await, KEPT.count(&all));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_were_swept_while_a_run_went_on_are_not_committed() {
+    let world = World::new(1);
+    let all = world.add(0, rows(300, 10, "a")).await;
+    let store = Arc::clone(&world.archive.store);
+    let sweep = |at: crate::recompute::Progress| {
+        if at.step == "committing" {
+            futures::executor::block_on(async {
+                let files = store.list(Some(&Table::BatchCounts.name().into()));
+                let files: Vec<_> = futures::TryStreamExt::try_collect(files).await.unwrap();
+                object_store::ObjectStoreExt::delete(&store, &files[0].location).await.unwrap();
+            });
+        }
+    };
+    let error = world.recompute(1).run(&Default::default(), uuid::Uuid::nil(), &sweep).await.unwrap_err();
+    assert!(matches!(&error, BatchError::Broken(text) if text.contains("deleted")), "{error}");
+    assert!(world.snapshot(Table::BatchCounts).await.files.is_empty());
+    world.run().await;
+    assert_eq!(world.counts().await, KEPT.count(&all));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -145,6 +145,21 @@ impl World {
     }
 }
 
+impl World {
+    /// Removes raw events of a date as retention does, and closes all dates up to it.
+    pub async fn expire(&self, date: i32, gone: Vec<DataFile>) {
+        let before = self.snapshot(Table::Events).await;
+        let step = |transaction: Transaction, to: fn(i64, i32) -> i64| {
+            let name = transaction.to_string();
+            let from = before.transaction(&name);
+            Step { name, from, to: to(from, date) }
+        };
+        let closed = step(Transaction::Closed, |_, date| i64::from(date) + 1);
+        let counted = step(Transaction::Maintain(Table::Events), |from, _| from + 1);
+        self.archive.commit(vec![closed, counted], Vec::new(), gone).await;
+    }
+}
+
 impl Archive {
     async fn add(&self, partition: u32, rows: Vec<Row>) -> Vec<Placed> {
         let offset = self.log.append(partition, vec![encode_cut(Uuid::nil(), 0, 0)]).await.unwrap().start;

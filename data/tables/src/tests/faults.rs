@@ -20,6 +20,8 @@ use reckon_data::table::{Table, TableError, Tables};
 
 use super::{NAMES, again, at, local};
 use crate::conformance::{adding, file, step};
+use crate::log::{TableLog, Written};
+use crate::store::Folders;
 use crate::{DeltaTables, Storage};
 
 /// A store whose next puts fail: before they have done their work, or after.
@@ -129,6 +131,66 @@ async fn an_attempt_that_had_succeeded_is_known_again_after_a_restart() {
     let rival = adding(table, &NAMES, vec![step("stream/0", 0, 5)], Vec::new());
     let fenced = restarted.commit(rival).await;
     assert!(matches!(fenced, Err(TableError::Fenced { found: 5, expected: 0, .. })), "{fenced:?}");
+}
+
+/// Folders that cannot be synced so many times.
+#[derive(Debug, Default)]
+struct Unsynced {
+    failures: AtomicU32,
+    synced: AtomicU32,
+}
+
+#[async_trait]
+impl Folders for Unsynced {
+    async fn sync_folder(&self, folder: &Path) -> Result<()> {
+        assert_eq!(folder.as_ref(), "events/_delta_log");
+        self.synced.fetch_add(1, Ordering::SeqCst);
+        if due(&self.failures) { Err(broken()) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_can_be_read_is_no_success_before_it_is_durable() {
+    let (store, folders) = (Arc::new(Failing::default()), Arc::new(Unsynced::default()));
+    let held: Arc<dyn ObjectStore> = Arc::<Failing>::clone(&store);
+    let storage = Storage::in_store(held).with_folders(Arc::<Unsynced>::clone(&folders));
+    let tables = DeltaTables::new(storage, Arc::new(SystemClock)).unwrap();
+    tables.snapshot(Table::Events).await.unwrap();
+    // The entry got its name, and then the folder could not be synced, nor later.
+    store.after.store(1, Ordering::SeqCst);
+    folders.failures.store(1_000, Ordering::SeqCst);
+    let commit = adding(Table::Events, &NAMES, vec![step("archive/0", 0, 1)], vec![file(Table::Events, &NAMES, 1)]);
+    let failed = tables.commit(commit.clone()).await;
+    assert!(matches!(failed, Err(TableError::Storage { .. })), "{failed:?}");
+    folders.failures.store(0, Ordering::SeqCst);
+    let before = folders.synced.load(Ordering::SeqCst);
+    assert_eq!(tables.commit(commit).await.unwrap(), 1);
+    assert_eq!(folders.synced.load(Ordering::SeqCst), before + 1);
+}
+
+/// An owner wrote its next version after the log had been cleaned past the one before, and could not find that
+/// out: what it wrote is no version, however often it is looked at.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_below_a_cleaned_log_is_not_read() {
+    let (folder, other) = local();
+    let table = Table::StreamCounts;
+    other.commit(adding(table, &NAMES, vec![step("stream/0", 0, 1)], Vec::new())).await.unwrap();
+    let sleeper = TableLog::new(table, other.storage(), Arc::new(SystemClock)).unwrap();
+    assert_eq!(Box::pin(sleeper.refresh()).await.unwrap().version, 1);
+    let stray = sleeper.read(1).await.unwrap().unwrap();
+
+    let later = SystemClock.now() + 400 * MICROS_PER_DAY;
+    let other = at(&folder, Arc::new(ManualClock::at(later)));
+    for from in 1..6 {
+        other.commit(adding(table, &NAMES, vec![step("stream/0", from, from + 1)], Vec::new())).await.unwrap();
+    }
+    other.checkpoint(table).await.unwrap();
+    assert!(other.vacuum(table, MICROS_PER_DAY).await.unwrap() > 0);
+    assert!(matches!(sleeper.create(2, stray).await.unwrap(), Written::Yes), "version 2 was cleaned away");
+    for _ in 0..2 {
+        let state = Box::pin(sleeper.refresh()).await.unwrap();
+        assert_eq!((state.version, state.transaction("stream/0")), (6, 6));
+    }
 }
 
 /// The log entry after an owner's version was cleaned away while it slept: its next version would not

@@ -5,6 +5,7 @@ mod commits;
 mod durable;
 mod faults;
 mod foreign;
+mod pruning;
 mod sweep;
 
 use std::sync::Arc;
