@@ -7,13 +7,14 @@
 //! ```
 //!
 //! A date's minutes are by far the largest part. Where they are many they are held by the hour, because
-//! a long window needs only the ragged hours at its ends. [`segments`] does the same for sealed segments
-//! that the stream layer no longer holds in memory.
+//! a long window needs only the ragged hours at its ends. [`warm`] loads what will be asked for, [`segments`] does
+//! the same as the index for sealed segments that the stream layer no longer holds in memory.
 
 pub mod cache;
 pub mod load;
 pub mod segments;
 pub mod split;
+pub mod warm;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -25,7 +26,8 @@ use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Int64Type};
 use reckon_data::minute::{MICROS_PER_HOUR, MINUTES_PER_HOUR};
 use reckon_data::run::{DimCondition, Dimension, EntitySums, Granularity, Run, RunBuilder, Selection, StepSums};
-use reckon_data::table::Table;
+use reckon_data::table::{DataFile, Table};
+use reckon_tables::stats::{max_micros, min_micros};
 
 use crate::ServingError;
 use crate::view::{BatchView, FileSet};
@@ -41,10 +43,6 @@ const VALUE_BYTES: u64 = 80;
 const WHOLE_PART: u64 = 16;
 /// What takes more than this part of all memory is not held at all.
 const HELD_PART: u64 = 2;
-/// New versions are warmed for so many of the newest dates, and for whatever was in use.
-const WARM_DATES: usize = 2;
-/// Warming takes at most three of so many parts of all memory.
-const WARM_PARTS: u64 = 4;
 /// Rows folded at once when files are read without holding them.
 const FOLD_ROWS: usize = 1 << 20;
 
@@ -161,61 +159,6 @@ impl Index {
         Ok(sums)
     }
 
-    /// Loads what will be asked of a view that is about to be swapped in: its newest dates, and what was in
-    /// use of `old` and has changed.
-    pub async fn warm(&self, view: &BatchView, old: Option<&BatchView>) {
-        let mut budget = self.cache.memory() / WARM_PARTS * 3;
-        for (age, (date, sets)) in view.dates.iter().rev().enumerate() {
-            // Coarse first: a long window needs those.
-            for set in sets.values().rev() {
-                let before = old.and_then(|old| old.dates.get(date)?.get(&set.granularity));
-                if before.is_some_and(|before| before.id == set.id) {
-                    continue;
-                }
-                for columns in [Columns::Counts, Columns::All] {
-                    let newest = age < WARM_DATES && columns == Columns::Counts;
-                    if let Err(error) = self.warm_set(set, before, columns, newest, &mut budget).await {
-                        tracing::warn!(%error, "warming the index");
-                    }
-                }
-            }
-        }
-    }
-
-    async fn warm_set(
-        &self,
-        set: &Arc<FileSet>,
-        before: Option<&Arc<FileSet>>,
-        columns: Columns,
-        newest: bool,
-        budget: &mut u64,
-    ) -> Result<(), ServingError> {
-        let bytes = bytes_of(set, columns);
-        if self.is_too_large(set, columns) {
-            return Ok(());
-        }
-        let in_use = |key: &dyn Fn(u128) -> RunKey| before.is_some_and(|before| self.cache.holds(key(before.id)));
-        if !self.is_by_hour(set, columns) {
-            if bytes <= *budget && (newest || in_use(&|id| RunKey::Set(id, columns))) {
-                *budget -= bytes;
-                self.load_set(set, columns).await?;
-            }
-            return Ok(());
-        }
-        let all = i64::from(set.date) * 24..i64::from(set.date) * 24 + 24;
-        let hours: Vec<i64> = if newest && bytes <= *budget {
-            all.collect()
-        } else {
-            all.filter(|hour| in_use(&|id| RunKey::Hour(id, columns, *hour))).collect()
-        };
-        let bytes = bytes / 24 * hours.len() as u64;
-        if !hours.is_empty() && bytes <= *budget {
-            *budget -= bytes;
-            self.load_hours(set, columns, hours).await?;
-        }
-        Ok(())
-    }
-
     /// Drops what `view` does not refer to.
     pub fn forget(&self, view: &BatchView) {
         let live: HashSet<u128> = view.file_sets().map(|set| set.id).collect();
@@ -310,18 +253,18 @@ impl Index {
     }
 
     async fn build_hours(&self, set: &FileSet, columns: Columns, hours: &[i64]) -> Result<Vec<Run>, ServingError> {
+        let files = near(set, hours);
         let (dimensions, hours) = (Arc::clone(self.files.dimensions()), hours.to_vec());
         let builders: Vec<RunBuilder> = hours.iter().map(|_| RunBuilder::new()).collect();
         let add =
             move |builders: &mut Vec<RunBuilder>, batch: &RecordBatch| add_hours(builders, &hours, batch, &dimensions);
-        let files = set.files.clone();
         let built = self.files.fold(Table::BatchCounts, files, columns, Wanted::default(), builders, add).await?;
         let finish = move || built.into_iter().map(|builder| Ok(builder.finish()?)).collect();
         tokio::task::spawn_blocking(finish).await.map_err(ServingError::internal)?
     }
 
     async fn read_entity(&self, set: &FileSet, entity: &str, columns: Columns) -> Result<Run, ServingError> {
-        let near = |file: &&reckon_data::table::DataFile| {
+        let near = |file: &&DataFile| {
             let bound = |values: &std::collections::BTreeMap<String, serde_json::Value>| {
                 values.get("entity_id").and_then(|value| value.as_str()).map(str::to_owned)
             };
@@ -360,6 +303,16 @@ impl Index {
 
 async fn finish(builder: RunBuilder) -> Result<Run, ServingError> {
     Ok(tokio::task::spawn_blocking(move || builder.finish()).await.map_err(ServingError::internal)??)
+}
+
+/// The files that may have rows in some of these hours: of an hour that batch has not got to there are none.
+fn near(set: &FileSet, hours: &[i64]) -> Vec<DataFile> {
+    let may_have = |file: &&DataFile| {
+        let first = min_micros(file, "minute").map_or(i64::MIN, |first| first.div_euclid(MICROS_PER_HOUR));
+        let last = max_micros(file, "minute").map_or(i64::MAX, |last| last.div_euclid(MICROS_PER_HOUR));
+        hours.iter().any(|hour| (first..=last).contains(hour))
+    };
+    set.files.iter().filter(may_have).cloned().collect()
 }
 
 fn add_hours(

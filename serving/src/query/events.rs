@@ -20,6 +20,7 @@ use reckon_data::tail::Position;
 
 use super::Serving;
 use super::gather::exact;
+use super::locate::reached;
 use super::rows::{natural, quoted, texts, time, truths, whole};
 use super::stats::stats_answer;
 use super::types::{CountAnswer, CountQuery, StatsAnswer, StatsQuery, TopAnswer, TopEntity, TopQuery, Window};
@@ -193,8 +194,7 @@ impl Serving {
         let parts: Vec<Part> = (0_u32..)
             .zip(&view.coverage)
             .map(|(partition, &from)| {
-                let name = Transaction::Archive(self.parts.log, partition).to_string();
-                let archived = u64::try_from(events.transaction(&name)).unwrap_or(0);
+                let archived = reached(events, &Transaction::Archive(self.parts.log, partition));
                 match self.parts.tails.position(partition) {
                     Ok(position) => {
                         behind |= archived < position.durable_end.max(position.offset);

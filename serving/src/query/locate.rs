@@ -132,20 +132,22 @@ impl Serving {
     }
 
     /// How far events and dead letters of every partition are archived.
-    pub(super) fn archived(&self, events: &Snapshot, dead: &Snapshot) -> Vec<Archived> {
-        let at = |snapshot: &Snapshot, name: Transaction| {
-            u64::try_from(snapshot.transaction(&name.to_string())).unwrap_or(0)
-        };
+    pub(crate) fn archived(&self, events: &Snapshot, dead: &Snapshot) -> Vec<Archived> {
         let log = self.parts.log;
         (0..self.parts.tails.partitions())
             .map(|partition| Archived {
                 partition,
-                events: at(events, Transaction::Archive(log, partition)),
-                dead_letters: at(dead, Transaction::Dead(log, partition)),
+                events: reached(events, &Transaction::Archive(log, partition)),
+                dead_letters: reached(dead, &Transaction::Dead(log, partition)),
                 durable_end: self.parts.tails.position(partition).ok().map(|position| position.durable_end),
             })
             .collect()
     }
+}
+
+/// The offset that a table has reached.
+pub(super) fn reached(snapshot: &Snapshot, transaction: &Transaction) -> u64 {
+    u64::try_from(snapshot.transaction(&transaction.to_string())).unwrap_or(0)
 }
 
 /// Adds copies that come ordered by key and place: the first of each key counts.

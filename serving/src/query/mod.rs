@@ -36,6 +36,7 @@ use crate::ServingError;
 use crate::index::Index;
 use crate::index::load::{Columns, Files};
 use crate::index::segments::Segments;
+use crate::index::warm::next_hour;
 use crate::metrics::Metrics;
 use crate::sql::Engine;
 use crate::view::{BatchView, Current, Patience, Snapshots};
@@ -122,7 +123,8 @@ impl Serving {
     /// When the tables cannot be read.
     pub async fn refresh(&self) -> Result<(), ServingError> {
         let before = self.current.get().version;
-        let warm = |view: Arc<BatchView>| async move { self.index.warm(&view, Some(&self.current.get())).await };
+        let now = self.parts.clock.now();
+        let warm = |view: Arc<BatchView>| async move { self.index.warm(&view, Some(&self.current.get()), now).await };
         let view = self.current.refresh(warm).await?;
         if view.version != before {
             self.index.forget(&view);
@@ -213,9 +215,9 @@ impl Drop for Serving {
 
 async fn watch(serving: std::sync::Weak<Serving>) {
     if let Some(serving) = serving.upgrade() {
-        serving.index.warm(&serving.current.get(), None).await;
+        serving.index.warm(&serving.current.get(), None, serving.parts.clock.now()).await;
     }
-    let mut failing = false;
+    let (mut failing, mut fetched) = (false, None);
     loop {
         tokio::time::sleep(REFRESH_EVERY).await;
         let Some(serving) = serving.upgrade() else { return };
@@ -227,6 +229,10 @@ async fn watch(serving: std::sync::Weak<Serving>) {
                 }
                 failing = true;
             }
+        }
+        let now = serving.parts.clock.now();
+        if fetched.replace(next_hour(now)) != Some(next_hour(now)) {
+            serving.index.prefetch(&serving.current.get(), now).await;
         }
     }
 }

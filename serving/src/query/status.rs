@@ -1,9 +1,9 @@
 //! Where the serving layer stands, for health checks and dashboards.
 
-use reckon_data::minute::format_time;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::Serving;
+use crate::times::as_time_or_null;
 use crate::view::watermark::watermark;
 
 /// Where the serving layer stands.
@@ -16,7 +16,7 @@ pub struct Status {
     /// The definition version in force, in hexadecimal.
     pub definition: String,
     /// Minutes before it are settled, microseconds; none when some counter does not say where it stands.
-    #[serde(serialize_with = "as_time")]
+    #[serde(serialize_with = "as_time_or_null")]
     pub watermark: Option<i64>,
     /// Every log partition.
     pub partitions: Vec<PartitionStatus>,
@@ -75,8 +75,4 @@ impl Serving {
             partitions,
         }
     }
-}
-
-fn as_time<S: Serializer>(micros: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
-    micros.map(format_time).serialize(serializer)
 }

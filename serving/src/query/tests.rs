@@ -360,17 +360,37 @@ async fn a_window_that_ends_before_it_begins_is_refused() {
     assert!(matches!(wrong, Err(ServingError::BadRequest { field: "from", .. })));
 }
 
+/// Windows that end now must not wait for files, even when not everything fits memory.
 #[tokio::test]
-async fn without_a_counter_the_sealed_segments_answer() {
-    let world = World::new(small());
-    world.batch(&[1, 0]).await;
-    world.seal(&[3, 0], 1).await;
-    let logs = crate::offline::logs(&*world.tables).await.unwrap();
-    assert_eq!(logs, BTreeMap::from([(crate::testing::LOG, 2)]));
-    let tails = crate::offline::SealedTails::open(&*world.tables, crate::testing::LOG, 2).await.unwrap();
-    let serving = Serving::start(ServingParts { tails: Arc::new(tails), ..world.parts() }).await.unwrap();
-    let answer = serving.count(&question("v1", None, 0, MICROS_PER_DAY)).await.unwrap();
-    assert_eq!((answer.batch, answer.stream, answer.provenance.complete), (1, 1, true));
-    assert_eq!(answer.provenance.partitions[0].position, Some(3));
-    assert_eq!(answer.provenance.state, State::Provisional);
+async fn what_windows_up_to_now_are_made_of_is_held_in_memory() {
+    use futures::TryStreamExt as _;
+    use object_store::ObjectStoreExt as _;
+    let event = |n: i64| Ev {
+        id: format!("e{n}"),
+        entity: format!("v{}", n % 5),
+        event_type: "view",
+        minute: n * 7 % 2_880,
+        country: None,
+        ip: None,
+        value: None,
+    };
+    let log = Log(vec![(0..500).map(event).collect()]);
+    let mut world = World::new(log.clone());
+    // Room for the roll-ups and some hours of minutes, not for a date's minutes.
+    world.settings.index_memory = ByteSize::b(24_000);
+    let now = 36 * 60 + 30;
+    world.clock.set(start_of_minute(now));
+    world.batch(&[500]).await;
+    let serving = world.serve().await;
+    serving.stop();
+    serving.index.warm(&serving.current.get(), None, start_of_minute(now)).await;
+    for file in world.store.list(None).try_collect::<Vec<_>>().await.unwrap() {
+        world.store.delete(&file.location).await.unwrap();
+    }
+    for length in [60, 1_440] {
+        let minutes = now - length..now + 1;
+        let query = question("v1", None, start_of_minute(minutes.start), start_of_minute(minutes.end));
+        let counted = log.all().into_iter().filter(|event| event.entity == "v1" && minutes.contains(&event.minute));
+        assert_eq!(serving.count(&query).await.unwrap().batch, counted.count() as u64, "{length} minutes");
+    }
 }

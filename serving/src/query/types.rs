@@ -9,6 +9,7 @@ use reckon_data::minute::{MICROS_PER_MINUTE, format_time, minute_of, start_of_mi
 use serde::{Serialize, Serializer};
 
 use crate::ServingError;
+use crate::times::{as_time, as_time_or_null};
 use crate::view::Provenance;
 
 /// How often something happened to an entity.
@@ -284,14 +285,14 @@ pub struct DeadLetterRow {
     pub body_hash: String,
 }
 
-/// A window of whole minutes.
+/// A window of whole minutes. An end that nobody named is null in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Window {
     /// From when, microseconds.
-    #[serde(serialize_with = "as_time")]
+    #[serde(serialize_with = "as_bound")]
     pub from: i64,
     /// Up to when, microseconds, exclusive.
-    #[serde(serialize_with = "as_time")]
+    #[serde(serialize_with = "as_bound")]
     pub to: i64,
 }
 
@@ -376,8 +377,10 @@ impl std::str::FromStr for Step {
     }
 }
 
-fn as_time<S: Serializer>(micros: &i64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&format_time(*micros))
+/// An end of a window; null at the bound, which is thousands of years away from any event.
+fn as_bound<S: Serializer>(micros: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+    let bounded = (1 - MINUTE_BOUND..MINUTE_BOUND).contains(&minute_of(*micros));
+    as_time_or_null(&bounded.then_some(*micros), serializer)
 }
 
 fn as_text<S: Serializer>(body: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -402,6 +405,9 @@ mod tests {
         }
         let all = Window::around(i64::MIN, i64::MAX).unwrap().minutes();
         assert!(all.start < -1_000_000_000 && all.end > 1_000_000_000);
+        let json = |from, to| serde_json::to_value(Window::around(from, to).unwrap()).unwrap();
+        assert_eq!(json(i64::MIN, i64::MAX), serde_json::json!({"from": null, "to": null}));
+        assert_eq!(json(0, i64::MAX), serde_json::json!({"from": "1970-01-01T00:00:00Z", "to": null}));
         assert!(matches!(Window::around(1, 0), Err(ServingError::BadRequest { field: "from", .. })));
     }
 

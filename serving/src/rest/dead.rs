@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{RawQuery, State};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use reckon_data::dead::DeadLetter;
 use serde_json::json;
 
-use super::fail::{Failure, busy, internal};
+use super::fail::{Failure, bad, busy, internal};
 use super::params::Params;
 use super::parts::{ReplayReport, ReplayRequest};
 use super::state::{Routes, Shared};
@@ -24,8 +26,7 @@ const BURY_BYTES_MAX: usize = 24 << 20;
 type App = State<Arc<Shared>>;
 
 pub fn bury_routes() -> Routes {
-    let limit = axum::extract::DefaultBodyLimit::max(BURY_BYTES_MAX);
-    Router::new().route("/v1/dead-letters", post(bury)).layer(limit)
+    Router::new().route("/v1/dead-letters", post(bury))
 }
 
 pub fn list_routes() -> Routes {
@@ -36,10 +37,15 @@ pub fn replay_routes() -> Routes {
     Router::new().route("/v1/dead-letters/replay", post(replay))
 }
 
-async fn bury(State(shared): App, letters: Result<Json<Vec<DeadLetter>>, JsonRejection>) -> Result<Response, Failure> {
+async fn bury(State(shared): App, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
     let ingest = shared.parts.ingest.as_ref().ok_or_else(|| internal("this process takes no events"))?;
-    let Json(letters) = letters?;
+    let body = shared.room.collect(&headers, body, BURY_BYTES_MAX).await?;
+    let letters: Vec<DeadLetter> = serde_json::from_slice(&body)
+        .map_err(|error| bad("body", format!("the body is no list of dead letters: {error}")))?;
     let buried = letters.len();
+    // What a sender says of a body may be wrong; a length that no table holds would be in the log for good.
+    let letters = letters.into_iter().map(DeadLetter::verified).collect::<Result<_, _>>();
+    let letters = letters.map_err(|error| bad("body_bytes", error.to_string()))?;
     ingest.bury(letters).await?;
     Ok(Json(json!({ "buried": buried })).into_response())
 }

@@ -34,6 +34,13 @@ async fn find(State(shared): App, RawQuery(query): RawQuery) -> Result<Response,
 
 async fn record(State(shared): App, entry: Result<Json<ImportEntry>, JsonRejection>) -> Result<Response, Failure> {
     let Json(entry) = entry?;
+    let ImportEntry { bytes, lines, accepted, skipped, refused, .. } = entry;
+    let numbers = [bytes, lines, accepted, skipped, refused];
+    for (name, number) in ["bytes", "lines", "accepted", "skipped", "refused"].into_iter().zip(numbers) {
+        if i64::try_from(number).is_err() {
+            return Err(bad(name, format!("{name}={number} is more than {}, which is the most", i64::MAX)));
+        }
+    }
     imports(&shared)?.record(entry).await.map_err(busy)?;
     Ok(Json(json!({ "recorded": true })).into_response())
 }

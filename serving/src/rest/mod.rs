@@ -1,9 +1,10 @@
 //! REST: one router over the parts that a process has; every refusal is a problem document.
 //!
-//! [`parts`] is what the routes stand on, [`params`] reads query parameters, [`fail`] turns errors into
-//! RFC 9457 problems, [`metrics`] is what `/metrics` says; the rest is a file a group of routes.
+//! [`parts`] is what the routes stand on, [`params`] reads query parameters, [`body`] reads bodies, [`fail`] turns
+//! errors into RFC 9457 problems, [`metrics`] is what `/metrics` says; the rest is a file a group of routes.
 //! A part that a process lacks has no routes.
 
+mod body;
 mod dead;
 mod events;
 mod fail;
@@ -33,10 +34,9 @@ pub use parts::{Health, Readiness, Replay, ReplayReport, ReplayRequest, RestPart
 pub use serve::serve;
 
 /// The routes of everything that `parts` holds.
-#[must_use]
 pub fn router(parts: RestParts) -> Router {
     let shared = Arc::new(state::Shared::new(parts));
-    let mut routes = state::routes().merge(openapi::routes());
+    let mut routes = openapi::routes();
     if shared.parts.ingest.is_some() {
         routes = routes.merge(events::routes()).merge(dead::bury_routes());
     }
@@ -52,33 +52,42 @@ pub fn router(parts: RestParts) -> Router {
     if shared.parts.replay.is_some() {
         routes = routes.merge(dead::replay_routes());
     }
-    routes
+    let admitted = routes
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
-        .layer(middleware::from_fn_with_state(Arc::clone(&shared), admit))
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), admit));
+    state::routes()
+        .method_not_allowed_fallback(not_allowed)
+        .merge(admitted)
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), note))
         .with_state(shared)
 }
 
 async fn not_found(uri: Uri) -> Failure {
     let detail = format!("there is nothing at {}; /openapi.json lists what there is", uri.path());
-    Failure(Problem::new(404, "not-found", "There is nothing here", detail))
+    Failure::of(Problem::new(404, "not-found", "There is nothing here", detail))
 }
 
 async fn not_allowed(method: Method, uri: Uri) -> Failure {
     let detail = format!("{} does not take {method}; /openapi.json says what it takes", uri.path());
-    Failure(Problem::new(405, "method-not-allowed", "The method is not allowed", detail))
+    Failure::of(Problem::new(405, "method-not-allowed", "The method is not allowed", detail))
 }
 
-/// Bounds the requests that are under way, and times them.
+/// Bounds the requests that are under way.
 async fn admit(State(shared): State<Arc<state::Shared>>, request: Request, next: Next) -> Result<Response, Failure> {
     let Ok(_turn) = shared.turns.try_acquire() else {
         return Err(fail::busy("too many requests are under way"));
     };
+    Ok(next.run(request).await)
+}
+
+/// Times requests, and sees to it that every refusal is a problem document.
+async fn note(State(shared): State<Arc<state::Shared>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<axum::extract::MatchedPath>().map(|path| path.as_str().to_owned());
     let start = std::time::Instant::now();
-    let response = next.run(request).await;
+    let response = fail::as_problem(next.run(request).await).await;
     shared.requests.note(route, response.status().as_u16(), start.elapsed());
-    Ok(response)
+    response
 }
 
 #[cfg(test)]

@@ -5,13 +5,10 @@ use std::str::FromStr;
 
 use reckon_data::event::time;
 use reckon_data::filter::Filter;
-use reckon_data::minute::{MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_MINUTE};
+use reckon_data::minute::{MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_MINUTE, minute_of, start_of_minute};
 
 use super::fail::{Failure, bad};
 use crate::Serving;
-
-/// 1990-01-01, where the time that events may have begins by default; a window from 1970 holds everything.
-const EARLIEST: i64 = i64::MIN;
 
 /// The parameters of a request.
 #[derive(Debug)]
@@ -21,7 +18,8 @@ impl Params {
     /// Reads a query string, of which `known` parameters may be in it, each once.
     ///
     /// # Errors
-    /// A parameter that is unknown, given twice, or not readable.
+    /// A parameter that is unknown, empty, given twice, or not readable. An empty one may be a variable of a
+    /// script that was not set: taken as absent it would mean everything.
     pub fn read(query: Option<&str>, known: &[&str]) -> Result<Self, Failure> {
         let mut params = BTreeMap::new();
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
@@ -31,6 +29,9 @@ impl Params {
                 let known = known.join(", ");
                 return Err(bad(name.clone(), format!("{name} is no parameter here; there are {known}")));
             }
+            if value.is_empty() {
+                return Err(bad(name.clone(), format!("{name} is empty: leave it out or give it a value")));
+            }
             if params.insert(name.clone(), value).is_some() {
                 return Err(bad(name.clone(), format!("{name} is given twice")));
             }
@@ -38,9 +39,9 @@ impl Params {
         Ok(Self(params))
     }
 
-    /// A parameter that is not empty.
+    /// A parameter; it is not empty.
     pub fn text(&self, name: &str) -> Option<String> {
-        self.0.get(name).filter(|text| !text.is_empty()).cloned()
+        self.0.get(name).cloned()
     }
 
     /// A parameter of a type that is read from text.
@@ -87,10 +88,10 @@ impl Params {
             return Err(bad("window", "window goes with neither from nor to"));
         }
         // The minute that is going on belongs to the window.
-        let end = now.saturating_add(MICROS_PER_MINUTE);
+        let end = start_of_minute(minute_of(now).saturating_add(1));
         let (from, to) = match window {
             Some(length) => (now.saturating_sub(length), end),
-            None => (from.unwrap_or(EARLIEST), to.unwrap_or(i64::MAX)),
+            None => (from.unwrap_or(i64::MIN), to.unwrap_or(i64::MAX)),
         };
         if from > to {
             return Err(bad(
@@ -164,10 +165,21 @@ mod tests {
             ("window=1h&from=1", "window"),
             ("colour=red", "colour"),
             ("n=1&n=2", "n"),
+            ("from=&to=1", "from"),
+            ("window", "window"),
             ("from=%zz", "%zz"),
         ] {
             assert_eq!(span(query).unwrap_err().0.field.as_deref(), Some(field), "{query}");
         }
+    }
+
+    #[test]
+    fn a_window_ends_with_the_minute_that_is_going_on() {
+        let span = |now| Params::read(Some("window=1m"), KNOWN).and_then(|params| params.span(now)).unwrap();
+        let half = MICROS_PER_MINUTE / 2;
+        assert_eq!(span(5 * MICROS_PER_MINUTE + half), (4 * MICROS_PER_MINUTE + half, 6 * MICROS_PER_MINUTE));
+        assert_eq!(span(5 * MICROS_PER_MINUTE), (4 * MICROS_PER_MINUTE, 6 * MICROS_PER_MINUTE));
+        assert!(span(i64::MAX).1 > 0);
     }
 
     #[test]

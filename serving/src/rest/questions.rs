@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use reckon_data::metric::Function;
 use reckon_data::minute::parse_date;
-use serde_json::json;
+use serde::Serialize;
 
 use super::fail::{Failure, bad, missing};
 use super::params::Params;
@@ -17,7 +17,7 @@ use super::state::{Routes, Shared};
 use crate::query::{CountQuery, StatsQuery, Step, TopQuery};
 
 /// Most entities of a top list.
-const TOP_MAX: usize = 1_000;
+const TOP_MAX: usize = TopQuery::N_MAX;
 
 type App = State<Arc<Shared>>;
 
@@ -60,16 +60,20 @@ async fn answer_count(
     let filter = params.filter(serving)?;
     let query = CountQuery { entity, event_type, from, to, filter };
     let answer = serving.count(&query).await?;
-    Ok(named(&query.entity, query.event_type.as_deref(), json!(answer)))
+    Ok(named(&query.entity, query.event_type.as_deref(), &answer))
 }
 
 /// An answer that says what it is about.
-fn named(entity: &str, event_type: Option<&str>, mut answer: serde_json::Value) -> Response {
-    if let Some(map) = answer.as_object_mut() {
-        map.insert("entity_id".to_owned(), json!(entity));
-        map.insert("event_type".to_owned(), json!(event_type));
-    }
-    Json(answer).into_response()
+#[derive(Serialize)]
+struct Named<'a, T> {
+    entity_id: &'a str,
+    event_type: Option<&'a str>,
+    #[serde(flatten)]
+    answer: &'a T,
+}
+
+fn named(entity_id: &str, event_type: Option<&str>, answer: &impl Serialize) -> Response {
+    Json(Named { entity_id, event_type, answer }).into_response()
 }
 
 async fn stats(State(shared): App, Path(entity): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Failure> {
@@ -87,7 +91,7 @@ async fn stats(State(shared): App, Path(entity): Path<String>, RawQuery(query): 
         entity,
     };
     let answer = serving.stats(&query).await?;
-    Ok(named(&query.entity, query.event_type.as_deref(), json!(answer)))
+    Ok(named(&query.entity, query.event_type.as_deref(), &answer))
 }
 
 async fn top(State(shared): App, RawQuery(query): RawQuery) -> Result<Response, Failure> {

@@ -10,25 +10,28 @@ use axum::{Json, Router};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use super::body::Room;
 use super::fail::{Failure, internal};
 use super::metrics::{MetricsText, Requests};
 use super::parts::RestParts;
 use crate::Serving;
 
 /// Requests under way at once.
-const REQUESTS_MAX: usize = 2_048;
+pub const REQUESTS_MAX: usize = 2_048;
 
 /// What all routes share.
 #[derive(Debug)]
 pub struct Shared {
     pub parts: RestParts,
     pub turns: Semaphore,
+    pub room: Room,
     pub requests: Requests,
 }
 
 impl Shared {
     pub fn new(parts: RestParts) -> Self {
-        Self { parts, turns: Semaphore::new(REQUESTS_MAX), requests: Requests::default() }
+        let room = Room::for_bodies_of(parts.body_bytes_max);
+        Self { parts, turns: Semaphore::new(REQUESTS_MAX), room, requests: Requests::default() }
     }
 
     /// The part that questions are asked of; its routes exist only when it does.
@@ -40,7 +43,7 @@ impl Shared {
 /// A group of routes.
 pub type Routes = Router<Arc<Shared>>;
 
-/// Routes that every process has.
+/// Routes that every process has, and that are answered however much is under way.
 pub fn routes() -> Routes {
     Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).route("/metrics", get(metrics))
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::body::Body;
-use axum::http::{Request, StatusCode};
+use axum::http::{HeaderValue, Request, StatusCode};
 use reckon_data::clock::ManualClock;
 use reckon_data::dead::DeadLetter;
-use reckon_data::ingest::{Framing, Ingest, Submission, SubmitError};
+use reckon_data::imports::{ImportEntry, Imports};
+use reckon_data::ingest::{Compression, Framing, Ingest, Submission, SubmitError};
 use reckon_data::receipt::Receipt;
 use serde_json::Value;
 use tower::ServiceExt as _;
@@ -23,7 +24,22 @@ impl Ingest for Door {
         (self.0)(&submission)
     }
 
-    async fn bury(&self, _: Vec<DeadLetter>) -> Result<(), SubmitError> {
+    async fn bury(&self, letters: Vec<DeadLetter>) -> Result<(), SubmitError> {
+        assert!(letters.iter().all(|letter| letter.clone().verified().as_ref() == Ok(letter)), "{letters:?}");
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Memory;
+
+#[async_trait]
+impl Imports for Memory {
+    async fn find(&self, _: &str) -> Result<Vec<ImportEntry>, String> {
+        Ok(Vec::new())
+    }
+
+    async fn record(&self, _: ImportEntry) -> Result<(), String> {
         Ok(())
     }
 }
@@ -46,7 +62,7 @@ fn app(door: fn(&Submission) -> Result<Receipt, SubmitError>) -> Router {
         serving: None,
         ingest: Some(Arc::new(Door(door))),
         jobs: None,
-        imports: None,
+        imports: Some(Arc::new(Memory)),
         replay: None,
         health: Arc::new(Well),
         body_bytes_max: 100,
@@ -57,7 +73,7 @@ fn app(door: fn(&Submission) -> Result<Receipt, SubmitError>) -> Router {
 async fn ask(app: Router, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (StatusCode, Value) {
     let mut request = Request::builder().method(method).uri(path);
     for (name, value) in headers {
-        request = request.header(*name, *value);
+        request = request.header(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
     }
     let response = app.oneshot(request.body(Body::from(body.to_owned())).unwrap()).await.unwrap();
     let status = response.status();
@@ -69,18 +85,26 @@ async fn ask(app: Router, method: &str, path: &str, headers: &[(&str, &str)], bo
 async fn a_body_reaches_the_gateway_as_it_was_sent() {
     let door = |submission: &Submission| {
         assert_eq!(submission.framing, Framing::Lines);
+        assert_eq!(submission.compression, Compression::Gzip);
+        assert_eq!(submission.source.as_deref(), Some("événements.csv"));
         assert_eq!(submission.idempotency_key.as_deref(), Some("k"));
         assert_eq!(submission.body.as_ref(), b"{}");
         Ok(Receipt { accepted: 1, ..Receipt::default() })
     };
-    let headers = [("content-type", "application/x-ndjson; charset=utf-8"), ("idempotency-key", "k")];
+    let headers = [
+        ("content-type", "application/x-ndjson; charset=utf-8"),
+        ("content-encoding", "GZIP"),
+        ("idempotency-key", "k"),
+        ("reckon-source", "événements.csv"),
+    ];
     let (status, receipt) = ask(app(door), "POST", "/v1/events", &headers, "{}").await;
     assert_eq!((status, &receipt["accepted"]), (StatusCode::OK, &Value::from(1)));
 }
 
 #[tokio::test]
 async fn every_refusal_of_the_gateway_has_its_status() {
-    let cases: [(fn(&Submission) -> Result<Receipt, SubmitError>, u16); 5] = [
+    type Refuse = fn(&Submission) -> Result<Receipt, SubmitError>;
+    let cases: [(Refuse, u16); 5] = [
         (|_| Err(SubmitError::Busy { retry_after_seconds: 1 }), 429),
         (|_| Err(SubmitError::TooLarge { limit: 7 }), 413),
         (|_| Err(SubmitError::Malformed { message: "at byte 3".to_owned(), receipt: Box::default() }), 400),
@@ -131,6 +155,92 @@ async fn health_and_metrics() {
     let text = text.as_str().unwrap().to_owned();
     assert!(text.contains("reckon_up 1"), "{text}");
     assert!(text.contains("reckon_http_request_seconds_count{route=\"/healthz\",status=\"200\"} 1"), "{text}");
+}
+
+#[tokio::test]
+async fn what_a_dead_letter_says_of_its_body_is_not_believed() {
+    let door = |_: &Submission| Ok(Receipt::default());
+    let letter = |body: &str| {
+        format!(
+            "[{{\"reason\":\"empty\",\"field\":null,\"message\":\"\",\"source\":null,{body}\"body_bytes\":{},\
+             \"body_hash\":\"x\"}}]",
+            u64::MAX
+        )
+    };
+    let headers = [("content-type", "application/json")];
+    let (status, answer) = ask(app(door), "POST", "/v1/dead-letters", &headers, &letter("\"body\":\"e30=\",")).await;
+    assert_eq!((status, &answer["buried"]), (StatusCode::OK, &Value::from(1)), "{answer}");
+    let (status, problem) = ask(app(door), "POST", "/v1/dead-letters", &headers, &letter("")).await;
+    assert_eq!((status, &problem["field"]), (StatusCode::BAD_REQUEST, &Value::from("body_bytes")), "{problem}");
+}
+
+#[tokio::test]
+async fn numbers_that_no_table_can_hold_are_refused_by_name() {
+    let door = |_: &Submission| Ok(Receipt::default());
+    let entry = ImportEntry { bytes: u64::MAX, ..ImportEntry::default() };
+    let body = serde_json::to_string(&entry).unwrap();
+    let json = [("content-type", "application/json")];
+    let (status, problem) = ask(app(door), "POST", "/v1/imports", &json, &body).await;
+    assert_eq!((status, &problem["field"]), (StatusCode::BAD_REQUEST, &Value::from("bytes")), "{problem}");
+    let (status, problem) = ask(app(door), "POST", "/v1/imports", &[("content-type", "text/html")], &body).await;
+    assert_eq!((status.as_u16(), &problem["status"]), (415, &Value::from(415)), "{problem}");
+    let long = format!("{{\"name\":\"{}\"}}", "x".repeat(3 << 20));
+    let (status, problem) = ask(app(door), "POST", "/v1/imports", &json, &long).await;
+    assert_eq!((status.as_u16(), &problem["status"]), (413, &Value::from(413)), "{problem}");
+}
+
+#[tokio::test]
+async fn refusals_in_plain_text_become_problems() {
+    use axum::response::IntoResponse as _;
+    let plain = (StatusCode::BAD_REQUEST, "Invalid UTF-8 in `entity_id`").into_response();
+    let response = fail::as_problem(plain).await;
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    let problem: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!((&problem["status"], &problem["detail"]), (&400.into(), &"Invalid UTF-8 in `entity_id`".into()));
+    let fine = fail::as_problem("text".into_response()).await;
+    assert_eq!(fine.headers()["content-type"], "text/plain; charset=utf-8");
+}
+
+/// Sends `start` of a body, and never the rest.
+fn stall(app: &Router, start: &'static str) -> tokio::task::JoinHandle<()> {
+    use futures::StreamExt as _;
+    let first = futures::stream::iter((!start.is_empty()).then_some(Ok::<_, std::io::Error>(start)));
+    let body = Body::from_stream(first.chain(futures::stream::pending()));
+    let request = Request::post("/v1/events").body(body).unwrap();
+    let app = app.clone();
+    tokio::spawn(async move { drop(app.oneshot(request).await) })
+}
+
+async fn settle() {
+    for _ in 0..200 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_are_arriving_have_room_and_no_more() {
+    let app = app(|_| Ok(Receipt { accepted: 1, ..Receipt::default() }));
+    // Of 100 bytes at most, so each of 32 takes a KiB.
+    let slow: Vec<_> = (0..32).map(|_| stall(&app, "[")).collect();
+    settle().await;
+    let response = app.clone().oneshot(Request::post("/v1/events").body(Body::from("{}")).unwrap()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(response.headers()["retry-after"], "1");
+    slow[0].abort();
+    settle().await;
+    assert_eq!(ask(app, "POST", "/v1/events", &[], "{}").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn health_is_told_however_much_is_under_way() {
+    let app = app(|_| Ok(Receipt::default()));
+    let slow: Vec<_> = (0..state::REQUESTS_MAX).map(|_| stall(&app, "")).collect();
+    settle().await;
+    assert_eq!(ask(app.clone(), "GET", "/openapi.json", &[], "").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(ask(app.clone(), "GET", "/healthz", &[], "").await.0, StatusCode::OK);
+    assert_eq!(ask(app, "GET", "/readyz", &[], "").await.1["reasons"][0], "the counter is behind");
+    slow.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 /// The document and the routes know the same paths.

@@ -24,6 +24,21 @@ use crate::ServingError;
 const SPILL_FACTOR: u64 = 32;
 /// Memory for footers and page indexes of Parquet files, shared by all queries.
 const FOOTERS_BYTES: usize = 64 << 20;
+/// An answer as it is sent may take this part of a query's memory.
+const ANSWER_PART: u64 = 4;
+/// Functions that make much out of a few numbers, all at once and not counted by any limit of memory. As tables,
+/// `range` and `generate_series` are made row by row and stay.
+const UNBOUNDED: [&str; 9] = [
+    "range",
+    "generate_series",
+    "array_repeat",
+    "list_repeat",
+    "array_resize",
+    "list_resize",
+    "repeat",
+    "lpad",
+    "rpad",
+];
 /// So many queries may wait for their turn, for each that may run.
 const WAITING_FACTOR: usize = 16;
 
@@ -113,6 +128,7 @@ impl Engine {
         let context = SessionContext::new_with_config_rt(config, runtime);
         context.register_udf((*self.average).clone());
         context.register_udaf((*self.distinct).clone());
+        UNBOUNDED.iter().for_each(|name| context.deregister_udf(name));
         Ok(context)
     }
 
@@ -163,6 +179,12 @@ fn threads() -> usize {
 }
 
 impl Limits {
+    /// Most bytes of an answer as it is sent.
+    #[must_use]
+    pub fn answer_bytes(&self) -> usize {
+        usize::try_from(self.memory / ANSWER_PART).unwrap_or(usize::MAX)
+    }
+
     /// What DataFusion says of a query that somebody else wrote.
     #[must_use]
     pub fn of_query(&self, error: &DataFusionError) -> ServingError {

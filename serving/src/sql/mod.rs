@@ -25,7 +25,6 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::prelude::SessionContext;
 use reckon_data::logtime::LogTime;
-use reckon_data::paths::Transaction;
 use reckon_data::run::Granularity;
 use reckon_data::table::{Snapshot, Table};
 use reckon_data::tail::Position;
@@ -35,10 +34,11 @@ use reckon_tables::schema::file_schema;
 use crate::ServingError;
 use crate::metrics::Question;
 use crate::query::gather::StreamRuns;
-use crate::query::{Serving, Window};
+use crate::query::{Archived, Serving, Window};
 use crate::view::{BatchView, Given, Missing, MissingWhat, Part, Provenance, Source};
 
 pub use engine::Engine;
+pub use render::Form;
 
 /// The answer to a query.
 #[derive(Debug, Clone)]
@@ -70,6 +70,8 @@ pub(crate) struct Pinned {
     stream: StreamRuns,
     events: Option<Arc<Snapshot>>,
     dead: Option<Arc<Snapshot>>,
+    /// How far the raw tables go, if one of them is read.
+    archived: Vec<Archived>,
     missing: Vec<Missing>,
 }
 
@@ -81,10 +83,24 @@ impl Serving {
     /// [`ServingError::BadRequest`] of `query` when it is wrong or writes, [`ServingError::Timeout`],
     /// [`ServingError::MemoryLimit`], and when too many run already.
     pub async fn sql(&self, query: &str) -> Result<SqlAnswer, ServingError> {
-        self.metrics.measure(Question::Sql, self.sql_unmeasured(query)).await
+        self.metrics.measure(Question::Sql, self.ask(query, |answer, _| Ok(answer))).await
     }
 
-    async fn sql_unmeasured(&self, query: &str) -> Result<SqlAnswer, ServingError> {
+    /// As [`Serving::sql`], the answer as it is sent: also made on the threads and within the limits of queries.
+    ///
+    /// # Errors
+    /// As there, and [`ServingError::MemoryLimit`] when the answer is too long.
+    pub async fn sql_as(&self, query: &str, form: Form) -> Result<Vec<u8>, ServingError> {
+        let render = move |answer: SqlAnswer, most| answer.render(form, most);
+        self.metrics.measure(Question::Sql, self.ask(query, render)).await
+    }
+
+    /// Answers a query; `finish` is told how many bytes an answer may have.
+    async fn ask<T: Send + 'static>(
+        &self,
+        query: &str,
+        finish: impl FnOnce(SqlAnswer, usize) -> Result<T, ServingError> + Send + 'static,
+    ) -> Result<T, ServingError> {
         if query.len() > QUERY_BYTES_MAX {
             return Err(ServingError::bad(
                 "query",
@@ -103,10 +119,10 @@ impl Serving {
             let plan = context.state().statement_to_plan(statement).await.map_err(|error| limits.of_query(&error))?;
             guard::verify(&plan)?;
             let frame = context.execute_logical_plan(plan).await.map_err(|error| limits.of_query(&error))?;
-            engine::collect(frame, limits).await
+            let (schema, batches, truncated) = engine::collect(frame, limits).await?;
+            finish(SqlAnswer { schema, batches, truncated, provenance }, limits.answer_bytes())
         };
-        let (schema, batches, truncated) = self.engine.run(turn, work).await?;
-        Ok(SqlAnswer { schema, batches, truncated, provenance })
+        self.engine.run(turn, work).await
     }
 
     /// Pins what the named tables are made of: nothing that is not asked for is loaded.
@@ -118,11 +134,16 @@ impl Serving {
         } else {
             (self.current.get(), nothing())
         };
-        let events = if names.contains("events") { Some(self.snapshots.newest(Table::Events).await?) } else { None };
-        let dead =
-            if names.contains("dead_letters") { Some(self.snapshots.newest(Table::DeadLetters).await?) } else { None };
         let missing = missing_rollups(&view, names);
-        Ok(Pinned { view, stream, events, dead, missing })
+        let mut pinned = Pinned { view, stream, events: None, dead: None, archived: Vec::new(), missing };
+        if names.contains("events") || names.contains("dead_letters") {
+            let events = self.snapshots.newest(Table::Events).await?;
+            let dead = self.snapshots.newest(Table::DeadLetters).await?;
+            pinned.archived = self.archived(&events, &dead);
+            pinned.events = names.contains("events").then_some(events);
+            pinned.dead = names.contains("dead_letters").then_some(dead);
+        }
+        Ok(pinned)
     }
 
     fn register(&self, context: &SessionContext, pinned: &Pinned) -> Result<(), ServingError> {
@@ -165,24 +186,18 @@ impl Serving {
         // Nobody knows which window a query is about.
         let all = Window { from: i64::MIN, to: i64::MAX };
         if !pinned.stream.parts.is_empty() || pinned.view.coverage.is_empty() {
-            return self.provenance(&pinned.view, &pinned.stream.parts, missing, all, None);
+            let counts = self.provenance(&pinned.view, &pinned.stream.parts, missing, all, None);
+            return Provenance { archived: pinned.archived.clone(), ..counts };
         }
         // What lies in tables alone needs no tail to meet it: it goes as far as it goes.
         let standing = (0_u32..).zip(&pinned.view.coverage).map(|(partition, coverage)| standing(partition, *coverage));
         let mut provenance = self.provenance(&pinned.view, &standing.collect::<Vec<_>>(), missing, all, None);
         provenance.watermark = None;
-        let log = self.parts.log;
-        for at in &mut provenance.partitions {
-            let archived =
-                |snapshot: &Snapshot, name: Transaction| u64::try_from(snapshot.transaction(&name.to_string())).ok();
-            let events =
-                pinned.events.as_ref().map(|snapshot| archived(snapshot, Transaction::Archive(log, at.partition)));
-            let dead = pinned.dead.as_ref().map(|snapshot| archived(snapshot, Transaction::Dead(log, at.partition)));
-            if let Some(position) = events.or(dead) {
-                at.position = position;
-                provenance.source = Source::Events;
-            }
+        for (at, archived) in provenance.partitions.iter_mut().zip(&pinned.archived) {
+            at.position = Some(if pinned.events.is_some() { archived.events } else { archived.dead_letters });
+            provenance.source = Source::Events;
         }
+        provenance.archived.clone_from(&pinned.archived);
         provenance
     }
 }

@@ -39,7 +39,7 @@ async fn world() -> World {
 
 async fn rows(serving: &Serving, query: &str) -> Vec<Vec<Value>> {
     let answer = serving.sql(query).await.unwrap_or_else(|error| panic!("{query}: {error}"));
-    answer.to_ipc().unwrap();
+    answer.render(Form::Arrow, usize::MAX).unwrap();
     answer.json_rows().unwrap()
 }
 
@@ -126,10 +126,13 @@ async fn filters_reach_files_and_runs() {
     let world = world().await;
     let serving = world.serve().await;
     let query = "EXPLAIN SELECT count FROM stats WHERE entity_id = 'v1' AND minute >= '1970-01-02T00:00:00Z'";
-    let plan = serving.sql(query).await.unwrap().to_json().unwrap().to_string();
+    let plan = json!(rows(&serving, query).await).to_string();
     let scan = plan.find("DataSourceExec").unwrap_or_else(|| panic!("{plan}"));
     assert!(plan[scan..].contains("predicate=entity_id"), "{plan}");
-    // The files of the first date are left out by their partition statistics or by their minutes.
+    // Files of the first date, and of other granularities, are left out.
+    assert!(plan[scan..].contains("event_date=1970-01-02"), "{plan}");
+    assert!(!plan[scan..].contains("event_date=1970-01-01"), "{plan}");
+    assert!(!plan[scan..].contains("granularity=hour"), "{plan}");
     assert!(plan.contains("StreamingTableExec"), "{plan}");
 }
 
@@ -188,6 +191,70 @@ async fn a_query_has_its_limits() {
         "{error}"
     );
     assert!(serving.sql(&" ".repeat(QUERY_BYTES_MAX + 1)).await.is_err());
+}
+
+/// What a scalar function makes is counted by no limit of memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn functions_that_make_much_out_of_nothing_are_not_there() {
+    let serving = world().await.serve().await;
+    for call in [
+        "array_length(range(1, 10))",
+        "generate_series(1, 10)",
+        "unnest(range(1, 10))",
+        "array_repeat(1, 10)",
+        "list_repeat(1, 10)",
+        "array_resize(make_array(1), 10)",
+        "list_resize(make_array(1), 10)",
+        "repeat('x', 10)",
+        "lpad('x', 10)",
+        "rpad('x', 10)",
+    ] {
+        let error = serving.sql(&format!("SELECT {call}")).await.unwrap_err();
+        assert!(matches!(error, ServingError::BadRequest { field: "query", .. }), "{call}: {error}");
+    }
+    assert_eq!(rows(&serving, "SELECT count(*) FROM range(0, 10)").await, [[json!(10)]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_answer_is_cut_where_it_is_written() {
+    let serving = world().await.serve().await;
+    let long = format!("SELECT '{}' AS text FROM generate_series(1, 100)", "x".repeat(1_000));
+    let answer = serving.sql(&long).await.unwrap();
+    let json = |most| answer.render(Form::Json, most).map(|bytes| serde_json::from_slice::<Value>(&bytes).unwrap());
+    let whole = json(usize::MAX).unwrap();
+    assert_eq!((whole["rows"].as_array().unwrap().len(), &whole["truncated"]), (100, &json!(false)));
+    assert_eq!((&whole["columns"][0]["name"], &whole["provenance"]["complete"]), (&json!("text"), &json!(true)));
+    let cut = json(50_000).unwrap();
+    let rows = cut["rows"].as_array().unwrap();
+    assert!(rows.len() > 40 && rows.len() < 50 && rows.iter().all(|row| row[0].as_str().unwrap().len() == 1_000));
+    assert_eq!(cut["truncated"], true);
+    assert!(matches!(json(500), Err(ServingError::MemoryLimit { limit_bytes: 500, .. })));
+    assert!(matches!(answer.render(Form::Arrow, 100), Err(ServingError::MemoryLimit { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_can_be_read_as_arrow() {
+    let serving = world().await.serve().await;
+    let bytes = serving.sql_as("SELECT sum(count) AS n FROM stats", Form::Arrow).await.unwrap();
+    let mut reader = arrow::ipc::reader::StreamReader::try_new(bytes.as_slice(), None).unwrap();
+    let schema = reader.schema();
+    assert_eq!(schema.metadata()["reckon.truncated"], "false");
+    assert!(schema.metadata()["reckon.provenance"].contains("\"complete\":true"));
+    assert_eq!((schema.field(0).name().as_str(), reader.next().unwrap().unwrap().num_rows()), ("n", 1));
+}
+
+/// raw events end where they are archived, counts where the stream stands.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_over_counts_and_events_says_how_far_each_goes() {
+    let world = world().await;
+    let serving = world.serve().await;
+    let query = "SELECT (SELECT sum(count) FROM stats), (SELECT count(*) FROM events)";
+    let provenance = serving.sql(query).await.unwrap().provenance;
+    let ends = |provenance: &Provenance| provenance.archived.iter().map(|at| at.events).collect::<Vec<_>>();
+    assert_eq!(ends(&provenance), [100, 10]);
+    assert_eq!(provenance.partitions[0].position, Some(world.log.0[0].len() as u64));
+    assert_eq!(ends(&serving.sql("SELECT 1 FROM events").await.unwrap().provenance), [100, 10]);
+    assert!(ends(&serving.sql("SELECT 1 FROM stats").await.unwrap().provenance).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use reckon_data::minute::format_time;
 use reckon_data::tail::Position;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::meet::{Missing, Part, missing_parts};
 use super::watermark::{Patience, watermark};
+use crate::query::Archived;
+use crate::times::as_time_or_null;
 
 /// Where an answer comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -21,7 +22,7 @@ pub struct Provenance {
     /// Whether late events may still be usual in its window.
     pub state: State,
     /// Minutes before it are settled, microseconds; none when a counter does not say where it stands.
-    #[serde(serialize_with = "as_time")]
+    #[serde(serialize_with = "as_time_or_null")]
     pub watermark: Option<i64>,
     /// The version of `batch_counts`.
     pub batch_version: u64,
@@ -31,6 +32,9 @@ pub struct Provenance {
     pub stream: Option<u64>,
     /// Every log partition.
     pub partitions: Vec<PartitionProvenance>,
+    /// How far the raw tables go, of an SQL answer that reads them: not as far as the counts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub archived: Vec<Archived>,
     /// The definition version in force, in hexadecimal.
     pub definition: String,
     /// Whether other versions took part.
@@ -109,6 +113,7 @@ impl Facts<'_> {
             batch: counts.map(|(batch, _)| batch),
             stream: counts.map(|(_, stream)| stream),
             partitions: self.partitions(),
+            archived: Vec::new(),
             definition: format!("{:016x}", self.definition),
             definitions_mixed: self.definitions.iter().any(|version| *version != self.definition),
         }
@@ -129,10 +134,6 @@ impl Facts<'_> {
         all.map(|(partition, &coverage)| PartitionProvenance { partition, coverage, position: position(partition) })
             .collect()
     }
-}
-
-fn as_time<S: Serializer>(micros: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
-    micros.map(format_time).serialize(serializer)
 }
 
 #[cfg(test)]

@@ -24,7 +24,8 @@ pub fn watermark(positions: &[Position], now: i64, patience: Patience) -> i64 {
     let lateness = micros(patience.lateness);
     let active =
         positions.iter().filter(|position| position.event_time_max > i64::MIN && !is_idle(position, now, patience));
-    let lowest = active.map(|position| position.event_time_max).min().unwrap_or(now);
+    // Events may lie ahead of the clock: the minute that is going on is not settled by one of them.
+    let lowest = active.map(|position| position.event_time_max).min().unwrap_or(now).min(now);
     lowest.saturating_sub(lateness)
 }
 
@@ -55,6 +56,12 @@ mod tests {
         let now = 1_000 * SECOND;
         let positions = [position(990 * SECOND, now), position(900 * SECOND, now), position(i64::MIN, now)];
         assert_eq!(watermark(&positions, now, PATIENCE), 840 * SECOND);
+    }
+
+    #[test]
+    fn an_event_ahead_of_the_clock_settles_nothing() {
+        let now = 1_000 * SECOND;
+        assert_eq!(watermark(&[position(now + 540 * SECOND, now)], now, PATIENCE), 940 * SECOND);
     }
 
     #[test]
