@@ -1,6 +1,7 @@
 //! Real clicks and access logs, counted end to end, give their exact facts: before a batch run, after
 //! it, after kill -9 and restart, and across a cut.
 
+use reckon_client::encode;
 use serde_json::Value;
 
 use crate::harness::{Dataset, Server, number, pairs, rows};
@@ -54,13 +55,6 @@ fn check_top(server: &Server, facts: &Value) {
         assert_eq!(number(&answer["batch"]) + number(&answer["stream"]), count, "the parts add up: {answer}");
         assert_eq!(answer["provenance"]["complete"], true, "{answer}");
     }
-}
-
-fn encode(entity: &str) -> String {
-    entity.bytes().fold(String::new(), |text, byte| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => text + &char::from(byte).to_string(),
-        _ => text + &format!("%{byte:02X}"),
-    })
 }
 
 fn check_countries(server: &Server, facts: &Value) {

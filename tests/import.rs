@@ -1,10 +1,11 @@
 //! Importing files: what is counted once, what twice, and what a bad line does.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::harness::{Dataset, Server, command, number, rows, run_ok};
+use crate::harness::{Dataset, Server, command, number, rows, run_ok, total};
 
 fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
     let path = dir.join(name);
@@ -20,11 +21,6 @@ fn import(server: &Server, file: &Path, more: &[&str]) -> Value {
         .args(more)
         .arg(file);
     serde_json::from_slice(&run_ok(&mut command).stdout).unwrap()
-}
-
-fn total(server: &Server) -> u64 {
-    server.wait_counted();
-    number(&rows(&server.sql("select coalesce(sum(count), 0) from stats"))[0][0])
 }
 
 #[test]
@@ -80,9 +76,53 @@ fn a_bad_line_is_named_and_stops_nothing() {
     server.batch();
     let letters = server.sql("select source from dead_letters order by source");
     let sources: Vec<String> = rows(&letters).iter().map(|row| row[0].as_str().unwrap().to_owned()).collect();
-    for (line, source) in [2, 3, 4].iter().zip(&sources) {
-        assert!(source.ends_with(&format!("clicks.ndjson:{line}")), "{sources:?}");
-    }
+    let expected: Vec<String> = [2, 3, 4].iter().map(|line| format!("clicks.ndjson:{line}")).collect();
+    assert_eq!(sources, expected);
+}
+
+#[test]
+fn a_line_that_the_server_refuses_is_named_in_a_file_of_any_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data"));
+    let line = |time: &str| format!("{{\"v\":\"a\",\"t\":{time}}}\n");
+    // The third line is too old, which only the server knows.
+    let text = format!("{}\n{}{}", line("1360358940"), line("100"), line("1360358941"));
+    let file = write(dir.path(), "Klicks-März.ndjson", &text);
+    let summary = import(&server, &file, &[]);
+    assert_eq!((number(&summary["counted"]), number(&summary["refused"])), (2, 1), "{summary}");
+    server.batch();
+    let letters = rows(&server.sql("select source from dead_letters"));
+    assert_eq!(letters, [[Value::String("Klicks-März.ndjson:3".to_owned())]]);
+}
+
+/// Lines that take some seconds to import.
+const MANY: u32 = 800_000;
+
+#[test]
+fn an_import_that_is_interrupted_counts_once_although_the_file_has_grown() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data"));
+    let lines = |range: std::ops::Range<u32>| -> String {
+        range.map(|n| format!("{{\"v\":\"v{}\",\"t\":1360358940}}\n", n % 100)).collect()
+    };
+    let file = write(dir.path(), "clicks.ndjson", &lines(0..MANY));
+    let arguments = ["--format", "ndjson", "--entity", "v", "--time", "t:s"];
+    let mut child = command()
+        .args(["import", "--json", "--url", server.url()])
+        .args(arguments)
+        .arg(&file)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    server.wait_until("some of it is counted", || total(&server) > 0);
+    run_ok(Command::new("kill").args(["-INT", &child.id().to_string()]));
+    assert!(!child.wait().unwrap().success(), "it was interrupted");
+    let before = total(&server);
+    assert!(0 < before && before < u64::from(MANY), "{before}");
+    let file = write(dir.path(), "clicks.ndjson", &lines(0..MANY + 3));
+    let summary = import(&server, &file, &[]);
+    assert_eq!(total(&server), u64::from(MANY) + 3, "{summary}");
+    assert_eq!(number(&summary["duplicate"]), before, "{summary}");
 }
 
 #[test]

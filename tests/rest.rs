@@ -27,6 +27,13 @@ fn refused(server: &Server, method: &str, path: &str, body: &str, status: u16, n
     assert!(text.contains(names), "{method} {path} should name {names}: {text}");
 }
 
+/// A refusal of a question because of one field, which it names as such.
+fn refused_field(server: &Server, path: &str, field: &str) {
+    let (status, problem) = server.request("GET", path, &[], Vec::new());
+    assert_eq!((status, &problem["field"]), (400, &json!(field)), "GET {path}: {problem}");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(field)), "{problem}");
+}
+
 #[test]
 fn one_event_an_array_and_lines() {
     let (_dir, server) = server();
@@ -101,15 +108,21 @@ fn bad_bodies_are_refused_by_name_and_kept() {
 fn bad_questions_are_refused_by_name() {
     let (_dir, server) = server();
     let stats = "/v1/entities/v1/stats?type=view";
-    refused(&server, "GET", "/v1/entities/v1/count?from=2013-02-09T00:00:00Z&to=2013-02-08T00:00:00Z", "", 400, "from");
-    refused(&server, "GET", &format!("{stats}&from=noon"), "", 400, "from");
-    refused(&server, "GET", &format!("{stats}&function=median"), "", 400, "function");
-    refused(&server, "GET", &format!("{stats}&step=7parsecs"), "", 400, "step");
-    refused(&server, "GET", "/v1/entities/v1/count?filter=9999", "", 400, "filter");
+    refused_field(&server, "/v1/entities/v1/count?from=2013-02-09T00:00:00Z&to=2013-02-08T00:00:00Z", "from");
+    refused_field(&server, &format!("{stats}&from=noon"), "from");
+    refused_field(&server, &format!("{stats}&function=median"), "function");
+    refused_field(&server, &format!("{stats}&step=7parsecs"), "step");
+    refused_field(&server, "/v1/entities/v1/count?filter=9999", "filter");
+    refused_field(&server, "/v1/entities/v1/count?filter=colour:red", "filter");
+    refused_field(&server, "/v1/top?n=0", "n");
+    refused_field(&server, "/v1/top?window=soon", "window");
+    refused_field(&server, "/v1/top?nn=3", "nn");
+    // A variable of a script that was not set must not mean everything.
+    refused_field(&server, "/v1/entities/v1/count?type=", "type");
+    refused_field(&server, "/v1/top?from=&n=3", "from");
     refused(&server, "GET", "/v1/entities/v1/count?filter=colour:red", "", 400, "colour");
-    refused(&server, "GET", "/v1/top?n=0", "", 400, "n");
-    refused(&server, "GET", "/v1/top?window=soon", "", 400, "window");
-    refused(&server, "GET", "/v1/top?nn=3", "", 400, "nn");
+    refused(&server, "GET", "/v1/entities/%ff/count", "", 400, "UTF-8");
+    refused(&server, "POST", "/v1/sql", &"x".repeat(3 << 20), 413, "2097152");
     refused(&server, "GET", "/v1/nothing", "", 404, "/v1/nothing");
     refused(&server, "GET", "/v1/events", "", 405, "GET");
     refused(&server, "GET", "/v1/batch/runs/42", "", 400, "42");
@@ -186,6 +199,32 @@ fn dead_letters_are_listed_and_replayed_once() {
     server.wait_counted();
     let total = server.sql("select sum(count) from stats");
     assert_eq!(number(&rows(&total)[0][0]), 1);
+}
+
+/// A length that no table can hold used to stop the archiver, again after every restart.
+#[test]
+fn no_dead_letter_stops_the_archiver() {
+    let (_dir, server) = server();
+    let letter = |body: Value| {
+        json!([{"reason": "empty", "field": null, "message": "", "source": null, "body": body,
+            "body_bytes": u64::MAX, "body_hash": "x"}])
+    };
+    let (status, problem) = server.post("/v1/dead-letters", &letter(Value::Null));
+    assert_eq!((status, &problem["field"]), (400, &json!("body_bytes")), "{problem}");
+    let (status, answer) = server.post("/v1/dead-letters", &letter(json!("e30=")));
+    assert_eq!(status, 200, "{answer}");
+    server.post("/v1/events", &event("e1", "v1"));
+    server.batch();
+    let listed = server.get("/v1/dead-letters?limit=10");
+    assert_eq!((listed["letters"].as_array().unwrap().len(), &listed["letters"][0]["body_bytes"]), (1, &json!(2)));
+}
+
+#[test]
+fn an_end_that_nobody_named_is_null() {
+    let (_dir, server) = server();
+    assert_eq!(server.get("/v1/entities/v1/count")["window"], json!({"from": null, "to": null}));
+    let ends = server.get("/v1/entities/v1/count?from=0&to=60000")["window"].clone();
+    assert_eq!(ends, json!({"from": "1970-01-01T00:00:00Z", "to": "1970-01-01T00:01:00Z"}));
 }
 
 #[test]

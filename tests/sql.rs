@@ -60,6 +60,27 @@ fn raw_events_and_a_description_of_the_tables() {
     }
 }
 
+/// `events` ends where it is archived, `stats` where the stream stands.
+#[test]
+fn an_answer_says_how_far_the_raw_events_go() {
+    let (_dir, server) = loaded();
+    server.batch();
+    let answer = server.sql("select (select sum(count) from stats), (select count(*) from events)");
+    let archived = answer["provenance"]["archived"].as_array().unwrap();
+    assert_eq!(archived.len(), 4, "{answer}");
+    assert!(archived.iter().all(|partition| partition["events"].is_u64()), "{answer}");
+}
+
+/// Such a query used to take gigabytes, whatever the limit.
+#[test]
+fn memory_cannot_be_taken_by_functions() {
+    let (_dir, server) = loaded();
+    for query in ["select array_length(range(1, 200000000))", "select length(repeat('x', 2000000000))"] {
+        let (status, problem) = server.post("/v1/sql", &json!({ "query": query }));
+        assert_eq!(status, 400, "{query}: {problem}");
+    }
+}
+
 #[test]
 fn a_long_answer_is_cut_and_says_so() {
     let dir = tempfile::tempdir().unwrap();

@@ -73,6 +73,7 @@ pub async fn run(
         events: 0,
         connections: options.connections,
         body_events: options.body_events,
+        until_millis: None,
         spread_millis: 1_000,
         plan: crate::send::now_millis() & 0xffff,
         drawn: draw(1, options.entities),

@@ -73,6 +73,7 @@ pub async fn run(server: &Watched, client: Arc<Client>, options: Options, say: &
         connections: 4,
         body_events: 2_000,
         // The day that the questions are about ends now.
+        until_millis: None,
         spread_millis: DAY_MILLIS - 600_000,
         plan: now_millis() & 0x7fff,
         drawn,

@@ -24,7 +24,9 @@ pub struct Plan {
     pub connections: u64,
     /// Events in a body.
     pub body_events: u64,
-    /// Event times lie at most so many milliseconds before they are sent.
+    /// The latest event time, milliseconds since 1970; without it the time of sending.
+    pub until_millis: Option<u64>,
+    /// Event times lie at most so many milliseconds before that.
     pub spread_millis: u64,
     /// Sets the ids of this plan apart from others; below 2^16.
     pub plan: u64,
@@ -94,7 +96,7 @@ async fn one(client: Arc<Client>, plan: Plan, connection: u64, sent: Arc<Sent>) 
             let due = Duration::from_secs_f64(mine as f64 / share);
             tokio::time::sleep(due.saturating_sub(start.elapsed())).await;
         }
-        let body = lines.body(plan.body_events, now_millis());
+        let body = lines.body(plan.body_events, plan.until_millis.unwrap_or_else(now_millis));
         let asked = Instant::now();
         let receipt = client.send_lines(Bytes::from(body.bytes), &format!("{stream}-{mine}"), Some("bench")).await?;
         if receipt.accepted != body.lines {

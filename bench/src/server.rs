@@ -1,6 +1,8 @@
 //! The server under load: what it says of itself, and what the system says of its process.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -93,18 +95,57 @@ impl Watched {
     /// What its process has used; nothing when it runs elsewhere.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        let Some(process) = self.process else { return Usage::default() };
-        let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-        let kib = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name))?;
-            line.split_whitespace().nth(1)?.parse::<u64>().ok()
-        };
-        Usage {
-            memory_peak: kib("VmHWM:").unwrap_or(0) * 1_024,
-            memory: kib("VmRSS:").unwrap_or(0) * 1_024,
-            cpu_seconds: cpu_seconds(process).unwrap_or(0.0),
-        }
+        self.process.map_or_else(Usage::default, usage)
     }
+}
+
+fn usage(process: u32) -> Usage {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let kib = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    Usage {
+        memory_peak: kib("VmHWM:").unwrap_or(0) * 1_024,
+        memory: kib("VmRSS:").unwrap_or(0) * 1_024,
+        cpu_seconds: cpu_seconds(process).unwrap_or(0.0),
+    }
+}
+
+/// A process that ran to its end.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// How long it ran.
+    pub seconds: f64,
+    /// Most memory resident, bytes, as of 20 ms before its end or later.
+    pub memory_peak: u64,
+    /// Whether it succeeded.
+    pub success: bool,
+    /// What it printed to standard output.
+    pub output: String,
+}
+
+/// Runs a command that prints little, and watches what it uses.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn run_watched(command: &mut Command) -> Result<Finished> {
+    let start = Instant::now();
+    let mut child = command.stdout(Stdio::piped()).spawn().context("it cannot be started")?;
+    let mut memory_peak = 0;
+    let status = loop {
+        memory_peak = usage(child.id()).memory_peak.max(memory_peak);
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let seconds = start.elapsed().as_secs_f64();
+    let mut output = String::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_string(&mut output)?;
+    }
+    Ok(Finished { seconds, memory_peak, success: status.success(), output })
 }
 
 /// User and system time of a process; Linux counts in hundredths of a second.

@@ -22,9 +22,13 @@ impl Default for Backoff {
     }
 }
 
+/// The longest wait that a server may ask for.
+const ASKED_MAX: Duration = Duration::from_secs(60);
+
 impl Backoff {
     /// The wait before attempt number `attempt` (1 is the first repeat); none when there is no further
-    /// attempt. `share` in [0, 1] is the jitter, `asked` the wait the server asked for at least.
+    /// attempt. `share` in [0, 1] is the jitter, `asked` the wait the server asked for at least,
+    /// of which a minute is granted.
     #[must_use]
     pub fn wait(&self, attempt: u32, share: f64, asked: Option<Duration>) -> Option<Duration> {
         if attempt >= self.attempts {
@@ -32,7 +36,7 @@ impl Backoff {
         }
         let doubled = self.first.saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1)));
         let jittered = doubled.min(self.longest).mul_f64(share.clamp(0.0, 1.0));
-        Some(asked.unwrap_or_default() + jittered)
+        Some(asked.unwrap_or_default().min(ASKED_MAX).saturating_add(jittered))
     }
 }
 
@@ -52,5 +56,11 @@ mod tests {
     fn what_the_server_asks_for_comes_on_top() {
         let wait = Backoff::default().wait(1, 0.0, Some(Duration::from_secs(1)));
         assert_eq!(wait, Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn nobody_waits_for_ever() {
+        let wait = Backoff::default().wait(1, 1.0, Some(Duration::from_secs(u64::MAX)));
+        assert_eq!(wait, Some(ASKED_MAX + Duration::from_millis(100)));
     }
 }

@@ -25,6 +25,12 @@ impl Batch {
         self.events += 1;
     }
 
+    /// Adds blank lines, which are no events: so that the lines of the body are numbered as those of a file.
+    pub fn pad(&mut self, lines: u64) {
+        let length = self.body.len().saturating_add(usize::try_from(lines).unwrap_or(usize::MAX));
+        self.body.resize(length, b'\n');
+    }
+
     /// How many events it holds.
     #[must_use]
     pub const fn events(&self) -> u64 {
@@ -60,10 +66,11 @@ mod tests {
         let mut batch = Batch::new(8);
         batch.push(b"{}");
         assert!(!batch.is_full());
+        batch.pad(1);
         batch.push(b"{\"a\":1}");
         assert!(batch.is_full());
         assert_eq!(batch.events(), 2);
-        assert_eq!(batch.take(), Bytes::from_static(b"{}\n{\"a\":1}\n"));
+        assert_eq!(batch.take(), Bytes::from_static(b"{}\n\n{\"a\":1}\n"));
         assert!(batch.is_empty());
     }
 }

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use reckon_data::dead::DeadLetter;
 use reckon_data::problem::Problem;
 use reckon_data::receipt::Receipt;
+use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -87,16 +88,45 @@ impl Client {
         idempotency_key: &str,
         source: Option<&str>,
     ) -> Result<Receipt, ClientError> {
+        self.send(body, idempotency_key, source, None).await
+    }
+
+    /// The same for lines of a file, of which the first is line `first_line`: a refused event is kept with its line.
+    /// Blank lines count as lines.
+    ///
+    /// # Errors
+    /// Those of [`Client::send_lines`].
+    pub async fn send_numbered_lines(
+        &self,
+        body: Bytes,
+        idempotency_key: &str,
+        source: &str,
+        first_line: u64,
+    ) -> Result<Receipt, ClientError> {
+        self.send(body, idempotency_key, Some(source), Some(first_line)).await
+    }
+
+    async fn send(
+        &self,
+        body: Bytes,
+        idempotency_key: &str,
+        source: Option<&str>,
+        first_line: Option<u64>,
+    ) -> Result<Receipt, ClientError> {
+        let source = source.and_then(header_text);
         self.with_retries(|| {
-            let request = self
+            let mut request = self
                 .request(Method::POST, "/v1/events")
                 .header("content-type", "application/x-ndjson")
                 .header("idempotency-key", idempotency_key)
                 .body(body.clone());
-            match source {
-                Some(source) => request.header("reckon-source", source),
-                None => request,
+            if let Some(source) = &source {
+                request = request.header("reckon-source", source.clone());
             }
+            if let Some(line) = first_line {
+                request = request.header("reckon-first-line", line);
+            }
+            request
         })
         .await
     }
@@ -115,7 +145,7 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn sql(&self, query: &str) -> Result<Value, ClientError> {
-        self.post("/v1/sql", &serde_json::json!({ "query": query })).await
+        self.post_once("/v1/sql", &serde_json::json!({ "query": query })).await
     }
 
     /// Gets a resource with parameters.
@@ -131,13 +161,26 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
-        let json = serde_json::to_vec(body)
-            .map_err(|e| ClientError::BadAnswer { url: self.base.clone(), reason: e.to_string() })?;
-        let json = Bytes::from(json);
-        self.with_retries(|| {
-            self.request(Method::POST, path).header("content-type", "application/json").body(json.clone())
-        })
-        .await
+        let json = self.json(body)?;
+        self.with_retries(|| self.post_json(path, json.clone())).await
+    }
+
+    /// Posts JSON, once: for what is costly to ask, or does something every time it is asked.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn post_once<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
+        let json = self.json(body)?;
+        self.once(self.post_json(path, json)).await.map_err(|(error, _)| error)
+    }
+
+    fn json(&self, body: &impl Serialize) -> Result<Bytes, ClientError> {
+        let json = serde_json::to_vec(body);
+        json.map(Bytes::from).map_err(|e| ClientError::BadAnswer { url: self.base.clone(), reason: e.to_string() })
+    }
+
+    fn post_json(&self, path: &str, json: Bytes) -> RequestBuilder {
+        self.request(Method::POST, path).header("content-type", "application/json").body(json)
     }
 
     /// Whether a server answers at the address.
@@ -213,6 +256,12 @@ fn problem(status: StatusCode, body: &[u8]) -> Problem {
     })
 }
 
+/// A text as a header's value: UTF-8, with a question mark for every character that may not stand there.
+fn header_text(text: &str) -> Option<HeaderValue> {
+    let text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    HeaderValue::from_bytes(text.as_bytes()).ok()
+}
+
 fn root_cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(next) = cause.source() {
@@ -223,6 +272,11 @@ fn root_cause(error: &reqwest::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     #[test]
@@ -230,6 +284,56 @@ mod tests {
         for url in ["", "127.0.0.1:7700", "ftp://host", "http://"] {
             assert!(matches!(Client::new(url, Options::default()), Err(ClientError::BadUrl { .. })), "{url}");
         }
+    }
+
+    #[test]
+    fn a_file_may_have_any_name() {
+        let value = |text| header_text(text).unwrap();
+        assert_eq!(value("klicks-März-点.ndjson").as_bytes(), "klicks-März-点.ndjson".as_bytes());
+        assert_eq!(value("a\nb\u{7f}\tc\u{85}"), "a?b??c?");
+    }
+
+    /// A server that gives everybody one answer, and how often it was asked.
+    async fn answering(status: &str, body: &str) -> (String, Arc<AtomicU32>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+        let asked = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&asked);
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
+                let mut request = vec![0; 65_536];
+                assert!(stream.read(&mut request).await.unwrap() > 0);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        (url, asked)
+    }
+
+    fn quick() -> Options {
+        let backoff = Backoff { first: Duration::from_millis(1), longest: Duration::from_millis(1), attempts: 4 };
+        Options { backoff, ..Options::default() }
+    }
+
+    #[tokio::test]
+    async fn what_took_too_long_is_not_asked_again() {
+        let problem = Problem::new(504, "query-timeout", "The query took too long", "it took 60 s");
+        let (url, asked) = answering("504 Gateway Timeout", &serde_json::to_string(&problem).unwrap()).await;
+        let client = Client::new(&url, quick()).unwrap();
+        assert!(client.get::<Value>("/v1/top", &[]).await.is_err());
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_question_is_asked_once_and_a_resource_again() {
+        let (url, asked) = answering("503 Service Unavailable", "{}").await;
+        let client = Client::new(&url, quick()).unwrap();
+        assert!(client.sql("select 1").await.is_err());
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        assert!(client.get::<Value>("/readyz", &[]).await.is_err());
+        assert_eq!(asked.load(Ordering::Relaxed), 1 + 4);
     }
 
     #[tokio::test]

@@ -49,6 +49,8 @@ impl ClientError {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Resting { .. } => true,
+            // It would take too long again, and cost the server as much.
+            Self::Refused(problem) if problem.kind.ends_with("query-timeout") => false,
             Self::Refused(problem) => matches!(problem.status, 429 | 502 | 503 | 504),
             Self::BadUrl { .. } | Self::BadAnswer { .. } => false,
         }

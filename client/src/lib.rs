@@ -9,6 +9,8 @@ pub mod batch;
 pub mod breaker;
 mod client;
 mod error;
+mod url;
 
 pub use client::{Client, Options};
 pub use error::ClientError;
+pub use url::encode;

@@ -19,6 +19,12 @@ pub fn number(value: &Value) -> u64 {
     value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap_or_else(|| panic!("{value} is no number"))
 }
 
+/// Everything counted so far.
+pub fn total(server: &Server) -> u64 {
+    server.wait_counted();
+    number(&rows(&server.sql("select coalesce(sum(count), 0) from stats"))[0][0])
+}
+
 /// Pairs of a name and a count.
 pub fn pairs(rows: &[Vec<Value>]) -> Vec<(String, u64)> {
     rows.iter().map(|row| (row[0].as_str().unwrap_or("null").to_owned(), number(&row[1]))).collect()

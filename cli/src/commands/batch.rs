@@ -58,7 +58,7 @@ impl Batch {
 }
 
 async fn remote(client: &Client, request: &RunRequest, bar: &ProgressBar) -> Result<Value> {
-    let mut run: RunStatus = client.post("/v1/batch/runs", request).await?;
+    let mut run: RunStatus = client.post_once("/v1/batch/runs", request).await?;
     let path = format!("/v1/batch/runs/{}", run.id);
     while run.state == RunState::Running {
         show(bar, &run.step, run.done, run.total, run.events);
@@ -89,8 +89,24 @@ fn show(bar: &ProgressBar, step: &str, done: u64, total: u64, events: u64) {
 /// The report in a sentence.
 fn sentence(report: &Value) -> String {
     let dates = report["dates"].as_array().map_or(0, Vec::len);
+    let seconds: f64 = report["seconds"].as_object().into_iter().flatten().filter_map(|(_, part)| part.as_f64()).sum();
     format!(
-        "{dates} dates recounted: {} events read, {} repeats dropped, {} rows written",
+        "{dates} dates recounted in {seconds:.1} s: {} events read, {} repeats dropped, {} rows written",
         report["events"], report["duplicates"], report["rows"]
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_sentence_says_how_long_it_took() {
+        let seconds = json!({"wait": 0.5, "plan": 0.25, "count": 1.0, "commit": 0.25});
+        let report = json!({"dates": [{}], "events": 9, "duplicates": 1, "rows": 3, "seconds": seconds});
+        let expected = "1 dates recounted in 2.0 s: 9 events read, 1 repeats dropped, 3 rows written";
+        assert_eq!(sentence(&report), expected);
+    }
 }

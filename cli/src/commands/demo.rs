@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use reckon_bench::plausible::Traffic;
 use reckon_client::batch::Batch;
@@ -20,6 +20,8 @@ const SCHEDULE: &str = "* * * * *";
 const TICK: Duration = Duration::from_millis(200);
 /// Traffic of the half hour before, so that there is something to see at once.
 const PAST_MINUTES: i64 = 30;
+/// Of them, those that are there before the guide is.
+const NEWEST_MINUTES: i64 = 5;
 
 /// Everything with generated traffic.
 #[derive(Debug, Args)]
@@ -30,33 +32,36 @@ pub struct Demo {
     /// Videos and ads.
     #[arg(long, default_value_t = 5_000)]
     entities: u32,
-    /// Keep the data in this folder; without it, in one that goes with the demo.
+    /// Keep the data in this folder, as --data-dir does; without either, in one that goes with the demo.
     #[arg(long)]
     keep: Option<PathBuf>,
 }
 
 impl Demo {
-    /// Runs until it is stopped.
+    /// Runs until it is stopped; `data_dir` is the folder that was asked for.
     ///
     /// # Errors
     /// When the server cannot start.
-    pub async fn run(self, mut settings: Settings) -> Result<()> {
+    pub async fn run(self, mut settings: Settings, data_dir: Option<String>) -> Result<()> {
         let temporary = tempfile::tempdir()?;
-        let dir = self.keep.clone().unwrap_or_else(|| temporary.path().to_owned());
-        settings.data_dir = dir.to_string_lossy().into_owned();
+        let keep = self.keep.as_ref().map(|path| path.to_string_lossy().into_owned());
+        settings.data_dir = match (keep, data_dir) {
+            (Some(keep), Some(dir)) if keep != dir => bail!("--keep {keep} and --data-dir {dir} are two folders"),
+            (keep, dir) => keep.or(dir).unwrap_or_else(|| temporary.path().to_string_lossy().into_owned()),
+        };
+        let dir = settings.data_dir.clone();
         SCHEDULE.clone_into(&mut settings.batch.schedule);
         let server = Server::start(settings, "demo", Arc::new(SystemClock)).await?;
         let client = Client::new(server.url(), Options::default())?;
-        println!("{}", guide(server.url(), &settings_dir(&dir)));
-        let traffic = tokio::spawn(send(client, self.rate, self.entities));
+        let mut sender = Sender::new(client, self.rate, self.entities);
+        // The newest first: whoever follows the guide asks for the last five minutes.
+        sender.send_past(1..=NEWEST_MINUTES).await;
+        println!("{}", guide(server.url(), &dir));
+        let traffic = tokio::spawn(sender.send());
         let stopped = server.until_stopped().await;
         traffic.abort();
         stopped
     }
-}
-
-fn settings_dir(dir: &std::path::Path) -> String {
-    dir.display().to_string()
 }
 
 /// Where to look.
@@ -78,35 +83,55 @@ fn guide(url: &str, dir: &str) -> String {
     )
 }
 
-/// Sends traffic: first the past, then as time goes.
-async fn send(client: Client, rate: f64, entities: u32) {
-    let seed = RandomNames.fresh().as_u64_pair().1;
-    let mut traffic = Traffic::new(seed, entities);
-    let millis = || SystemClock.now() / 1_000;
-    for minute in (1..=PAST_MINUTES).rev() {
-        let then = millis() - minute * 60_000;
-        // A tenth of the traffic will do for the past.
-        post(&client, &mut traffic, (Traffic::rate(rate, then) * 6.0) as u64, then).await;
+/// Sends traffic.
+struct Sender {
+    client: Client,
+    traffic: Traffic,
+    rate: f64,
+}
+
+impl Sender {
+    fn new(client: Client, rate: f64, entities: u32) -> Self {
+        let seed = RandomNames.fresh().as_u64_pair().1;
+        Self { client, traffic: Traffic::new(seed, entities), rate }
     }
-    let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let now = millis();
-        post(&client, &mut traffic, (Traffic::rate(rate, now) * TICK.as_secs_f64()) as u64, now).await;
+
+    /// Traffic of so many minutes ago.
+    async fn send_past(&mut self, minutes: std::ops::RangeInclusive<i64>) {
+        for minute in minutes {
+            let then = millis() - minute * 60_000;
+            // A tenth of the traffic will do for the past.
+            self.post((Traffic::rate(self.rate, then) * 6.0) as u64, then).await;
+        }
+    }
+
+    /// First the rest of the past, then as time goes.
+    async fn send(mut self) {
+        self.send_past(NEWEST_MINUTES + 1..=PAST_MINUTES).await;
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let now = millis();
+            self.post((Traffic::rate(self.rate, now) * TICK.as_secs_f64()) as u64, now).await;
+        }
+    }
+
+    async fn post(&mut self, events: u64, now: i64) {
+        let mut batch = Batch::new(1 << 20);
+        for event in self.traffic.lines(events, now) {
+            batch.push(event.to_string().as_bytes());
+        }
+        if batch.is_empty() {
+            return;
+        }
+        let key = RandomNames.fresh().to_string();
+        if let Err(error) = self.client.send_lines(batch.take(), &key, Some("demo")).await {
+            tracing::warn!(%error, "traffic is lost");
+        }
     }
 }
 
-async fn post(client: &Client, traffic: &mut Traffic, events: u64, now: i64) {
-    let mut batch = Batch::new(1 << 20);
-    for event in traffic.lines(events, now) {
-        batch.push(event.to_string().as_bytes());
-    }
-    if batch.is_empty() {
-        return;
-    }
-    let key = RandomNames.fresh().to_string();
-    if let Err(error) = client.send_lines(batch.take(), &key, Some("demo")).await {
-        tracing::warn!(%error, "traffic is lost");
-    }
+fn millis() -> i64 {
+    SystemClock.now() / 1_000
 }

@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 use clap::Args;
+use reckon_client::encode;
 use reckon_data::config::Settings;
 use serde_json::Value;
 
 use super::target::TargetArgs;
-use crate::node::encode;
 
 /// Where an event is.
 #[derive(Debug, Args)]
@@ -46,8 +46,19 @@ impl Find {
         for letter in answer["dead"].as_array().into_iter().flatten() {
             println!("dead       place {}  {}", text(letter, "place"), text(letter, "message"));
         }
+        for lack in lacks(&answer) {
+            eprintln!("{lack}");
+        }
         Ok(())
     }
+}
+
+/// What the reader has to know: where there may be more.
+fn lacks(answer: &Value) -> Vec<&'static str> {
+    let truncated = (answer["truncated"] == true).then_some("there are more copies or dead letters than are listed");
+    let in_log =
+        (answer["may_be_in_log"] == true).then_some("there may be more in the log, which is archived within a minute");
+    truncated.into_iter().chain(in_log).collect()
 }
 
 fn line(copy: &Value) -> String {
@@ -66,4 +77,17 @@ fn line(copy: &Value) -> String {
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_may_be_elsewhere_is_said() {
+        assert_eq!(lacks(&json!({"truncated": true, "may_be_in_log": true})).len(), 2);
+        assert_eq!(lacks(&json!({"truncated": false, "may_be_in_log": false})).len(), 0);
+    }
 }

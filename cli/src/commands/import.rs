@@ -15,6 +15,7 @@ use crate::import::{self, Local, MappingArgs, Remote, Report, Totals};
 #[command(after_help = "\
 A line that is no event is reported with file and line, goes to the dead letters, and stops nothing.
 A file imported twice counts once, whenever; an interrupted import goes on where it was.
+With --id-from line, a last line without a line break may not be whole yet: it is left for the next import.
 
   reckon import --format ndjson --entity g --time t:s --country c --type click --skip-if _heartbeat_ clicks/*.gz
   reckon import --format ndjson --entity repo.name --time created_at --id id --type-field type *.json.gz
@@ -39,15 +40,16 @@ impl Import {
         let mapping = self.mapping.mapping()?;
         let target = self.target.open(settings, "import").await?;
         let report = match target {
-            Target::Remote(client) => import::run(&Remote(client), &mapping, &self.files, self.target.json).await,
+            Target::Remote(client) => import::run(&Remote::new(client), &mapping, &self.files, self.target.json).await,
             Target::Local(node) => {
                 let status = Arc::clone(&node.status);
                 let sink = Local {
                     ingest: Arc::clone(&node.gateway) as _,
                     imports: Arc::clone(&node.imports) as _,
                     health: Arc::new(move || {
-                        let totals = (status.lag_records() == 0).then(|| status.totals())?;
-                        Some(Totals { accepted: totals.accepted, duplicate: totals.duplicate })
+                        let (lag, all) = (status.lag_records(), status.totals());
+                        let totals = Totals { accepted: all.accepted, duplicate: all.duplicate };
+                        import::counted(status.trouble(), lag, totals)
                     }),
                 };
                 let report = import::run(&sink, &mapping, &self.files, self.target.json).await;

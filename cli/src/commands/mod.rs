@@ -13,6 +13,7 @@ mod up;
 
 use anyhow::{Context as _, Result};
 use clap::{ArgMatches, Command, Parser, Subcommand};
+use reckon_data::config::Settings;
 
 use crate::settings;
 
@@ -63,6 +64,12 @@ pub fn with_settings(mut command: Command) -> Command {
     command
 }
 
+/// The folder that was asked for; none when it is the default.
+fn data_dir(matches: &ArgMatches, settings: &Settings) -> Option<String> {
+    let flag = matches.get_one::<String>("data_dir").cloned();
+    flag.or_else(|| (settings.data_dir != Settings::default().data_dir).then(|| settings.data_dir.clone()))
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -71,7 +78,10 @@ pub async fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
     let (_, matches) = matches.subcommand().context("a command is expected")?;
     let settings = settings::from(matches)?;
     match cli.command {
-        Task::Demo(demo) => Box::pin(demo.run(settings)).await,
+        Task::Demo(demo) => {
+            let dir = data_dir(matches, &settings);
+            Box::pin(demo.run(settings, dir)).await
+        }
         Task::Up(up) => Box::pin(up.run(settings)).await,
         Task::Import(import) => Box::pin(import.run(settings)).await,
         Task::Sql(sql) => Box::pin(sql.run(settings)).await,

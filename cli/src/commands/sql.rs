@@ -1,12 +1,12 @@
 //! `reckon sql`: a query, printed as a table, JSON or CSV.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use comfy_table::{Table, presets};
 use reckon_data::config::Settings;
 use serde_json::{Map, Value, json};
 
-use super::target::TargetArgs;
+use super::target::{TargetArgs, lack};
 
 /// How rows are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -27,7 +27,7 @@ enum Format {
 pub struct Sql {
     #[command(flatten)]
     target: TargetArgs,
-    /// How rows are printed.
+    /// How rows are printed; --json prints the whole answer, with where it comes from.
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
     /// The query.
@@ -38,26 +38,22 @@ impl Sql {
     /// Asks, and prints the rows.
     ///
     /// # Errors
-    /// When the query is refused.
+    /// When the query is refused, or the answer, which is printed, is not whole.
     pub async fn run(self, settings: Settings) -> Result<()> {
         let target = self.target.open(settings, "sql").await?;
         let answer = target.post("/v1/sql", &json!({ "query": self.query })).await;
         target.close().await;
         let answer = answer?;
-        let format = if self.target.json { Format::Json } else { self.format };
-        print!("{}", render(&answer, format)?);
-        warn(&answer);
-        Ok(())
-    }
-}
-
-/// What the reader of the rows has to know.
-fn warn(answer: &Value) {
-    if answer["truncated"] == true {
-        eprintln!("there are more rows than are printed: serving.rows_max is the limit");
-    }
-    if answer["provenance"]["complete"] == false {
-        eprintln!("the answer is not complete, it misses: {}", answer["provenance"]["missing"]);
+        if self.target.json {
+            println!("{answer}");
+        } else {
+            print!("{}", render(&answer, self.format)?);
+        }
+        // Rows alone do not show that some are missing: a script must not take them for all.
+        match lack(&answer) {
+            Some(lack) => bail!("{lack}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use reckon_batch::lock::DirLock;
 use reckon_client::{Client, Options};
 use reckon_data::clock::{RandomNames, SystemClock};
 use reckon_data::config::Settings;
+use reckon_tables::local_folder;
 use serde_json::Value;
 
 use crate::node::Node;
@@ -44,9 +45,13 @@ impl TargetArgs {
         if let Some(url) = &self.url {
             return Ok(Target::Remote(Client::new(url, Options::default())?));
         }
-        let dir = Path::new(&settings.data_dir);
-        if let Some(client) = running(dir).await? {
+        let dir = local_folder(&settings.data_dir)?;
+        if let Some(client) = running(&dir).await? {
             return Ok(Target::Remote(client));
+        }
+        // An empty folder would answer every question with nothing, and call that complete (R-7).
+        if role != "import" && !dir.join("log").exists() {
+            bail!("there is no data in {}: --url asks a server, --data-dir names a folder", dir.display());
         }
         let node = Node::open(settings, role, Arc::new(SystemClock), Arc::new(RandomNames)).await?;
         node.wait_counted().await?;
@@ -69,15 +74,35 @@ async fn running(dir: &Path) -> Result<Option<Client>> {
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn remember_address(dir: &str, url: &str) -> Result<()> {
-    let path = Path::new(dir).join(ADDRESS_FILE);
+pub fn remember_address(data_dir: &str, url: &str) -> Result<()> {
+    let path = local_folder(data_dir)?.join(ADDRESS_FILE);
     std::fs::write(&path, url).with_context(|| format!("{} cannot be written", path.display()))
 }
 
 /// Forgets it.
-pub fn forget_address(dir: &str) {
-    // Not there is what is wanted.
-    let _ = std::fs::remove_file(Path::new(dir).join(ADDRESS_FILE));
+pub fn forget_address(data_dir: &str) {
+    if let Ok(dir) = local_folder(data_dir) {
+        // Not there is what is wanted.
+        let _ = std::fs::remove_file(dir.join(ADDRESS_FILE));
+    }
+}
+
+/// Says what the reader of an answer has to know (R-7): whether it holds all that it should.
+pub fn warn(answer: &Value) {
+    if let Some(lack) = lack(answer) {
+        eprintln!("{lack}");
+    }
+}
+
+/// What an answer lacks; none when it is whole.
+#[must_use]
+pub fn lack(answer: &Value) -> Option<String> {
+    let provenance = &answer["provenance"];
+    if provenance["complete"] == false {
+        return Some(format!("the answer is not complete, it misses: {}", provenance["missing"]));
+    }
+    (answer["truncated"] == true)
+        .then(|| "there are more rows than are printed: serving.rows_max is the limit".to_owned())
 }
 
 impl Target {
@@ -92,13 +117,13 @@ impl Target {
         }
     }
 
-    /// Posts to a resource of the REST interface.
+    /// Posts to a resource of the REST interface, once.
     ///
     /// # Errors
     /// What the server says.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
         match self {
-            Self::Remote(client) => Ok(client.post(path, body).await?),
+            Self::Remote(client) => Ok(client.post_once(path, body).await?),
             Self::Local(node) => crate::node::call(node, "POST", path, &[], Some(body)).await,
         }
     }
@@ -108,5 +133,41 @@ impl Target {
         if let Self::Local(node) = self {
             node.stop().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_an_answer_lacks_is_said() {
+        let missing = json!({"provenance": {"complete": false, "missing": [{"partition": 3}]}});
+        assert!(lack(&missing).unwrap().contains(r#"{"partition":3}"#));
+        assert!(lack(&json!({"truncated": true, "provenance": {"complete": true}})).unwrap().contains("rows_max"));
+        assert_eq!(lack(&json!({"truncated": false, "provenance": {"complete": true, "missing": []}})), None);
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_not_there_is_no_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let there = dir.path().join("nothing");
+        let settings = Settings { data_dir: there.display().to_string(), ..Settings::default() };
+        let target = TargetArgs { url: None, json: false };
+        let error = target.open(settings, "sql").await.err().unwrap().to_string();
+        assert!(error.starts_with("there is no data in") && error.contains("--url"), "{error}");
+        assert!(!there.exists(), "asking makes nothing");
+    }
+
+    #[test]
+    fn a_file_url_and_its_folder_are_one_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", dir.path().display());
+        remember_address(&url, "http://here").unwrap();
+        assert_eq!(std::fs::read_to_string(dir.path().join(ADDRESS_FILE)).unwrap(), "http://here");
+        forget_address(&url);
+        assert!(!dir.path().join(ADDRESS_FILE).exists());
     }
 }

@@ -6,7 +6,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use reckon_data::config::Settings;
 use serde_json::Value;
 
-use super::target::TargetArgs;
+use super::target::{TargetArgs, warn};
 
 /// The top entities, exactly.
 #[derive(Debug, Args)]
@@ -57,6 +57,7 @@ impl Top {
         } else {
             println!("{}", table(&answer));
         }
+        warn(&answer);
         Ok(())
     }
 }

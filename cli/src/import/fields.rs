@@ -1,7 +1,10 @@
 //! Turns a line's fields into an event's JSON.
 
+use std::collections::HashMap;
+
 use reckon_data::event::{Reason, Refusal, time};
 use reckon_data::minute::MICROS_PER_SECOND;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::mapping::{Mapping, TimeUnit, TypeFrom};
@@ -14,12 +17,15 @@ pub trait Fields {
     fn has(&self, name: &str) -> bool;
 }
 
-impl Fields for Value {
+/// A JSON object whose values stay as they are written: a number keeps every digit.
+pub type Object = HashMap<String, Box<RawValue>>;
+
+impl Fields for Object {
     fn text(&self, name: &str) -> Option<String> {
-        match find(self, name)? {
-            Value::String(text) => Some(text.clone()),
-            Value::Null => None,
-            other => Some(other.to_string()),
+        match find(self, name)?.get() {
+            "null" => None,
+            text if text.starts_with('"') => serde_json::from_str(text).ok(),
+            other => Some(other.to_owned()),
         }
     }
 
@@ -29,8 +35,15 @@ impl Fields for Value {
 }
 
 /// A field by its name, or by a path of names set apart by dots.
-fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
-    value.get(name).or_else(|| name.split('.').try_fold(value, |value, part| value.get(part)))
+fn find<'a>(object: &'a Object, name: &str) -> Option<&'a RawValue> {
+    if let Some(value) = object.get(name) {
+        return Some(value);
+    }
+    let (first, rest) = name.split_once('.')?;
+    let outer: &'a RawValue = object.get(first)?;
+    rest.split('.').try_fold(outer, |value, part| {
+        serde_json::from_str::<HashMap<String, &'a RawValue>>(value.get()).ok()?.remove(part)
+    })
 }
 
 /// The JSON of the event that the fields mean; `id` makes one when no field holds it.
@@ -127,10 +140,21 @@ mod tests {
 
     #[test]
     fn nested_fields_are_found() {
-        let line: Value = serde_json::from_str(r#"{"repo":{"name":"a/b","id":7},"a.b":1,"n":null}"#).unwrap();
+        let line: Object = serde_json::from_str(r#"{"repo":{"name":"a/b","id":7},"a.b":1,"n":null}"#).unwrap();
         assert_eq!(line.text("repo.name").as_deref(), Some("a/b"));
         assert_eq!(line.text("repo.id").as_deref(), Some("7"));
         assert_eq!(line.text("a.b").as_deref(), Some("1"));
         assert_eq!((line.text("n"), line.has("n"), line.has("m")), (None, true, false));
+    }
+
+    #[test]
+    fn numbers_keep_their_digits() {
+        let text =
+            r#"{"id":123456789012345678901,"v":0.1234567890123456789,"e":1e3,"in":{"id":123456789012345678902}}"#;
+        let line: Object = serde_json::from_str(text).unwrap();
+        assert_eq!(line.text("id").as_deref(), Some("123456789012345678901"));
+        assert_eq!(line.text("v").as_deref(), Some("0.1234567890123456789"));
+        assert_eq!(line.text("e").as_deref(), Some("1e3"));
+        assert_eq!(line.text("in.id").as_deref(), Some("123456789012345678902"));
     }
 }

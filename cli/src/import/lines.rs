@@ -2,9 +2,8 @@
 
 use anyhow::{Result, anyhow};
 use reckon_data::event::{Reason, Refusal};
-use serde_json::Value;
 
-use super::fields::Fields;
+use super::fields::{Fields, Object};
 use super::mapping::Format;
 
 /// Reads the lines of one file.
@@ -29,7 +28,7 @@ pub enum LineReader {
 #[derive(Debug)]
 pub enum Line {
     /// An object.
-    Json(Value),
+    Json(Object),
     /// Names and values.
     Named(Vec<(String, String)>),
 }
@@ -92,11 +91,9 @@ impl LineReader {
     pub fn read(&self, line: &[u8]) -> Result<Line, Refusal> {
         let malformed = |what: String| Refusal::whole(Reason::Malformed, what);
         match self {
-            Self::Ndjson => match serde_json::from_slice(line) {
-                Ok(value @ Value::Object(_)) => Ok(Line::Json(value)),
-                Ok(_) => Err(malformed("the line is not a JSON object".to_owned())),
-                Err(e) => Err(malformed(format!("the line is not a JSON object: {e}"))),
-            },
+            Self::Ndjson => serde_json::from_slice(line)
+                .map(Line::Json)
+                .map_err(|e| malformed(format!("the line is not a JSON object: {e}"))),
             Self::Separated { separator, quoting, header } => {
                 let values = values(line, *separator, *quoting)
                     .ok_or_else(|| malformed("the line's values cannot be told apart".to_owned()))?;
@@ -109,6 +106,7 @@ impl LineReader {
     }
 }
 
+/// The values of a line; none when they cannot be told apart, or when a carriage return makes it two.
 fn values(line: &[u8], separator: u8, quoting: bool) -> Option<Vec<String>> {
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(separator)
@@ -117,7 +115,7 @@ fn values(line: &[u8], separator: u8, quoting: bool) -> Option<Vec<String>> {
         .flexible(true)
         .from_reader(line);
     let mut record = csv::StringRecord::new();
-    if !reader.read_record(&mut record).ok()? {
+    if !reader.read_record(&mut record).ok()? || reader.read_record(&mut csv::StringRecord::new()).ok()? {
         return None;
     }
     Some(record.iter().map(str::to_owned).collect())
@@ -194,6 +192,8 @@ mod tests {
         reader.read_header(b"a,b").unwrap();
         let fields = reader.read(b"\"x,\"\"y\",2,3").unwrap();
         assert_eq!((fields.text("a").as_deref(), fields.text("b").as_deref()), (Some("x,\"y"), Some("2")));
+        assert!(reader.read(b"x,1\ry,2").is_err(), "two records are not one");
+        assert!(reader.read(b"x,1\ny,2").is_err(), "two records are not one");
         let mut reader = LineReader::new(Format::Tsv);
         reader.read_header(b"a\tb").unwrap();
         assert_eq!(reader.read(b"\"x\t2\t\t").unwrap().text("a").as_deref(), Some("\"x"));

@@ -22,7 +22,8 @@ pub enum Format {
 pub enum IdFrom {
     /// The file's contents and the line's number: two equal lines count twice, the file once.
     File,
-    /// The line itself and its repeat number in the file: for files that grow or overlap.
+    /// The line itself and its repeat number in the file: for files that grow or overlap. A last line without a
+    /// line break may not be whole yet: it is left for the next import.
     Line,
 }
 

@@ -1,5 +1,6 @@
 //! `reckon import`: files of events, whatever their format, each counted once.
 
+mod entries;
 mod fields;
 mod file;
 mod lines;
@@ -7,6 +8,9 @@ mod mapping;
 mod report;
 mod sink;
 mod source;
+mod stop;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -16,26 +20,35 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 pub use mapping::{Mapping, MappingArgs};
 pub use report::Report;
-pub use sink::{Local, Remote, Sink, Totals};
+pub use sink::{Local, Remote, Sink, Totals, counted};
 
 use file::FileImport;
+use stop::Stop;
 
-/// Imports files, one after another, and says what came of it.
+/// Imports files, one after another, and says what came of it. Ctrl-C ends it in order.
 ///
 /// # Errors
 /// When the server takes nothing more, or a file cannot be read; the other files are imported all the same.
 pub async fn run(sink: &dyn Sink, mapping: &Mapping, files: &[PathBuf], quiet: bool) -> Result<Report> {
+    let stop = Stop::on_ctrl_c();
+    run_until(sink, mapping, files, quiet, &stop).await
+}
+
+async fn run_until(sink: &dyn Sink, mapping: &Mapping, files: &[PathBuf], quiet: bool, stop: &Stop) -> Result<Report> {
     let (start, before) = (Instant::now(), sink.totals().await?);
+    let mut entries = sink.find(&mapping.hash()).await?;
     let mut report = Report { files: files.len() as u64, ..Report::default() };
     let bar = progress_bar(files, quiet);
     let (mut accepted, mut failed) = (0, Vec::new());
     for path in files {
         bar.set_message(path.display().to_string());
-        let entries = sink.find(&mapping.hash()).await?;
         let outcome = match source::survey(path, &entries) {
             Ok(survey) => {
                 bar.inc_length(survey.bytes);
-                FileImport::new(sink, mapping, &bar, path, survey).run(path, &mut report).await
+                let import = FileImport::new(sink, mapping, &bar, stop, path, survey);
+                let (entry, outcome) = import.run(path, &mut report).await;
+                entries.push(entry);
+                outcome
             }
             Err(error) => Err(error),
         };
@@ -43,19 +56,22 @@ pub async fn run(sink: &dyn Sink, mapping: &Mapping, files: &[PathBuf], quiet: b
             Ok(events) => accepted += events,
             Err(error) => failed.push(format!("{}: {error:#}", path.display())),
         }
+        if stop.is_set() {
+            break;
+        }
     }
     bar.finish_and_clear();
+    let again = "Run the import again once that is mended: it goes on where it was.";
+    if stop.is_set() {
+        bail!("the import was interrupted; run it again: it goes on where it was\n{}", failed.join("\n"));
+    }
     report.settle(accepted, before, sink.totals().await?);
     report.time(start.elapsed().as_secs_f64());
     if failed.is_empty() {
         return Ok(report);
     }
-    bail!(
-        "{} of {} files could not be imported whole:\n{}\nRun the import again once that is mended: it goes on where it was.",
-        failed.len(),
-        files.len(),
-        failed.join("\n")
-    )
+    let (bad, all) = (failed.len(), files.len());
+    bail!("{bad} of {all} files could not be imported whole:\n{}\n{again}", failed.join("\n"))
 }
 
 fn progress_bar(files: &[PathBuf], quiet: bool) -> ProgressBar {

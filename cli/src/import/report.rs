@@ -20,6 +20,8 @@ pub struct Report {
     pub skipped: u64,
     /// Lines and events refused; they lie in the dead letters.
     pub refused: u64,
+    /// Last lines that are not whole yet, left for the next import (`--id-from line`).
+    pub left: u64,
     /// Whether other events came in meanwhile, so that repeats cannot be told apart and `counted` may hold some.
     pub mixed: bool,
     /// How long it took.
@@ -29,8 +31,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// Tells counted from duplicate by what the server counted meanwhile.
-    pub fn settle(&mut self, accepted: u64, before: Totals, after: Totals) {
+    /// Tells counted from duplicate by what the server counted meanwhile, if it has come to the end of it.
+    pub fn settle(&mut self, accepted: u64, before: Option<Totals>, after: Option<Totals>) {
+        let (Some(before), Some(after)) = (before, after) else {
+            (self.mixed, self.counted) = (true, accepted);
+            return;
+        };
         let all = after.accepted.saturating_sub(before.accepted);
         let repeats = after.duplicate.saturating_sub(before.duplicate);
         self.mixed = all != accepted;
@@ -55,12 +61,14 @@ impl Report {
         table.set_header(["read", "counted", "duplicate", "skipped", "refused", "events/s"]);
         let row = [self.read, self.counted, self.duplicate, self.skipped, self.refused, self.events_per_second];
         table.add_row(row.map(|n| Cell::new(n).set_alignment(CellAlignment::Right)));
-        let note = if self.mixed {
-            "\nOther events came in meanwhile: repeats among these events, if any, are part of \"counted\"."
-        } else {
-            ""
-        };
-        format!("{table}{note}")
+        let mut text = table.to_string();
+        if self.mixed {
+            text += "\nOther events came in meanwhile: repeats among these events, if any, are part of \"counted\".";
+        }
+        if self.left > 0 {
+            text += &format!("\n{} last lines have no line break yet: they are left for the next import.", self.left);
+        }
+        text
     }
 }
 
@@ -72,10 +80,13 @@ mod tests {
     fn repeats_are_told_apart_when_nothing_else_came_in() {
         let before = Totals { accepted: 100, duplicate: 10 };
         let mut report = Report::default();
-        report.settle(50, before, Totals { accepted: 150, duplicate: 13 });
+        report.settle(50, Some(before), Some(Totals { accepted: 150, duplicate: 13 }));
         assert_eq!((report.counted, report.duplicate, report.mixed), (47, 3, false));
         let mut report = Report::default();
-        report.settle(50, before, Totals { accepted: 170, duplicate: 13 });
+        report.settle(50, Some(before), Some(Totals { accepted: 170, duplicate: 13 }));
+        assert_eq!((report.counted, report.duplicate, report.mixed), (50, 0, true));
+        let mut report = Report::default();
+        report.settle(50, Some(before), None);
         assert_eq!((report.counted, report.duplicate, report.mixed), (50, 0, true));
     }
 }

@@ -1,6 +1,7 @@
 //! Where an import goes: a running server, or a node of this process.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use async_trait::async_trait;
@@ -24,20 +25,35 @@ pub struct Totals {
 /// Where an import goes.
 #[async_trait]
 pub trait Sink: Send + Sync {
-    /// Sends events, a line each; the verdicts, also when all were refused.
-    async fn send(&self, body: Bytes, key: &str, source: &str) -> Result<Receipt>;
+    /// Sends events, a line each, of which the first is line `first_line` of the source; the verdicts, also when all
+    /// were refused.
+    async fn send(&self, body: Bytes, key: &str, source: &str, first_line: u64) -> Result<Receipt>;
     /// Sends lines that are no events.
     async fn bury(&self, letters: Vec<DeadLetter>) -> Result<()>;
     /// What was imported with a mapping.
     async fn find(&self, mapping_hash: &str) -> Result<Vec<ImportEntry>>;
     /// Remembers how far a file is.
     async fn record(&self, entry: &ImportEntry) -> Result<()>;
-    /// Totals once everything acknowledged is counted.
-    async fn totals(&self) -> Result<Totals>;
+    /// Totals once everything acknowledged is counted; none when others keep the counter too busy to tell.
+    async fn totals(&self) -> Result<Option<Totals>>;
 }
 
+/// How long a server may take to come to the end of its log.
+const COUNTED_WAIT_MAX: Duration = Duration::from_secs(10);
+
 /// A running server.
-pub struct Remote(pub Client);
+pub struct Remote {
+    client: Client,
+    wait_max: Duration,
+}
+
+impl Remote {
+    /// The server that a client asks.
+    #[must_use]
+    pub const fn new(client: Client) -> Self {
+        Self { client, wait_max: COUNTED_WAIT_MAX }
+    }
+}
 
 #[derive(Deserialize)]
 struct Found {
@@ -52,8 +68,8 @@ struct Ready {
 
 #[async_trait]
 impl Sink for Remote {
-    async fn send(&self, body: Bytes, key: &str, source: &str) -> Result<Receipt> {
-        match self.0.send_lines(body, key, Some(source)).await {
+    async fn send(&self, body: Bytes, key: &str, source: &str, first_line: u64) -> Result<Receipt> {
+        match self.client.send_numbered_lines(body, key, source, first_line).await {
             Err(ClientError::Refused(mut problem)) => match problem.receipt.take() {
                 Some(receipt) => Ok(receipt),
                 None => Err(anyhow!("{}", problem.detail)),
@@ -63,26 +79,31 @@ impl Sink for Remote {
     }
 
     async fn bury(&self, letters: Vec<DeadLetter>) -> Result<()> {
-        Ok(self.0.bury(&letters).await?)
+        Ok(self.client.bury(&letters).await?)
     }
 
     async fn find(&self, mapping_hash: &str) -> Result<Vec<ImportEntry>> {
-        let found: Found = self.0.get("/v1/imports", &[("mapping", mapping_hash.to_owned())]).await?;
+        let found: Found = self.client.get("/v1/imports", &[("mapping", mapping_hash.to_owned())]).await?;
         Ok(found.imports)
     }
 
     async fn record(&self, entry: &ImportEntry) -> Result<()> {
-        let _: serde_json::Value = self.0.post("/v1/imports", entry).await?;
+        let _: serde_json::Value = self.client.post("/v1/imports", entry).await?;
         Ok(())
     }
 
-    async fn totals(&self) -> Result<Totals> {
+    async fn totals(&self) -> Result<Option<Totals>> {
+        let deadline = tokio::time::Instant::now() + self.wait_max;
         loop {
-            let ready: Ready = self.0.get("/readyz", &[]).await?;
+            let ready: Ready = self.client.get("/readyz", &[]).await?;
             if ready.lag_records == 0 {
-                return Ok(ready.totals);
+                return Ok(Some(ready.totals));
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            // A busy server's log has hardly ever an end that is counted.
+            if tokio::time::Instant::now() >= deadline {
+                return Ok(None);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }
@@ -93,24 +114,36 @@ pub struct Local {
     pub ingest: Arc<dyn Ingest>,
     /// Its table of imports.
     pub imports: Arc<dyn Imports>,
-    /// Its node, for the totals.
-    pub health: Arc<dyn Fn() -> Option<Totals> + Send + Sync>,
+    /// The totals of its node once it has counted everything; an error when it cannot go on.
+    pub health: Arc<dyn Fn() -> Result<Option<Totals>> + Send + Sync>,
+}
+
+/// What a node has counted, once that is everything.
+///
+/// # Errors
+/// What is in its way: it will never be everything.
+pub fn counted(trouble: Option<String>, lag_records: u64, totals: Totals) -> Result<Option<Totals>> {
+    match trouble {
+        Some(reason) => Err(anyhow!(reason)),
+        None => Ok((lag_records == 0).then_some(totals)),
+    }
 }
 
 #[async_trait]
 impl Sink for Local {
-    async fn send(&self, body: Bytes, key: &str, source: &str) -> Result<Receipt> {
+    async fn send(&self, body: Bytes, key: &str, source: &str, first_line: u64) -> Result<Receipt> {
         let submission = Submission {
             body,
             framing: Framing::Lines,
             idempotency_key: Some(key.to_owned()),
             source: Some(source.to_owned()),
+            first_line: Some(first_line),
             ..Submission::default()
         };
         loop {
             match self.ingest.submit(submission.clone()).await {
                 Err(SubmitError::Malformed { receipt, .. }) => return Ok(*receipt),
-                Err(SubmitError::Busy { .. }) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+                Err(SubmitError::Busy { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
                 other => return Ok(other?),
             }
         }
@@ -128,12 +161,48 @@ impl Sink for Local {
         self.imports.record(entry.clone()).await.map_err(|e| anyhow!(e))
     }
 
-    async fn totals(&self) -> Result<Totals> {
+    async fn totals(&self) -> Result<Option<Totals>> {
         loop {
-            if let Some(totals) = (self.health)() {
-                return Ok(totals);
+            if let Some(totals) = (self.health)()? {
+                return Ok(Some(totals));
             }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reckon_client::Options;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_has_stopped_is_not_waited_for() {
+        let totals = Totals { accepted: 7, duplicate: 1 };
+        assert_eq!(counted(None, 0, totals).unwrap(), Some(totals));
+        assert_eq!(counted(None, 3, totals).unwrap(), None);
+        assert_eq!(counted(Some("no room".to_owned()), 3, totals).unwrap_err().to_string(), "no room");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_never_through_is_not_waited_for_without_end() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let body = r#"{"lag_records":3,"totals":{"accepted":7,"duplicate":1}}"#;
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+        let server = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 4_096];
+                assert!(stream.read(&mut request).await.unwrap() > 0);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let client = Client::new(&url, Options::default()).unwrap();
+        let remote = Remote { client, wait_max: Duration::from_millis(100) };
+        assert_eq!(remote.totals().await.unwrap(), None);
+        server.abort();
     }
 }

@@ -43,7 +43,7 @@ async fn start_run(runs: Arc<BatchRuns>) {
     }
 }
 
-/// After a run answers come from it at once; then the tables are maintained.
+/// After a run answers come from it at once; then the tables are maintained. Both are part of the run.
 pub fn after_run(serving: Arc<Serving>, maintainer: Arc<Maintainer>) -> AfterRun {
     Arc::new(move |_| {
         let (serving, maintainer) = (Arc::clone(&serving), Arc::clone(&maintainer));
@@ -63,12 +63,18 @@ async fn maintain(maintainer: &Maintainer) {
     }
 }
 
+/// Not while a batch run goes on: what it has written is not committed yet, and is swept if that takes too long.
+/// The run maintains the tables when it is over.
 fn maintenance(node: &Node, stop: watch::Receiver<bool>) -> JoinHandle<()> {
-    let maintainer = Arc::clone(&node.maintainer);
+    let (maintainer, runs) = (Arc::clone(&node.maintainer), Arc::clone(&node.runs));
     tokio::spawn(async move {
         run_every(MAINTAIN_EVERY, stop, || {
-            let maintainer = Arc::clone(&maintainer);
-            async move { maintain(&maintainer).await }
+            let (maintainer, runs) = (Arc::clone(&maintainer), Arc::clone(&runs));
+            async move {
+                if !runs.is_running() {
+                    maintain(&maintainer).await;
+                }
+            }
         })
         .await;
     })

@@ -3,6 +3,7 @@
 use anyhow::{Result, anyhow};
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
+use reckon_client::encode;
 use reckon_data::problem::Problem;
 use reckon_serving::rest;
 use serde_json::Value;
@@ -43,18 +44,4 @@ pub async fn call(
         Ok(problem) => Err(anyhow!(problem.detail)),
         Err(_) => Err(anyhow!("{status}: {}", String::from_utf8_lossy(&bytes))),
     }
-}
-
-/// A text as it may stand in a URL: all but letters, digits and `-._~` as %XX.
-#[must_use]
-pub fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }

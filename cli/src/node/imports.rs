@@ -1,6 +1,6 @@
 //! The table of imports: one row for how far each file is; folded into one file as it grows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -63,14 +63,37 @@ impl ImportTable {
         Ok(known)
     }
 
-    async fn write(&self, known: &Known, at: i64, entry: &ImportEntry) -> Result<()> {
+    /// Remembers several at once: one commit, durable when it returns.
+    ///
+    /// # Errors
+    /// A sentence, when it could not be written; then none of them is remembered.
+    pub async fn record_all(&self, entries: Vec<ImportEntry>) -> Result<(), String> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mut slot = self.known.lock().await;
+        if slot.is_none() {
+            *slot = Some(self.load().await.map_err(|e| format!("{e:#}"))?);
+        }
+        let known = slot.get_or_insert_default();
+        let at = self.clock.now();
+        self.write(known, at, &entries).await.map_err(|e| format!("{e:#}"))?;
+        for entry in entries {
+            known.put(at, entry);
+        }
+        Ok(())
+    }
+
+    async fn write(&self, known: &Known, at: i64, entries: &[ImportEntry]) -> Result<()> {
         let snapshot = self.tables.snapshot(Table::Imports).await?;
         let fold = snapshot.files.len() >= FILES_MAX;
+        let new = entries.iter().map(|entry| (at, entry));
         let rows: Vec<(i64, &ImportEntry)> = if fold {
-            let others = known.entries.values().map(|(at, entry)| (*at, entry));
-            others.filter(|(_, other)| key(other) != key(entry)).chain([(at, entry)]).collect()
+            let replaced: BTreeSet<_> = entries.iter().map(key).collect();
+            let others = known.entries.iter().filter(|(key, _)| !replaced.contains(*key));
+            others.map(|(_, (at, entry))| (*at, entry)).chain(new).collect()
         } else {
-            vec![(at, entry)]
+            new.collect()
         };
         let file = self.write_file(&batch(&rows)?).await?;
         let commit = self.commit(&snapshot, file, fold);
@@ -134,15 +157,7 @@ impl Imports for ImportTable {
     }
 
     async fn record(&self, entry: ImportEntry) -> Result<(), String> {
-        let mut slot = self.known.lock().await;
-        if slot.is_none() {
-            *slot = Some(self.load().await.map_err(|e| format!("{e:#}"))?);
-        }
-        let known = slot.get_or_insert_default();
-        let at = self.clock.now();
-        self.write(known, at, &entry).await.map_err(|e| format!("{e:#}"))?;
-        known.put(at, entry);
-        Ok(())
+        self.record_all(vec![entry]).await
     }
 }
 

@@ -12,5 +12,5 @@ mod open;
 mod replay;
 mod status;
 
-pub use call::{call, encode};
+pub use call::call;
 pub use open::Node;

@@ -21,7 +21,7 @@ use reckon_serving::rest::RestParts;
 use reckon_serving::{Serving, ServingParts};
 use reckon_stream::counter::{Counter, CounterParts};
 use reckon_stream::gateway::{Gateway, GatewayParts};
-use reckon_tables::{DeltaTables, Storage};
+use reckon_tables::{DeltaTables, Storage, local_folder};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -29,6 +29,11 @@ use super::background;
 use super::imports::ImportTable;
 use super::replay::Replayer;
 use super::status::NodeStatus;
+
+/// The role of a process that recounts and does nothing else.
+const BATCH: &str = "batch";
+/// Memory for the counts of segments in such a process: they are sealed and let go.
+const BATCH_STREAM_BYTES: u64 = 64 << 20;
 
 /// How long the archiver may take to end.
 const STOP_ARCHIVER_MAX: Duration = Duration::from_secs(4);
@@ -79,9 +84,9 @@ impl Node {
     /// # Errors
     /// When the folder is in use, or what lies in it cannot be used; the error says what to do.
     pub async fn open(settings: Settings, role: &str, clock: Arc<dyn Clock>, names: Arc<dyn Names>) -> Result<Self> {
-        let dir = PathBuf::from(&settings.data_dir);
+        let dir = local_folder(&settings.data_dir)?;
         let lock = DirLock::acquire(&dir, role)?;
-        let base = Base::open(settings, &dir, clock, names)?;
+        let base = Base::open(for_role(settings, role), &dir, clock, names)?;
         let counter = base.counter().await?;
         let archiver = base.archiver().await?;
         let gateway = base.gateway()?;
@@ -194,18 +199,11 @@ impl Base {
         let definition = Arc::new(settings.definition()?);
         let log = EmbeddedLog::open(&dir.join("log"), log_options(&settings), names.as_ref())
             .with_context(|| format!("the log in {} cannot be opened", dir.display()))?;
+        let scratch = dir.join("scratch");
+        empty_scratch(&scratch).with_context(|| format!("{} cannot be emptied", scratch.display()))?;
         let storage = Storage::open(&settings.data_dir)?;
         let tables = DeltaTables::new(storage.clone(), Arc::clone(&clock))?;
-        Ok(Self {
-            definition,
-            clock,
-            names,
-            log: Arc::new(log),
-            tables: Arc::new(tables),
-            storage,
-            scratch: dir.join("scratch"),
-            settings,
-        })
+        Ok(Self { definition, clock, names, log: Arc::new(log), tables: Arc::new(tables), storage, scratch, settings })
     }
 
     fn log(&self) -> Arc<dyn Log> {
@@ -288,7 +286,6 @@ impl Base {
         maintainer: &Arc<Maintainer>,
     ) -> Result<Arc<BatchRuns>> {
         let followers: Vec<Arc<dyn Follower>> = vec![Arc::clone(counter) as _, Arc::clone(archiver) as _];
-        std::fs::create_dir_all(&self.scratch).with_context(|| format!("{} cannot be made", self.scratch.display()))?;
         let recompute = Recompute::new(RecomputeParts {
             log: self.log(),
             tables: Arc::clone(&self.tables),
@@ -306,6 +303,28 @@ impl Base {
     }
 }
 
+/// The settings for what a role does: a batch run of its own answers no questions, so it neither holds counts for
+/// them nor loads those that a server would.
+fn for_role(mut settings: Settings, role: &str) -> Settings {
+    if role == BATCH {
+        settings.serving.index_memory.0 = 0;
+        settings.stream.memory.0 = settings.stream.memory.0.min(BATCH_STREAM_BYTES);
+    }
+    settings
+}
+
+/// Removes what processes that were killed have left in the folder for temporary files. Only who holds the lock
+/// may do so.
+fn empty_scratch(scratch: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(scratch)?;
+    for entry in std::fs::read_dir(scratch)? {
+        let entry = entry?;
+        let is_folder = entry.file_type()?.is_dir();
+        if is_folder { std::fs::remove_dir_all(entry.path())? } else { std::fs::remove_file(entry.path())? }
+    }
+    Ok(())
+}
+
 /// The log's share of memory: half for what waits to be written, the rest for what was read.
 fn log_options(settings: &Settings) -> Options {
     let memory = settings.log.memory.as_u64();
@@ -315,5 +334,30 @@ fn log_options(settings: &Settings) -> Options {
         write_buffer_bytes: (memory / 2).max(defaults.memtable_bytes * 2),
         cache_bytes: memory / 4,
         ..defaults
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_killed_processes_left_behind_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = dir.path().join("scratch");
+        empty_scratch(&scratch).unwrap();
+        std::fs::create_dir_all(scratch.join("datafusion-x/y")).unwrap();
+        std::fs::write(scratch.join("datafusion-x/y/spilled"), "rows").unwrap();
+        std::fs::write(scratch.join("file"), "rows").unwrap();
+        empty_scratch(&scratch).unwrap();
+        assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_batch_process_holds_no_counts() {
+        let settings = for_role(Settings::default(), BATCH);
+        assert_eq!((settings.serving.index_memory.0, settings.stream.memory.0), (0, BATCH_STREAM_BYTES));
+        assert_eq!(for_role(Settings::default(), "up"), Settings::default());
     }
 }

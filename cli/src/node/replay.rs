@@ -43,12 +43,23 @@ impl Replay for Replayer {
         loop {
             let query = DeadLettersQuery { limit: PAGE, after, reason: request.reason.clone() };
             let page = self.serving.dead_letters(&query).await.map_err(|error| error.to_string())?;
+            let mut taken = Vec::new();
+            let mut outcome = Ok(());
             for letter in &page.letters {
-                if left == 0 {
-                    return Ok(report);
+                if left == 0 || outcome.is_err() {
+                    break;
                 }
-                left -= 1;
-                self.one(letter, &done, &mut report).await?;
+                outcome = self.one(letter, &done, &mut report).await.map(|entry| {
+                    // Letters that are passed over use up nothing, so that a limit always gets further.
+                    left -= entry.as_ref().map_or(0, |entry| entry.accepted.min(left));
+                    taken.extend(entry);
+                });
+            }
+            // Once a page, and what was taken before a failure too.
+            let remembered = self.imports.record_all(taken).await;
+            outcome.and(remembered)?;
+            if left == 0 {
+                return Ok(report);
             }
             let Some(next) = page.next else { return Ok(report) };
             after = Some(next);
@@ -57,20 +68,21 @@ impl Replay for Replayer {
 }
 
 impl Replayer {
+    /// Replays a letter; what is to be remembered of it.
     async fn one(
         &self,
         letter: &DeadLetterRow,
         done: &std::collections::BTreeSet<String>,
         report: &mut ReplayReport,
-    ) -> Result<(), String> {
+    ) -> Result<Option<ImportEntry>, String> {
         let id = format!("dead-{}", letter.place);
         if done.contains(&id) {
             report.skipped += 1;
-            return Ok(());
+            return Ok(None);
         }
         let Some(body) = letter.body.as_ref().filter(|body| self.is_valid(body, &id)) else {
             report.refused += 1;
-            return Ok(());
+            return Ok(None);
         };
         // An event without an id gets one from the letter's place, so that a replay that is cut short and
         // repeated is harmless.
@@ -84,15 +96,15 @@ impl Replayer {
         let receipt = self.gateway.submit(submission).await.map_err(|error| error.to_string())?;
         report.accepted += receipt.accepted;
         report.refused += receipt.refused;
-        let entry = ImportEntry {
+        // One that was refused after all is another letter now, and this one may be tried again.
+        Ok((receipt.accepted > 0).then(|| ImportEntry {
             file_hash: id,
             mapping_hash: MAPPING.to_owned(),
             name: format!("dead letter {}", letter.place),
             accepted: receipt.accepted,
             finished: true,
             ..ImportEntry::default()
-        };
-        self.imports.record(entry).await
+        }))
     }
 
     /// Whether the gateway would take it now. One that it would refuse is not sent: it would only become

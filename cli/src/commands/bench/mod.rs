@@ -1,18 +1,17 @@
 //! `reckon bench`: measures a server, in a process of its own, with the load from this one.
 
-use std::io::{BufRead as _, BufReader};
+mod recount;
+mod started;
+
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use reckon_bench::server::Watched;
 use reckon_bench::{ingest, query};
-use reckon_client::{Client, Options};
 use reckon_data::config::Settings;
 use serde::Serialize;
+use started::Started;
 
 /// Measure.
 #[derive(Debug, Args)]
@@ -83,6 +82,8 @@ enum What {
         #[arg(long, default_value_t = 1_000_000)]
         entities: u32,
     },
+    /// A batch run over raw events of so many dates: how long it takes and how much memory, beside DuckDB if wanted.
+    Batch(recount::Recount),
 }
 
 impl Bench {
@@ -108,6 +109,7 @@ impl Bench {
                 let report = query::run(&started.watched, started.client()?, options, &say).await?;
                 print(&server, &report, report.text())
             }
+            What::Batch(recount) => recount.run(&say).await,
         }
     }
 }
@@ -119,48 +121,4 @@ fn print(server: &ServerArgs, report: &impl Serialize, text: String) -> Result<(
         print!("{text}");
     }
     Ok(())
-}
-
-/// The server that is measured; one that was started ends with it.
-struct Started {
-    watched: Watched,
-    child: Option<Child>,
-    _dir: Option<tempfile::TempDir>,
-}
-
-impl Started {
-    fn of(arguments: &ServerArgs) -> Result<Self> {
-        if let Some(url) = &arguments.url {
-            return Ok(Self { watched: Watched::new(url, None)?, child: None, _dir: None });
-        }
-        let temporary = arguments.dir.is_none().then(tempfile::tempdir).transpose()?;
-        let dir = arguments.dir.clone().or_else(|| temporary.as_ref().map(|dir| dir.path().to_owned()));
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["up", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(dir.unwrap_or_default())
-            .args(&arguments.flags)
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("the server cannot be started")?;
-        let mut line = String::new();
-        let stdout = child.stdout.take().context("the server says nothing")?;
-        BufReader::new(stdout).read_line(&mut line)?;
-        let url = line.split_whitespace().last().filter(|word| word.starts_with("http://"));
-        let url = url.context("the server did not say where it listens")?;
-        Ok(Self { watched: Watched::new(url, Some(child.id()))?, child: Some(child), _dir: temporary })
-    }
-
-    fn client(&self) -> Result<Arc<Client>> {
-        Ok(Arc::new(Client::new(self.watched.client.url(), Options::default())?))
-    }
-}
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            // Gone already is what is wanted.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
 }
