@@ -273,7 +273,8 @@ impl Base {
             archive: self.settings.archive.clone(),
             retention: self.settings.retention.clone(),
             compact: self.settings.batch.compact,
-            memory: usize::try_from(self.settings.batch.memory.as_u64()).unwrap_or(usize::MAX),
+            // It runs beside everything else and nobody waits for it: it may spill sooner than a batch run.
+            memory: usize::try_from(self.settings.batch.memory.as_u64() / 4).unwrap_or(usize::MAX),
             spill_dir: Some(self.scratch.clone()),
         }
     }

@@ -113,6 +113,8 @@ impl NodeStatus {
             |get: fn(&reckon_stream::counter::PartitionStats) -> f64| stats.partitions.iter().map(get).sum::<f64>();
         into.single("reckon_dedup_keys", "gauge", "Keys in the dedup sets.", sum(|p| p.dedup_keys as f64));
         into.single("reckon_dedup_bytes", "gauge", "Memory of the dedup sets.", sum(|p| p.dedup_bytes as f64));
+        let segments = sum(|p| (p.open_bytes + p.history.sealed + p.history.unsealed) as f64);
+        into.single("reckon_segment_bytes", "gauge", "Memory of the stream counts that lie in memory.", segments);
         into.single(
             "reckon_dedup_expected_collisions",
             "counter",

@@ -1,8 +1,8 @@
 //! Which keys occurred within the last minutes of log time (DESIGN 3.8).
 //!
 //! ```text
-//! key hash   [ 12 bits: sub-table ][ 52 bits: where in it, and what is compared ]
-//! entry      [ the 52 bits ][ 7 bits 0 ][ 1 ][ 4 bits: minute mod 16 ]          0: free slot
+//! key hash   [ 6 bits: sub-table ][ 58 bits: where in it, and what is compared ]
+//! entry      [ the 58 bits ][ 0 ][ 1 ][ 4 bits: minute mod 16 ]                 0: free slot
 //! ```
 //!
 //! A key is a duplicate when it last occurred in minute `m - window` or later, `m` being the minute of log
@@ -20,20 +20,18 @@ mod tests;
 
 use table::{Probe, SubTable};
 
-/// Sub-tables; also what the top bits of a hash choose among.
+/// Sub-tables; also what the top bits of a hash choose among. Few, so that a busy one takes megabytes, for
+/// which an allocator wastes nothing; enough for one of them to be cleaned or to grow without a pause.
 const TABLES: usize = 1 << TABLE_BITS;
-const TABLE_BITS: u32 = 12;
+const TABLE_BITS: u32 = 6;
 /// So many hashes are on their way to memory at once.
 const BLOCK: usize = 64;
-/// With every batch so many sub-tables, in turn, are looked at, so that a partition with little to do lets
-/// go of what has expired.
-const SWEEP: usize = 64;
-/// So many entries are visited for that with every batch, and so many more for each of its events: more than
-/// the entries that a window holds for every event between two cleanings.
-const SWEEP_ENTRIES: usize = 4_096;
-const SWEEP_ENTRIES_PER_EVENT: usize = 4;
+/// With every batch so many slots may be visited to let go of what has expired, and so many more for each of its
+/// events; what is not used adds up. A busy partition so cleans each sub-table about every other minute.
+const SWEEP_SLOTS: usize = 4_096;
+const SWEEP_SLOTS_PER_EVENT: usize = 8;
 /// A sub-table is not used when it was cleaned so many minutes ago, if the window leaves room for that.
-const STALE_MAX: i64 = 4;
+const STALE_MAX: i64 = 3;
 /// The largest window that four bits of the minute can tell apart.
 pub const WINDOW_MAX: u32 = 14;
 
@@ -47,7 +45,9 @@ pub struct DedupSet {
     minute: i64,
     live: usize,
     slots: usize,
+    /// The sub-table whose turn it is to be cleaned, and how many slots may be visited for that.
     sweep: usize,
+    credit: usize,
     collisions: f64,
 }
 
@@ -64,6 +64,7 @@ impl DedupSet {
             live: 0,
             slots: 0,
             sweep: 0,
+            credit: 0,
             collisions: 0.0,
         }
     }
@@ -126,16 +127,17 @@ impl DedupSet {
     }
 
     fn sweep(&mut self, events: usize) {
-        let budget = SWEEP_ENTRIES + SWEEP_ENTRIES_PER_EVENT * events;
-        let mut visited = 0;
-        for _ in 0..SWEEP {
-            if self.tables[self.sweep].cleaned() < self.minute {
-                visited += self.clean(self.sweep);
+        let more = SWEEP_SLOTS + SWEEP_SLOTS_PER_EVENT * events;
+        self.credit = (self.credit + more).min(self.slots + SWEEP_SLOTS);
+        for _ in 0..TABLES {
+            let table = &self.tables[self.sweep];
+            if table.cleaned() < self.minute {
+                if table.slots() > self.credit && !table.is_expired(self.minute, self.window, self.stale) {
+                    return;
+                }
+                self.credit -= self.clean(self.sweep);
             }
             self.sweep = (self.sweep + 1) % TABLES;
-            if visited >= budget {
-                break;
-            }
         }
     }
 

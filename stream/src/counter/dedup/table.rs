@@ -83,14 +83,23 @@ impl SubTable {
         }
     }
 
+    /// Whether nothing of it would stay if it were cleaned now.
+    pub(super) fn is_expired(&self, minute: i64, window: i64, stale: i64) -> bool {
+        self.live == 0 || minute.saturating_sub(window) > self.newest(minute, stale)
+    }
+
+    /// The last minute that anything can have been written in.
+    fn newest(&self, minute: i64, stale: i64) -> i64 {
+        self.cleaned.saturating_add(stale - 1).min(minute)
+    }
+
     /// Drops what expired before `minute`, which is later than the minute of the last cleaning; all entries were
     /// written less than `stale` minutes after that. Returns how many slots were visited.
     pub(super) fn clean(&mut self, minute: i64, window: i64, stale: i64) -> usize {
-        // The first minute that has not expired, and the last that anything was written in.
-        let oldest = minute.saturating_sub(window);
-        let newest = self.cleaned.saturating_add(stale - 1).min(minute);
+        let (oldest, newest) = (minute.saturating_sub(window), self.newest(minute, stale));
+        let is_expired = self.is_expired(minute, window, stale);
         self.cleaned = minute;
-        if self.live == 0 || oldest > newest {
+        if is_expired {
             self.slots = Box::default();
             self.live = 0;
             return 0;
@@ -141,8 +150,8 @@ impl SubTable {
 
     fn grow(&mut self) {
         let before = self.slots.len();
-        // By a quarter while small, by an eighth when memory counts.
-        let more = if before < 1_024 { before / 4 } else { before / 8 };
+        // By a quarter while small, by a sixteenth when memory counts.
+        let more = if before < 1_024 { before / 4 } else { before / 16 };
         self.resize(before + more + SLOTS_MIN);
     }
 
