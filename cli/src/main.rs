@@ -8,11 +8,11 @@ mod settings;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
-use mimalloc::MiMalloc;
+use tikv_jemallocator::Jemalloc;
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Threads that answer requests; work that takes long has threads of its own.
 const RUNTIME_THREADS_MIN: usize = 2;
