@@ -55,8 +55,7 @@ def main():
         opened = {name: deltalake.DeltaTable(str(root / name)) for name in TABLES}
         frames = {name: polars.scan_delta(str(root / name)).collect() for name in TABLES}
         for name in TABLES:
-            rows = opened[name].to_pyarrow_dataset().count_rows() if hasattr(opened[name], "to_pyarrow_dataset") else None
-            print(f"     {name}: version {opened[name].version()}, {frames[name].height} rows, pyarrow {rows}")
+            same(f"rows of {name} in deltalake", opened[name].count(), frames[name].height)
         events = frames["events"]
         same("events in polars", events.height, 5_000)
         same("dates of events", sorted(str(d) for d in events["event_date"].unique()),
