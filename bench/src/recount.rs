@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use reckon_client::Client;
 use serde_json::json;
 
@@ -50,19 +50,17 @@ pub async fn load(server: &Watched, client: Arc<Client>, options: Options, say: 
     send(Arc::clone(&client), plan, Arc::clone(&sent)).await?;
     server.catch_up().await?;
     say("waiting until they are archived");
-    archived(&client, sent.lines()).await?;
+    wait_archived(server, sent.lines()).await?;
     tokio::time::sleep(QUIET).await;
     let last = json!({"event_type": "last", "entity_id": "last", "event_time": midnight - 1});
     client.send_lines(last.to_string().into(), "last", Some("bench")).await?;
-    archived(&client, sent.lines() + 1).await
+    wait_archived(server, sent.lines() + 1).await
 }
 
-async fn archived(client: &Client, events: u64) -> Result<()> {
+async fn wait_archived(server: &Watched, events: u64) -> Result<()> {
     let start = std::time::Instant::now();
     loop {
-        let answer = client.sql("select count(*) from events").await?;
-        let count = &answer["rows"][0][0];
-        let count = count.as_u64().or_else(|| count.as_str()?.parse().ok()).context("no count in the answer")?;
+        let count = server.archived().await?;
         if count >= events {
             return Ok(());
         }

@@ -88,8 +88,15 @@ impl Watched {
         if answer["provenance"]["complete"] != true {
             bail!("the answer is not complete: {}", answer["provenance"]);
         }
-        let count = &answer["rows"][0][0];
-        count.as_u64().or_else(|| count.as_str()?.parse().ok()).context("no count in the answer")
+        count_in(&answer)
+    }
+
+    /// Raw events that are archived.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn archived(&self) -> Result<u64> {
+        count_in(&self.client.sql("select count(*) from events").await?)
     }
 
     /// What its process has used; nothing when it runs elsewhere.
@@ -97,6 +104,12 @@ impl Watched {
     pub fn usage(&self) -> Usage {
         self.process.map_or_else(Usage::default, usage)
     }
+}
+
+/// The one number of an answer; large ones come as text.
+fn count_in(answer: &Value) -> Result<u64> {
+    let count = &answer["rows"][0][0];
+    count.as_u64().or_else(|| count.as_str()?.parse().ok()).context("no count in the answer")
 }
 
 fn usage(process: u32) -> Usage {

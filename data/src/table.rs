@@ -104,6 +104,17 @@ impl Snapshot {
     pub fn transaction(&self, name: &str) -> i64 {
         self.transactions.get(name).copied().unwrap_or(0)
     }
+
+    /// A log that this table's transactions `kind/<log>/…` are of, if they are of some log but none of this one:
+    /// to go on with `log` would put its records beside those of the other.
+    #[must_use]
+    pub fn other_log(&self, kind: &str, log: Uuid) -> Option<&str> {
+        let logs: Vec<&str> = (self.transactions.keys())
+            .filter_map(|name| name.strip_prefix(kind)?.strip_prefix('/')?.split('/').next())
+            .collect();
+        let own = log.to_string();
+        logs.first().copied().filter(|_| !logs.contains(&own.as_str()))
+    }
 }
 
 /// A compare-and-set on one application transaction.

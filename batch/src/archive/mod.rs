@@ -190,14 +190,9 @@ fn why(ending: &Ending) -> String {
 /// Whatever was archived must have come from this log: archiving another one from its start would count its events
 /// beside those of the first.
 fn same_log(events: &Snapshot, log: Uuid) -> Result<(), ArchiveError> {
-    let logs: Vec<&str> =
-        events.transactions.keys().filter_map(|name| name.strip_prefix("archive/")?.split('/').next()).collect();
-    let own = log.to_string();
-    match logs.first() {
-        Some(other) if !logs.contains(&own.as_str()) => {
-            Err(ArchiveError::OtherLog { archived: (*other).to_owned(), log })
-        }
-        _ => Ok(()),
+    match events.other_log("archive", log) {
+        Some(other) => Err(ArchiveError::OtherLog { archived: other.to_owned(), log }),
+        None => Ok(()),
     }
 }
 

@@ -5,9 +5,11 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use deltalake_core::kernel::StructType;
 use deltalake_core::kernel::engine::arrow_conversion::TryIntoKernel as _;
+pub use reckon_data::columns::{SUM_TYPE, VALUE_TYPE, time_type};
+pub use reckon_data::run::count_fields;
 use reckon_data::table::{Table, TableError};
 
 /// Version of all these schemas together; a table of another version is refused.
@@ -17,38 +19,6 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub const KIND_COUNT: &str = "count";
 /// `kind` of the one row a segment that sums it up.
 pub const KIND_SUMMARY: &str = "summary";
-
-/// Microseconds in UTC, the type of every time in a table.
-#[must_use]
-pub fn time_type() -> DataType {
-    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
-}
-
-/// Exact values: 18 digits, 6 of them after the point.
-pub const VALUE_TYPE: DataType = DataType::Decimal128(18, 6);
-/// Exact sums: 38 digits, 6 of them after the point.
-pub const SUM_TYPE: DataType = DataType::Decimal128(38, 6);
-
-/// The count columns that `stream_counts` and `batch_counts` share, in order.
-#[must_use]
-pub fn count_fields() -> Vec<Field> {
-    vec![
-        required("entity_id", DataType::Utf8),
-        required("event_type", DataType::Utf8),
-        required("minute", time_type()),
-        optional("country", DataType::Utf8),
-        optional("user_id", DataType::Utf8),
-        optional("ip", DataType::Utf8),
-        required("count", DataType::Int64),
-        required("fingerprint", DataType::Int64),
-        optional("value_count", DataType::Int64),
-        optional("value_sum", SUM_TYPE),
-        optional("value_min", VALUE_TYPE),
-        optional("value_max", VALUE_TYPE),
-        optional("distinct_users", DataType::Binary),
-        required("definition", DataType::Int64),
-    ]
-}
 
 /// The Arrow schema of a table's files: without its partition columns.
 #[must_use]

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Decimal128Type};
+use arrow::datatypes::Decimal128Type;
 use futures::StreamExt;
+use reckon_data::columns::VALUE_TYPE;
 use reckon_data::definition::Definition;
 use reckon_data::filter::Filter;
 use reckon_data::metric::{Cell, Function};
@@ -240,7 +241,7 @@ impl Gathered {
         let (partitions, offsets) = (whole(batch, "log_partition")?, whole(batch, "log_offset")?);
         let values =
             batch.column_by_name("value").ok_or_else(|| ServingError::internal("an answer without column value"))?;
-        let values = cast(values, &DataType::Decimal128(18, 6))?;
+        let values = cast(values, &VALUE_TYPE)?;
         let values = values.as_primitive::<Decimal128Type>();
         let mut selection = Selection::all_of("");
         selection.step = step;

@@ -9,15 +9,13 @@ use datafusion::common::{Result, ScalarValue, exec_datafusion_err};
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, ColumnarValue, ScalarUDF, Volatility, create_udaf, create_udf,
 };
+use reckon_data::columns::SUM_TYPE;
 use reckon_data::metric::Distinct;
-
-/// The type of exact sums and averages.
-pub const SUM: DataType = DataType::Decimal128(38, 6);
 
 /// `exact_avg(sum, count)`: rounded half to even at six places; null of nothing.
 #[must_use]
 pub fn average() -> ScalarUDF {
-    create_udf("exact_avg", vec![SUM, DataType::Int64], SUM, Volatility::Immutable, Arc::new(averages))
+    create_udf("exact_avg", vec![SUM_TYPE, DataType::Int64], SUM_TYPE, Volatility::Immutable, Arc::new(averages))
 }
 
 fn averages(arguments: &[ColumnarValue]) -> Result<ColumnarValue> {

@@ -8,11 +8,12 @@ use datafusion::common::Result;
 use datafusion::functions_aggregate::expr_fn::{max, min, sum};
 use datafusion::logical_expr::{Expr, cast, ident};
 use datafusion::prelude::{DataFrame, SessionContext};
+use reckon_data::columns::SUM_TYPE;
 use reckon_data::definition::Definition;
 use reckon_data::metric::Function;
 use reckon_tables::provider::PinnedTable;
 
-use super::functions::{SUM, average, distinct};
+use super::functions::{average, distinct};
 use super::stream::StreamTable;
 
 /// A table over batch rows, stream rows, or both, as a view: filters on its keys reach the files.
@@ -76,10 +77,10 @@ fn metrics(definition: &Definition) -> Vec<Expr> {
     for function in Function::ALL.into_iter().filter(|function| definition.metrics.contains(function)) {
         let column = match function {
             Function::Count => continue,
-            Function::Sum => cast(ident("value_sum"), SUM),
+            Function::Sum => cast(ident("value_sum"), SUM_TYPE),
             Function::Min => ident("value_min"),
             Function::Max => ident("value_max"),
-            Function::Avg => average().call(vec![cast(ident("value_sum"), SUM), ident("value_count")]),
+            Function::Avg => average().call(vec![cast(ident("value_sum"), SUM_TYPE), ident("value_count")]),
             Function::ApproxDistinct => ident("approx_distinct"),
         };
         columns.push(column.alias(function.name()));

@@ -83,14 +83,9 @@ pub(super) async fn recover(parts: &CounterParts) -> Result<Recovered, CounterEr
 
 /// Whatever was sealed must have come from this log.
 fn same_log(stream: &Snapshot, log: Uuid) -> Result<(), CounterError> {
-    let logs: Vec<&str> =
-        stream.transactions.keys().filter_map(|name| name.strip_prefix("stream/")?.split('/').next()).collect();
-    let own = log.to_string();
-    match logs.first() {
-        Some(other) if !logs.contains(&own.as_str()) => {
-            Err(CounterError::OtherLog { sealed: (*other).to_owned(), log })
-        }
-        _ => Ok(()),
+    match stream.other_log("stream", log) {
+        Some(other) => Err(CounterError::OtherLog { sealed: other.to_owned(), log }),
+        None => Ok(()),
     }
 }
 

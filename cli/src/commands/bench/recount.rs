@@ -41,7 +41,7 @@ impl Recount {
     /// Loads if need be, recounts, and prints what was measured.
     ///
     /// # Errors
-    /// When the server or the run fails, or the counts are not what was sent.
+    /// When the server or a run fails.
     pub(super) async fn run(self, say: &dyn Fn(&str)) -> Result<()> {
         if !self.dir.join("tables/events").exists() {
             self.load(say).await?;
