@@ -181,7 +181,7 @@ impl Default for Counting {
             lateness: Duration::from_secs(60),
             idle: Duration::from_secs(60),
             seal_every: Duration::from_secs(60),
-            memory: ByteSize::mib(768),
+            memory: ByteSize::mib(512),
         }
     }
 }

@@ -17,6 +17,7 @@ use reckon_data::config::Serving as Settings;
 use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::collapse::CollapseGroups;
 use super::functions;
 use crate::ServingError;
 
@@ -129,6 +130,7 @@ impl Engine {
         context.register_udf((*self.average).clone());
         context.register_udaf((*self.distinct).clone());
         UNBOUNDED.iter().for_each(|name| context.deregister_udf(name));
+        context.add_optimizer_rule(Arc::new(CollapseGroups));
         Ok(context)
     }
 

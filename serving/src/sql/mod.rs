@@ -5,9 +5,10 @@
 //! ```
 //!
 //! [`engine`] runs queries on threads of their own, [`guard`] refuses what writes, [`stream`] is the stream
-//! layer's runs as a table, [`stats`] the merged tables, [`functions`] the exact average and the sketches,
-//! [`render`] writes answers as JSON and Arrow IPC.
+//! layer's runs as a table, [`stats`] the merged tables, [`collapse`] adds them up in one step, [`functions`] the exact
+//! average and the sketches, [`render`] writes answers as JSON and Arrow IPC.
 
+pub mod collapse;
 pub mod engine;
 pub mod functions;
 pub mod guard;

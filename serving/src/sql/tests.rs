@@ -267,3 +267,46 @@ async fn a_silent_partition_is_named() {
     assert_eq!(answer.provenance.missing[0].partition, Some(1));
     assert!(serving.sql("SELECT sum(count) FROM stats_batch").await.unwrap().provenance.complete);
 }
+
+/// Questions that need no more of the rows than to add them up, and others that look alike. A limit between two
+/// groupings keeps them apart: that is what the one step is held to.
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_of_groups_are_made_in_one_step_and_say_the_same() {
+    let serving = world().await.serve().await;
+    let together = [
+        "SELECT sum(count) FROM {}",
+        "SELECT sum(count) AS n, sum(sum), min(min), max(max), max(minute), min(entity_id) FROM {}",
+        "SELECT country, sum(count) FROM {} GROUP BY 1 ORDER BY 1",
+        "SELECT s.country AS c, upper(s.event_type) AS t, sum(s.count) FROM {} AS s GROUP BY 1, 2 ORDER BY 1, 2",
+        "SELECT date_trunc('hour', minute) AS hour, sum(count) FROM {} WHERE entity_id <> 'v1' GROUP BY 1 ORDER BY 2 DESC, 1",
+        "SELECT entity_id, sum(count) AS n FROM {} GROUP BY 1 HAVING sum(count) > 20 ORDER BY 2 DESC, 1 LIMIT 3",
+        "SELECT DISTINCT country FROM {} ORDER BY 1",
+        "SELECT count(DISTINCT entity_id) FROM {}",
+        "SELECT t, sum(n) FROM (SELECT event_type AS t, country, sum(count) AS n FROM {} GROUP BY 1, 2) GROUP BY 1 ORDER BY 1",
+        "SELECT sum(count) FROM {} WHERE entity_id = 'nobody'",
+        "SELECT entity_id AS a, entity_id AS b, sum(count) FROM {} GROUP BY 1, 2 ORDER BY 1",
+    ];
+    let apart = [
+        "SELECT count(*) FROM {}",
+        "SELECT count(country), count(minute) FROM {}",
+        "SELECT max(count), min(count) FROM {}",
+        "SELECT max(sum), sum(max), avg(count) FROM {}",
+        "SELECT sum(count) FROM {} WHERE count > 1",
+        "SELECT sum(count) FILTER (WHERE country = 'US') FROM {}",
+        "SELECT sum(DISTINCT count) FROM {}",
+        "SELECT count, sum(count) FROM {} GROUP BY 1 ORDER BY 1",
+        "SELECT sum(count + 1), sum(count * 2) FROM {}",
+        "SELECT country, event_type, sum(count) FROM {} GROUP BY ROLLUP (country, event_type) ORDER BY 1, 2, 3",
+    ];
+    for (queries, steps) in [(together.as_slice(), 1), (apart.as_slice(), 2)] {
+        for query in queries {
+            let (of_table, held) =
+                (query.replace("{}", "stats"), query.replace("{}", "(SELECT * FROM stats LIMIT 1000000)"));
+            assert_eq!(rows(&serving, &of_table).await, rows(&serving, &held).await, "{query}");
+            let plan = rows(&serving, &format!("EXPLAIN {of_table}")).await[0][1].to_string();
+            let groupings = plan.matches("Aggregate:").count();
+            let distinct = usize::from(query.contains("count(DISTINCT") || query.contains("sum(DISTINCT"));
+            assert_eq!(groupings, steps + distinct, "{query}: {plan}");
+        }
+    }
+}
