@@ -20,6 +20,8 @@ use crate::view::meet::{Missing, MissingWhat, untiled};
 
 /// Files whose segments are remembered.
 const FILES: usize = 16_384;
+/// Segments that are read together.
+const CHUNK: usize = 8;
 
 /// A sealed segment and the file it lies in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,22 +46,35 @@ impl Default for Segments {
     }
 }
 
-/// The counts of some ranges, and what of them could not be had.
+/// Segments of a partition that lie in one file.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    /// The partition.
+    pub partition: u32,
+    /// Their offsets, ascending.
+    pub segments: Vec<Range<u64>>,
+    /// The file.
+    pub file: DataFile,
+    /// The version of the table that has it. In another one the same segments may lie in another file.
+    pub version: u64,
+}
+
+/// Where the counts of some ranges lie, and what of them could not be found.
 #[derive(Debug, Default)]
 pub struct OnDisk {
-    /// A run a segment.
-    pub runs: Vec<Arc<Run>>,
+    /// Each segment is in one of them, and none in two.
+    pub chunks: Vec<Chunk>,
     /// Holes.
     pub missing: Vec<Missing>,
 }
 
 impl Segments {
-    /// The counts of `ranges` of a partition, as `snapshot` has them. Segments that do not tile a range
+    /// Where the counts of `ranges` of a partition lie, as `snapshot` has them. Segments that do not tile a range
     /// leave the whole of it out: half an overlap would count twice.
     ///
     /// # Errors
     /// When files cannot be read.
-    pub async fn read(
+    pub async fn find(
         &self,
         index: &Index,
         snapshot: &Snapshot,
@@ -74,7 +89,7 @@ impl Segments {
                 found.missing.push(Missing::offsets(what, partition, hole.start, Some(hole.end), reason));
                 continue;
             }
-            found.runs.extend(self.runs(index, snapshot, partition, &sealed).await?);
+            found.chunks.extend(chunks(snapshot, partition, &sealed));
         }
         Ok(found)
     }
@@ -98,38 +113,53 @@ impl Segments {
         Ok(sealed)
     }
 
-    async fn runs(
-        &self,
-        index: &Index,
-        snapshot: &Snapshot,
-        partition: u32,
-        sealed: &[Sealed],
-    ) -> Result<Vec<Arc<Run>>, ServingError> {
-        let key = |segment: &Sealed| RunKey::Segment(partition, segment.offsets.start, segment.offsets.end);
-        let held = || sealed.iter().map(|segment| index.cache.get(key(segment))).collect::<Option<Vec<_>>>();
+    /// The counts of a chunk, a run a segment: those that are in memory, the others from the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub async fn runs(&self, index: &Index, chunk: &Chunk) -> Result<Vec<Arc<Run>>, ServingError> {
+        let key = |segment: &Range<u64>| RunKey::Segment(chunk.partition, segment.start, segment.end);
+        let held = || chunk.segments.iter().map(|segment| index.cache.get(key(segment))).collect::<Option<Vec<_>>>();
         if let Some(runs) = held() {
             return Ok(runs);
         }
         let _turn = self.turn.acquire().await.map_err(ServingError::internal)?;
-        let mut runs = Vec::with_capacity(sealed.len());
-        let mut by_file: BTreeMap<usize, Vec<&Sealed>> = BTreeMap::new();
-        for segment in sealed {
+        let mut runs = Vec::with_capacity(chunk.segments.len());
+        let mut absent = Vec::new();
+        for segment in &chunk.segments {
             match index.cache.get(key(segment)) {
                 Some(run) => runs.push(run),
-                None => by_file.entry(segment.file).or_default().push(segment),
+                None => absent.push(segment),
             }
         }
-        for (file, segments) in by_file {
-            let Some(file) = snapshot.files.get(file) else { continue };
-            let starts: Vec<u64> = segments.iter().map(|segment| segment.offsets.start).collect();
-            for (segment, run) in segments.iter().zip(load(index, file, partition, starts).await?) {
-                let run = Arc::new(run);
-                index.cache.put(key(segment), Arc::clone(&run));
-                runs.push(run);
-            }
+        let starts: Vec<u64> = absent.iter().map(|segment| segment.start).collect();
+        for (segment, run) in absent.into_iter().zip(load(index, &chunk.file, chunk.partition, starts).await?) {
+            let run = Arc::new(run);
+            index.cache.put(key(segment), Arc::clone(&run));
+            runs.push(run);
         }
         Ok(runs)
     }
+}
+
+/// The segments file by file, only so many together: whoever reads them holds one chunk at a time.
+fn chunks(snapshot: &Snapshot, partition: u32, sealed: &[Sealed]) -> Vec<Chunk> {
+    let mut by_file: BTreeMap<usize, Vec<Range<u64>>> = BTreeMap::new();
+    for segment in sealed {
+        by_file.entry(segment.file).or_default().push(segment.offsets.clone());
+    }
+    let version = snapshot.version;
+    let chunk = |file: &DataFile, segments: &[Range<u64>]| Chunk {
+        partition,
+        segments: segments.to_vec(),
+        file: file.clone(),
+        version,
+    };
+    by_file
+        .into_iter()
+        .filter_map(|(file, segments)| Some((snapshot.files.get(file)?, segments)))
+        .flat_map(|(file, segments)| segments.chunks(CHUNK).map(|some| chunk(file, some)).collect::<Vec<_>>())
+        .collect()
 }
 
 fn may_touch(file: &DataFile, partition: u32, range: &Range<u64>) -> bool {

@@ -11,7 +11,7 @@ use reckon_data::tail::TailError;
 
 use super::Serving;
 use crate::ServingError;
-use crate::index::segments::OnDisk;
+use crate::index::segments::{Chunk, OnDisk};
 use crate::view::{BatchView, Facts, Missing, Part, Provenance};
 
 /// So many views are tried before an answer is called incomplete.
@@ -27,10 +27,11 @@ pub(crate) struct StreamSums {
     pub(crate) missing: Vec<Missing>,
 }
 
-/// What the stream layer has, as runs.
-#[derive(Debug)]
+/// What the stream layer has: runs in memory, and where the rest lies.
+#[derive(Debug, Default)]
 pub(crate) struct StreamRuns {
     pub(crate) runs: Vec<Arc<Run>>,
+    pub(crate) on_disk: Vec<Chunk>,
     pub(crate) parts: Vec<Part>,
     pub(crate) missing: Vec<Missing>,
 }
@@ -60,7 +61,10 @@ impl Serving {
                     let part = Part::of_sum(partition, from, &sum);
                     found.sums.add_all(&sum.cells);
                     let on_disk = self.on_disk(view, &part).await?;
-                    on_disk.runs.iter().for_each(|run| run.sum(selection, &mut found.sums));
+                    for chunk in &on_disk.chunks {
+                        let runs = self.segments.runs(&self.index, chunk).await?;
+                        runs.iter().for_each(|run| run.sum(selection, &mut found.sums));
+                    }
                     found.missing.extend(on_disk.missing);
                     found.parts.push(part);
                 }
@@ -78,7 +82,7 @@ impl Serving {
         let ask = (0_u32..)
             .zip(&view.coverage)
             .map(|(partition, from)| async move { (partition, *from, self.parts.tails.tail(partition, *from).await) });
-        let mut found = StreamRuns { runs: Vec::new(), parts: Vec::new(), missing: Vec::new() };
+        let mut found = StreamRuns::default();
         let mut stale = false;
         for (partition, from, answer) in join_all(ask).await {
             match answer {
@@ -86,7 +90,7 @@ impl Serving {
                     let part = Part::of_tail(&tail);
                     let on_disk = self.on_disk(view, &part).await?;
                     found.runs.extend(tail.runs);
-                    found.runs.extend(on_disk.runs);
+                    found.on_disk.extend(on_disk.chunks);
                     found.missing.extend(on_disk.missing);
                     found.parts.push(part);
                 }
@@ -108,7 +112,7 @@ impl Serving {
         } else {
             self.snapshots.one_that(Table::StreamCounts, holds).await?
         };
-        self.segments.read(&self.index, &snapshot, part.partition, part.on_disk()).await
+        self.segments.find(&self.index, &snapshot, part.partition, part.on_disk()).await
     }
 
     /// Asks with the newest view, and again with a newer one as long as the view is stale or its files are

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use reckon_data::metric::Function;
-use reckon_data::run::{EntitySums, Selection};
+use reckon_data::run::{EntitySums, Run, Selection};
 
 use super::Serving;
 use super::gather::{Outcome, StreamRuns, exact, exact_sum};
@@ -12,6 +12,16 @@ use crate::ServingError;
 use crate::index::TopSelection;
 use crate::metrics::Question;
 use crate::view::BatchView;
+
+/// Adds what runs have of a top list.
+async fn added(mut sums: EntitySums, runs: Vec<Arc<Run>>, top: &Arc<TopSelection>) -> Result<EntitySums, ServingError> {
+    let top = Arc::clone(top);
+    let add = move || {
+        runs.iter().for_each(|run| top.add(run, &top.minutes, &mut sums));
+        sums
+    };
+    tokio::task::spawn_blocking(add).await.map_err(ServingError::internal)
+}
 
 /// The list, what of it batch has counted, and what the stream has given.
 type Listed = (Vec<(String, u64)>, u64, StreamRuns);
@@ -55,14 +65,10 @@ impl Serving {
         let outcome = self.stream_runs(view).await?;
         let stale = matches!(outcome, Outcome::Stale(_));
         let (Outcome::Answer(stream) | Outcome::Stale(stream)) = outcome;
-        let runs = stream.runs.clone();
-        let selection = Arc::clone(top);
-        let add = move || {
-            let mut sums = EntitySums::new();
-            runs.iter().for_each(|run| selection.add(run, &selection.minutes, &mut sums));
-            sums
-        };
-        let sums = tokio::task::spawn_blocking(add).await.map_err(ServingError::internal)?;
+        let mut sums = added(EntitySums::new(), stream.runs.clone(), top).await?;
+        for chunk in &stream.on_disk {
+            sums = added(sums, self.segments.runs(&self.index, chunk).await?, top).await?;
+        }
         let sums = self.index.top(view, top, sums).await?;
         let listed = tokio::task::spawn_blocking(move || sums.top(n)).await.map_err(ServingError::internal)?;
         let mut batch = 0;

@@ -2,12 +2,13 @@
 //! all those groups in memory only to add them up. A sum of sums is the sum of all, so where a grouping asks for
 //! nothing else, it takes the place of the one below it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TransformedResult as _, TreeNode as _};
 use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable as _, LogicalPlan, Projection};
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Projection};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
 /// Functions that, of parts, give what they give of the whole.
@@ -44,13 +45,18 @@ fn collapse(outer: &Aggregate) -> Option<LogicalPlan> {
     let functions = outer.aggr_expr.iter().map(|function| {
         let Expr::AggregateFunction(function) = function else { return None };
         let [argument] = function.params.args.as_slice() else { return None };
-        let argument = whole(function, replace(argument, schema, &columns)?, inner)?;
+        let argument = whole(function, replace(argument, schema, &columns)?)?;
         let mut function = function.clone();
         function.params.args = vec![argument];
         Some(Expr::AggregateFunction(function))
     });
-    let (groups, functions) = (groups.collect::<Option<_>>()?, functions.collect::<Option<_>>()?);
-    // Two names for one column below cannot be grouped by both; then all stays as it is.
+    let (groups, functions) = (groups.collect::<Option<Vec<_>>>()?, functions.collect::<Option<_>>()?);
+    // DataFusion knows keys by their names, and a name says nothing of casts: of two with one name it would take one
+    // for superfluous.
+    let names: HashSet<String> = groups.iter().map(|key| key.schema_name().to_string()).collect();
+    if names.len() < groups.len() {
+        return None;
+    }
     let grouping = Aggregate::try_new(Arc::clone(&inner.input), groups, functions).ok()?;
     named_as(grouping, &outer.schema)
 }
@@ -59,11 +65,10 @@ fn collapse(outer: &Aggregate) -> Option<LogicalPlan> {
 fn grouping_below(plan: &LogicalPlan) -> Option<(&Aggregate, Vec<Expr>)> {
     match plan {
         LogicalPlan::Aggregate(inner) => {
-            let columns: Vec<Expr> =
-                inner.group_expr.iter().chain(&inner.aggr_expr).map(|column| column.clone().unalias()).collect();
-            // Grouping sets have a column more than they have expressions.
-            let plain = columns.len() == inner.schema.fields().len();
-            (plain && !columns.iter().any(|column| matches!(column, Expr::GroupingSet(_)))).then_some((inner, columns))
+            // Without keys there is a row even of nothing, and a key that is computed may fail: both would go.
+            let plain = inner.group_expr.iter().all(|key| matches!(key, Expr::Column(_)));
+            let columns = inner.group_expr.iter().chain(&inner.aggr_expr).map(|column| column.clone().unalias());
+            (plain && !inner.group_expr.is_empty()).then(|| (inner, columns.collect()))
         }
         LogicalPlan::SubqueryAlias(alias) => grouping_below(&alias.input),
         LogicalPlan::Projection(projection) => {
@@ -82,15 +87,17 @@ fn replace(expr: &Expr, schema: &DFSchema, columns: &[Expr]) -> Option<Expr> {
         Expr::Column(column) => Ok(Transformed::yes(columns[schema.index_of_column(column)?].clone())),
         _ => Ok(Transformed::no(expr)),
     });
-    replaced.data().ok().filter(|expr| !expr.is_volatile() && !has_plan(expr))
+    replaced.data().ok().filter(|expr| !expr.is_volatile() && !reaches_out(expr))
 }
 
-fn has_plan(expr: &Expr) -> bool {
-    let plan = |expr: &Expr| {
-        let outer = matches!(expr, Expr::OuterReferenceColumn(..) | Expr::GroupingSet(_));
-        Ok(outer || matches!(expr, Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_)))
+/// Whether more than the columns at hand goes into an expression.
+fn reaches_out(expr: &Expr) -> bool {
+    let outer = |expr: &Expr| {
+        let plan = matches!(expr, Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_));
+        let other = matches!(expr, Expr::SetComparison(_) | Expr::OuterReferenceColumn(..) | Expr::GroupingSet(_));
+        Ok(plan || other)
     };
-    expr.exists(plan).unwrap_or(true)
+    expr.exists(outer).unwrap_or(true)
 }
 
 /// Whether an expression has the same value for all rows of a group below.
@@ -100,7 +107,7 @@ fn is_key(expr: &Expr) -> bool {
 
 /// What `function` is to be given of all rows, where it is given `argument` of the groups below; none when it would
 /// say something else then.
-fn whole(function: &AggregateFunction, argument: Expr, inner: &Aggregate) -> Option<Expr> {
+fn whole(function: &AggregateFunction, argument: Expr) -> Option<Expr> {
     let name = function.func.name();
     if function.params.filter.is_some() || !function.params.order_by.is_empty() {
         return None;
@@ -108,28 +115,17 @@ fn whole(function: &AggregateFunction, argument: Expr, inner: &Aggregate) -> Opt
     if is_key(&argument) {
         return (function.params.distinct || OF_VALUES.contains(&name)).then_some(argument);
     }
-    let Expr::AggregateFunction(part) = uncast(argument, inner) else { return None };
+    let Expr::AggregateFunction(part) = argument else { return None };
     let plain = !part.params.distinct && part.params.filter.is_none() && part.params.order_by.is_empty();
     let same = part.func == function.func && OF_PARTS.contains(&name) && !function.params.distinct;
     (plain && same).then_some(part.params.args).and_then(|arguments| arguments.into_iter().next())
 }
 
-/// Without casts to the type that it has.
-fn uncast(expr: Expr, inner: &Aggregate) -> Expr {
-    let schema = inner.input.schema();
-    match expr {
-        Expr::Cast(cast) if cast.expr.get_type(schema).is_ok_and(|own| own == *cast.field.data_type()) => {
-            uncast(*cast.expr, inner)
-        }
-        expr => expr,
-    }
-}
-
-/// A grouping with the names that `schema` has, if its types are the same.
+/// A grouping with the names that `schema` has, if its types are the same and no sum depends on its order.
 fn named_as(grouping: Aggregate, schema: &DFSchema) -> Option<LogicalPlan> {
     let columns = grouping.schema.columns().into_iter().zip(grouping.schema.fields()).zip(schema.iter());
     let named = columns.map(|((column, own), (qualifier, field))| {
-        let same = own.data_type() == field.data_type();
+        let same = own.data_type() == field.data_type() && !own.data_type().is_floating();
         same.then(|| Expr::Column(column).alias_qualified(qualifier.cloned(), field.name()))
     });
     let named = named.collect::<Option<_>>()?;

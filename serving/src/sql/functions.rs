@@ -9,8 +9,23 @@ use datafusion::common::{Result, ScalarValue, exec_datafusion_err};
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, ColumnarValue, ScalarUDF, Volatility, create_udaf, create_udf,
 };
-use reckon_data::columns::SUM_TYPE;
+use reckon_data::columns::{SUM_TYPE, time_type};
 use reckon_data::metric::Distinct;
+use reckon_data::run::Granularity;
+
+use super::stream::rounded_down;
+
+/// `step_start(time)`: rounded down to a granularity.
+#[must_use]
+pub fn step_start(granularity: Granularity) -> ScalarUDF {
+    let rounded = move |arguments: &[ColumnarValue]| {
+        let arrays = ColumnarValue::values_to_arrays(arguments)?;
+        let times = arrays.first().ok_or_else(|| exec_datafusion_err!("step_start takes a time"))?;
+        Ok(ColumnarValue::Array(rounded_down(times, granularity)))
+    };
+    let name = format!("{}_start", granularity.name());
+    create_udf(&name, vec![time_type()], time_type(), Volatility::Immutable, Arc::new(rounded))
+}
 
 /// `exact_avg(sum, count)`: rounded half to even at six places; null of nothing.
 #[must_use]

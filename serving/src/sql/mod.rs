@@ -5,7 +5,7 @@
 //! ```
 //!
 //! [`engine`] runs queries on threads of their own, [`guard`] refuses what writes, [`stream`] is the stream
-//! layer's runs as a table, [`stats`] the merged tables, [`collapse`] adds them up in one step, [`functions`] the exact
+//! layer's runs as a table (what it no longer holds in memory is read from `stream_counts`), [`stats`] the merged tables, [`collapse`] adds them up in one step, [`functions`] the exact
 //! average and the sketches, [`render`] writes answers as JSON and Arrow IPC.
 
 pub mod collapse;
@@ -19,7 +19,7 @@ pub mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -27,12 +27,13 @@ use arrow::datatypes::SchemaRef;
 use datafusion::prelude::SessionContext;
 use reckon_data::logtime::LogTime;
 use reckon_data::run::Granularity;
-use reckon_data::table::{Snapshot, Table};
+use reckon_data::table::{DataFile, Snapshot, Table};
 use reckon_data::tail::Position;
 use reckon_tables::provider::PinnedTable;
 use reckon_tables::schema::file_schema;
 
 use crate::ServingError;
+use crate::index::segments::Chunk;
 use crate::metrics::Question;
 use crate::query::gather::StreamRuns;
 use crate::query::{Archived, Serving, Window};
@@ -129,11 +130,10 @@ impl Serving {
     /// Pins what the named tables are made of: nothing that is not asked for is loaded.
     async fn pin(&self, names: &BTreeSet<String>) -> Result<Pinned, ServingError> {
         let merged = ["stats", "stats_hour", "stats_day", "stats_stream"];
-        let nothing = || StreamRuns { runs: Vec::new(), parts: Vec::new(), missing: Vec::new() };
         let (view, stream) = if merged.iter().any(|name| names.contains(*name)) {
             self.with_view(|view| async move { self.stream_runs(&view).await }).await?
         } else {
-            (self.current.get(), nothing())
+            (self.current.get(), StreamRuns::default())
         };
         let missing = missing_rollups(&view, names);
         let mut pinned = Pinned { view, stream, events: None, dead: None, archived: Vec::new(), missing };
@@ -163,22 +163,37 @@ impl Serving {
             ("stats_batch", Granularity::Minute, true, false),
             ("stats_stream", Granularity::Minute, false, true),
         ] {
-            let sets = pinned.view.file_sets().filter(|set| has_batch && set.granularity == granularity);
-            let batch =
-                self.pinned_table(Table::BatchCounts, sets.flat_map(|set| set.files.iter().cloned()).collect())?;
-            let runs = if has_stream { pinned.stream.runs.clone() } else { Vec::new() };
-            let stream = stream::StreamTable::new(runs, definition, granularity)?;
-            let (batch, stream) = (has_batch.then_some(batch), has_stream.then_some(stream));
-            register(name, stats::merged(context, definition, batch, stream)?)?;
+            let mut rows = Vec::new();
+            if has_batch {
+                let sets = pinned.view.file_sets().filter(|set| set.granularity == granularity);
+                let files = sets.flat_map(|set| set.files.iter().cloned()).collect();
+                rows.push(stats::Rows::Batch(self.pinned_table(Table::BatchCounts, files)?));
+            }
+            if has_stream {
+                let runs = pinned.stream.runs.clone();
+                rows.push(stats::Rows::Runs(stream::StreamTable::new(runs, definition, granularity)?));
+                rows.extend(self.sealed(&pinned.stream.on_disk, granularity)?);
+            }
+            register(name, stats::merged(context, definition, rows)?)?;
         }
         Ok(())
     }
 
-    pub(crate) fn pinned_table(
-        &self,
-        table: Table,
-        files: Vec<reckon_data::table::DataFile>,
-    ) -> Result<PinnedTable, ServingError> {
+    /// What of the stream lies in `stream_counts`: a table for each version of it, for in one version a segment
+    /// lies in one file and in two versions it may lie in two.
+    fn sealed(&self, chunks: &[Chunk], granularity: Granularity) -> Result<Vec<stats::Rows>, ServingError> {
+        let mut versions: BTreeMap<u64, Vec<&Chunk>> = BTreeMap::new();
+        chunks.iter().for_each(|chunk| versions.entry(chunk.version).or_default().push(chunk));
+        let table = |chunks: Vec<&Chunk>| {
+            let files: BTreeMap<&str, &DataFile> =
+                chunks.iter().map(|chunk| (chunk.file.path.as_str(), &chunk.file)).collect();
+            let table = self.pinned_table(Table::StreamCounts, files.into_values().cloned().collect())?;
+            Ok(stats::Rows::Sealed { table, filter: stats::within(&chunks), granularity })
+        };
+        versions.into_values().map(table).collect()
+    }
+
+    pub(crate) fn pinned_table(&self, table: Table, files: Vec<DataFile>) -> Result<PinnedTable, ServingError> {
         Ok(PinnedTable::new(Arc::clone(&self.parts.store), table, files, file_schema(table))?)
     }
 

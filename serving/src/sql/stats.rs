@@ -6,35 +6,91 @@ use arrow::datatypes::DataType;
 use datafusion::catalog::TableProvider;
 use datafusion::common::Result;
 use datafusion::functions_aggregate::expr_fn::{max, min, sum};
-use datafusion::logical_expr::{Expr, cast, ident};
+use datafusion::logical_expr::{Expr, cast, ident, lit};
 use datafusion::prelude::{DataFrame, SessionContext};
-use reckon_data::columns::SUM_TYPE;
 use reckon_data::definition::Definition;
 use reckon_data::metric::Function;
+use reckon_data::run::Granularity;
 use reckon_tables::provider::PinnedTable;
+use reckon_tables::schema::KIND_COUNT;
 
-use super::functions::{average, distinct};
+use super::functions::{average, distinct, step_start};
 use super::stream::StreamTable;
+use crate::index::segments::Chunk;
 
-/// A table over batch rows, stream rows, or both, as a view: filters on its keys reach the files.
+/// Rows of counts; together they are a merged table.
+#[derive(Debug)]
+pub enum Rows {
+    /// Batch counts.
+    Batch(PinnedTable),
+    /// What the stream layer holds in memory.
+    Runs(StreamTable),
+    /// What it has sealed and let go of: files of `stream_counts`, and which of their rows.
+    Sealed {
+        /// The files.
+        table: PinnedTable,
+        /// Which rows.
+        filter: Expr,
+        /// What minutes are rounded down to.
+        granularity: Granularity,
+    },
+}
+
+impl Rows {
+    fn frame(self, context: &SessionContext, definition: &Definition) -> Result<DataFrame> {
+        let columns = stored(definition);
+        match self {
+            Self::Batch(table) => context.read_table(Arc::new(table))?.select(columns),
+            Self::Runs(table) => context.read_table(Arc::new(table))?.select(columns),
+            Self::Sealed { table, filter, granularity } => {
+                let rows = context.read_table(Arc::new(table))?.filter(filter)?.select(columns.clone())?;
+                if granularity == Granularity::Minute {
+                    return Ok(rows);
+                }
+                let rounded = |column: Expr| match column {
+                    minute if minute == ident("minute") => step_start(granularity).call(vec![minute]).alias("minute"),
+                    other => other,
+                };
+                rows.select(columns.into_iter().map(rounded).collect::<Vec<_>>())
+            }
+        }
+    }
+}
+
+/// The rows that count what lies in `chunks`.
+#[must_use]
+pub fn within(chunks: &[&Chunk]) -> Expr {
+    let mut segments: Vec<(u32, u64, u64)> = chunks
+        .iter()
+        .flat_map(|chunk| chunk.segments.iter().map(|segment| (chunk.partition, segment.start, segment.end)))
+        .collect();
+    segments.sort_unstable();
+    // Segments that meet are one range: there are few then.
+    segments.dedup_by(|next, before| {
+        let meets = next.0 == before.0 && next.1 == before.2;
+        if meets {
+            before.2 = next.2;
+        }
+        meets
+    });
+    let offset = |offset: u64| lit(i64::try_from(offset).unwrap_or(i64::MAX));
+    let ranges = segments.into_iter().map(|(partition, start, end)| {
+        ident("log_partition")
+            .eq(lit(i32::try_from(partition).unwrap_or(i32::MAX)))
+            .and(ident("segment_start").gt_eq(offset(start)))
+            .and(ident("segment_end").lt_eq(offset(end)))
+    });
+    ident("kind").eq(lit(KIND_COUNT)).and(ranges.reduce(Expr::or).unwrap_or_else(|| lit(false)))
+}
+
+/// A table over all of `rows`, as a view: filters on its keys reach the files.
 ///
 /// # Errors
 /// Never, unless the tables' columns are not what they should be.
-pub fn merged(
-    context: &SessionContext,
-    definition: &Definition,
-    batch: Option<PinnedTable>,
-    stream: Option<StreamTable>,
-) -> Result<Arc<dyn TableProvider>> {
-    let columns = stored(definition);
-    let select = |provider: Arc<dyn TableProvider>| context.read_table(provider)?.select(columns.clone());
-    let batch = batch.map(|batch| select(Arc::new(batch))).transpose()?;
-    let stream = stream.map(|stream| select(Arc::new(stream))).transpose()?;
-    let rows: DataFrame = match (batch, stream) {
-        (Some(batch), Some(stream)) => batch.union(stream)?,
-        (Some(one), None) | (None, Some(one)) => one,
-        (None, None) => return context.read_empty().map(DataFrame::into_view),
-    };
+pub fn merged(context: &SessionContext, definition: &Definition, rows: Vec<Rows>) -> Result<Arc<dyn TableProvider>> {
+    let frames = rows.into_iter().map(|rows| rows.frame(context, definition));
+    let rows = frames.reduce(|all, more| all?.union(more?));
+    let Some(rows) = rows.transpose()? else { return context.read_empty().map(DataFrame::into_view) };
     Ok(rows.aggregate(keys(definition), sums(definition))?.select(metrics(definition))?.into_view())
 }
 
@@ -77,10 +133,10 @@ fn metrics(definition: &Definition) -> Vec<Expr> {
     for function in Function::ALL.into_iter().filter(|function| definition.metrics.contains(function)) {
         let column = match function {
             Function::Count => continue,
-            Function::Sum => cast(ident("value_sum"), SUM_TYPE),
+            Function::Sum => ident("value_sum"),
             Function::Min => ident("value_min"),
             Function::Max => ident("value_max"),
-            Function::Avg => average().call(vec![cast(ident("value_sum"), SUM_TYPE), ident("value_count")]),
+            Function::Avg => average().call(vec![ident("value_sum"), ident("value_count")]),
             Function::ApproxDistinct => ident("approx_distinct"),
         };
         columns.push(column.alias(function.name()));

@@ -136,15 +136,20 @@ impl StreamTable {
         let steps = self.granularity.steps();
         let columns = batch.columns().iter().zip(self.schema.fields()).map(|(column, field)| {
             if steps > 1 && field.name() == "minute" {
-                let step = MICROS_PER_MINUTE * steps;
-                let minutes = column.as_primitive::<TimestampMicrosecondType>();
-                let rounded: TimestampMicrosecondArray = minutes.unary(|micros| micros.div_euclid(step) * step);
-                return Ok(Arc::new(rounded.with_timezone("UTC")) as ArrayRef);
+                return Ok(rounded_down(column, self.granularity));
             }
             Ok(cast(column, field.data_type())?)
         });
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns.collect::<Result<_>>()?)?)
     }
+}
+
+/// Times, rounded down to steps.
+pub(super) fn rounded_down(times: &ArrayRef, granularity: Granularity) -> ArrayRef {
+    let step = MICROS_PER_MINUTE * granularity.steps();
+    let times = times.as_primitive::<TimestampMicrosecondType>();
+    let rounded: TimestampMicrosecondArray = times.unary(|micros| micros.div_euclid(step) * step);
+    Arc::new(rounded.with_timezone("UTC"))
 }
 
 fn external(error: RunError) -> DataFusionError {

@@ -76,7 +76,7 @@ async fn sql_says_what_the_other_questions_say() {
 async fn stats_hold_one_row_for_each_key_and_exact_metrics() {
     let world = world().await;
     let serving = world.serve().await;
-    let mut expected: std::collections::BTreeMap<_, reckon_data::metric::Cell> = std::collections::BTreeMap::new();
+    let mut expected: BTreeMap<_, reckon_data::metric::Cell> = BTreeMap::new();
     for event in world.log.all() {
         let key = (event.entity.clone(), event.event_type, event.minute, event.country);
         expected.entry(key).or_default().merge(&reckon_data::metric::Cell::one(0, event.value, None));
@@ -266,6 +266,33 @@ async fn a_silent_partition_is_named() {
     assert!(!answer.provenance.complete);
     assert_eq!(answer.provenance.missing[0].partition, Some(1));
     assert!(serving.sql("SELECT sum(count) FROM stats_batch").await.unwrap().provenance.complete);
+}
+
+/// Groupings that look as if one were enough, and are not.
+#[tokio::test(flavor = "multi_thread")]
+async fn groupings_that_say_something_of_their_own_stay() {
+    let serving = world().await.serve().await;
+    let none = "(SELECT 5 AS x, sum(count) AS n FROM stats WHERE entity_id = 'nobody')";
+    for (query, expected) in [
+        (format!("SELECT count(DISTINCT x), sum(n) FROM {none}"), json!([[1, null]])),
+        (format!("SELECT max(x), sum(n) FROM {none}"), json!([[5, null]])),
+        (format!("SELECT x, sum(n) FROM {none} GROUP BY x"), json!([[5, null]])),
+        (
+            "SELECT 1, sum(n) FROM (SELECT sum(count) AS n FROM stats WHERE false) GROUP BY 1".to_owned(),
+            json!([[1, null]]),
+        ),
+        ("SELECT sum(n) FROM (SELECT sum(count) AS n FROM stats WHERE false)".to_owned(), json!([[null]])),
+    ] {
+        assert_eq!(json!(rows(&serving, &query).await), expected, "{query}");
+    }
+    let casts = "SELECT d, m, sum(c) FROM (SELECT cast(minute AS date) AS d, minute AS m, count AS c FROM stats_batch) \
+                 GROUP BY d, m ORDER BY d, m";
+    let minutes: Vec<Value> = rows(&serving, casts).await.into_iter().map(|row| row[1].clone()).collect();
+    let expected = rows(&serving, "SELECT DISTINCT minute FROM stats_batch ORDER BY 1").await.concat();
+    assert_eq!(minutes, expected);
+    assert_eq!(json!(rows(&serving, &format!("{casts} LIMIT 3")).await.len()), json!(3));
+    let failing = "SELECT sum(n) FROM (SELECT cast(entity_id AS int) AS k, sum(count) AS n FROM stats GROUP BY 1)";
+    assert!(serving.sql(failing).await.is_err());
 }
 
 /// Questions that need no more of the rows than to add them up, and others that look alike. A limit between two
