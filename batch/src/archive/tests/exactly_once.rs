@@ -33,6 +33,16 @@ struct Expected {
     dead: Vec<(i32, i64, i32)>,
 }
 
+/// Drops it, and waits until its task is gone: a process that was killed does nothing any more, while a task may be in
+/// the middle of a commit, which would fence the next archiver.
+async fn kill(archiver: Arc<Archiver>) {
+    let task = archiver.task.clone();
+    drop(archiver);
+    while !task.is_finished() {
+        tokio::time::sleep(Duration::from_micros(50)).await;
+    }
+}
+
 async fn play(world: &World, acts: Vec<Act>) -> Expected {
     let mut expected = Expected::default();
     let mut archiver = world.start().await;
@@ -55,12 +65,12 @@ async fn play(world: &World, acts: Vec<Act>) -> Expected {
             }
             Act::Wait { micros } => tokio::time::sleep(Duration::from_micros(micros)).await,
             Act::Kill => {
-                drop(archiver);
+                kill(archiver).await;
                 archiver = world.start().await;
             }
         }
     }
-    drop(archiver);
+    kill(archiver).await;
     expected.dead.sort_unstable();
     expected
 }
