@@ -31,6 +31,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use tokio::io::AsyncWriteExt;
 
+use crate::offload::offload;
 use crate::table::{DataFile, Table};
 use stats::Stats;
 
@@ -314,7 +315,7 @@ impl FileWriter {
     ) -> Result<T, FileError> {
         let ended =
             |error: tokio::task::JoinError| FileError::Task { path: self.path.clone(), reason: error.to_string() };
-        tokio::task::spawn_blocking(work).await.map_err(ended)?
+        offload(work).await.map_err(ended)?
     }
 
     async fn put(&mut self, bytes: Bytes) -> Result<(), FileError> {

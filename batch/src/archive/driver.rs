@@ -65,6 +65,7 @@ impl Driver {
             return;
         }
         tokio::select! {
+            biased;
             () = tokio::time::sleep(wait) => {}
             _ = stop.changed() => {}
         }
@@ -177,6 +178,7 @@ async fn gather(shared: &Shared, lanes: &mut [Lane]) -> Result<(), ArchiveError>
         pending::<()>().await;
     };
     tokio::select! {
+        biased;
         gathered = gathering => gathered.map(|_| ()),
         () = closing => Ok(()),
     }

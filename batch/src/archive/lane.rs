@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use reckon_data::log::{LogError, Stored};
+use reckon_data::offload::offload;
 use reckon_data::paths;
 use reckon_data::table::{DataFile, Table};
 
@@ -62,6 +63,7 @@ impl Lane {
             let records = self.read(shared).await?;
             if records.is_empty() && self.fault.is_none() {
                 tokio::select! {
+                    biased;
                     _ = closing.changed() => return Ok(()),
                     changed = end.changed() => {
                         changed.map_err(|_| ArchiveError::Log(LogError::Storage("the log was closed".to_owned())))?;
@@ -80,7 +82,7 @@ impl Lane {
         let (open, finished) = {
             let _turn = shared.encoders.acquire().await;
             let begun = Instant::now();
-            let done = tokio::task::spawn_blocking(move || {
+            let done = offload(move || {
                 let finished = open.finish();
                 (open, finished)
             });
@@ -131,7 +133,7 @@ impl Lane {
         let mut open = self.take_open()?;
         let (open, absorbed) = {
             let _turn = shared.encoders.acquire().await;
-            let done = tokio::task::spawn_blocking(move || {
+            let done = offload(move || {
                 let absorbed = open.absorb(&records, FILES_MAX);
                 (open, absorbed)
             });

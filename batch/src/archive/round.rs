@@ -80,6 +80,7 @@ impl Round {
             }
             let late = pin!(sleep_until(deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600))));
             tokio::select! {
+                biased;
                 () = late, if deadline.is_some() => return,
                 _ = progress.changed() => {}
                 _ = wanted.changed() => {}

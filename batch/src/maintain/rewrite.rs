@@ -19,6 +19,7 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use reckon_data::clock::Names;
 use reckon_data::files::{FileWriter, WriteOptions};
+use reckon_data::offload::offload_future;
 use reckon_data::paths;
 use reckon_data::table::{DataFile, Table};
 use reckon_tables::{Storage, schema::file_schema};
@@ -57,14 +58,11 @@ pub(super) struct Layout {
 /// Runs on a thread of its own, for sorting leaves no room for anything else.
 pub(super) async fn rewrite(means: &Means, layout: &Layout, piece: &Piece) -> Result<Vec<DataFile>, MaintainError> {
     let (means, layout, piece) = (means.clone(), layout.clone(), piece.clone());
-    let runtime = tokio::runtime::Handle::current();
-    let work = move || {
-        runtime.block_on(async {
-            let rows = sorted(&means, &layout, &piece).await.map_err(|error| layout.query(error))?;
-            Output::new(&means, &layout, &piece).take_all(rows).await
-        })
+    let work = async move {
+        let rows = sorted(&means, &layout, &piece).await.map_err(|error| layout.query(error))?;
+        Output::new(&means, &layout, &piece).take_all(rows).await
     };
-    tokio::task::spawn_blocking(work).await.map_err(|error| MaintainError::Thread(error.to_string()))?
+    offload_future(work).await.map_err(|error| MaintainError::Thread(error.to_string()))?
 }
 
 impl Layout {

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, PeakRecordingPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
+use reckon_data::offload::{offload, offload_future};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -31,6 +32,7 @@ pub(super) const CHUNK_ROWS: std::ops::RangeInclusive<usize> = 16 * 1024..=1 << 
 /// Threads to compute on. Dropped without waiting for them.
 #[derive(Debug)]
 pub struct Threads {
+    /// None: whoever runs it has but one thread, and it computes on that (see [`reckon_data::offload`]).
     runtime: Option<Runtime>,
     /// How many there are.
     pub count: usize,
@@ -46,9 +48,14 @@ impl Threads {
         Ok(Self { runtime: Some(runtime), count })
     }
 
-    fn handle(&self) -> Result<Handle, BatchError> {
-        let stopped = || BatchError::Stopped("no threads".to_owned());
-        self.runtime.as_ref().map(|runtime| runtime.handle().clone()).ok_or_else(stopped)
+    /// None of its own.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { runtime: None, count: 1 }
+    }
+
+    fn handle(&self) -> Handle {
+        self.runtime.as_ref().map_or_else(Handle::current, |runtime| runtime.handle().clone())
     }
 }
 
@@ -96,7 +103,7 @@ impl Engine {
         Ok(Self {
             env,
             pool,
-            handle: threads.handle()?,
+            handle: threads.handle(),
             parallel: threads.count,
             chunk_rows: chunk_rows.clamp(*CHUNK_ROWS.start(), *CHUNK_ROWS.end()),
             hashes_max: (memory / 4 / size_of::<u64>()).max(*CHUNK_ROWS.start()),
@@ -129,7 +136,15 @@ impl Engine {
         &self,
         task: impl FnOnce() -> Result<T, BatchError> + Send + 'static,
     ) -> Task<T> {
-        Task(self.handle.spawn_blocking(task))
+        self.spawn(async move { offload(task).await.map_err(|error| BatchError::Stopped(error.to_string()))? })
+    }
+
+    /// Runs a task that keeps a processor busy.
+    pub fn spawn_busy<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = Result<T, BatchError>> + Send + 'static,
+    ) -> Task<T> {
+        self.spawn(async move { offload_future(task).await.map_err(|error| BatchError::Stopped(error.to_string()))? })
     }
 
     /// Most memory that DataFusion has reserved, bytes.

@@ -32,18 +32,19 @@ pub struct Folded {
     pub events: u64,
 }
 
-/// Merges the rows of `runs` whose entities lie in `range` and writes them. Blocks.
+/// Merges the rows of `runs` whose entities lie in `range` and writes them. Keeps a processor busy.
 ///
 /// # Errors
 /// When a run cannot be read, a file cannot be written, or numbers cannot be counts.
-pub fn fold(runs: &[SortedRun], range: Entities, target: &Target, definition: u64) -> Result<Folded, BatchError> {
+pub async fn fold(runs: &[SortedRun], range: Entities, target: &Target, definition: u64) -> Result<Folded, BatchError> {
     let mut merge = Merge::open(runs, range)?;
     let mut folder = Folder::new(target, definition);
     while let Some((rows, row)) = merge.peek() {
         folder.take(rows, row)?;
         merge.advance()?;
+        folder.write().await?;
     }
-    folder.finish()
+    Box::pin(folder.finish()).await
 }
 
 /// The combinations of dimensions that were met, numbered.
@@ -225,12 +226,22 @@ impl Folder {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Folded, BatchError> {
+    /// Writes what is enough to be worth it.
+    async fn write(&mut self) -> Result<(), BatchError> {
+        for files in [&mut self.minutes, &mut self.hours, &mut self.days] {
+            if files.is_ready() {
+                files.write().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<Folded, BatchError> {
         self.end_row()?;
         self.end_kind()?;
-        let mut files = self.minutes.finish()?;
-        files.extend(self.hours.finish()?);
-        files.extend(self.days.finish()?);
+        let mut files = self.minutes.finish().await?;
+        files.extend(self.hours.finish().await?);
+        files.extend(self.days.finish().await?);
         Ok(Folded { files, events: self.events })
     }
 }

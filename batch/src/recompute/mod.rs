@@ -50,6 +50,7 @@ use reckon_data::definition::Definition;
 use reckon_data::jobs::{Follower, RunRequest};
 use reckon_data::log::Log;
 use reckon_data::minute::{date_of, format_date, parse_date};
+use reckon_data::offload::offload;
 use reckon_data::paths::Transaction;
 use reckon_data::record::encode_cut;
 use reckon_data::run::Granularity;
@@ -115,6 +116,12 @@ impl Recompute {
     pub fn with_threads(parts: RecomputeParts, threads: usize) -> Result<Self, BatchError> {
         let threads = Threads::start(threads.max(1)).map_err(|error| BatchError::Stopped(error.to_string()))?;
         Ok(Self { parts, threads })
+    }
+
+    /// A recompute that computes on the one thread of the runtime it is run on, as a simulation needs it.
+    #[must_use]
+    pub const fn on_one_thread(parts: RecomputeParts) -> Self {
+        Self { parts, threads: Threads::none() }
     }
 
     /// Runs once, from the cut to the commit. When it fails nothing of it is visible; what it wrote is left to
@@ -185,7 +192,7 @@ impl Recompute {
 
     async fn spill_dir(&self, run_id: Uuid) -> Result<SpillDir, BatchError> {
         let parent = self.parts.spill_dir.clone();
-        let created = tokio::task::spawn_blocking(move || SpillDir::create(&parent, run_id)).await;
+        let created = offload(move || SpillDir::create(&parent, run_id)).await;
         created.map_err(|error| BatchError::Stopped(error.to_string()))?
     }
 

@@ -18,7 +18,6 @@ use reckon_data::paths::{mixed_file, partition_folder};
 use reckon_data::run::Granularity;
 use reckon_data::table::{DataFile, Table};
 use reckon_tables::schema::{SUM_TYPE, VALUE_TYPE, file_schema};
-use tokio::runtime::Handle;
 
 use super::error::BatchError;
 use super::merge::Counted;
@@ -228,18 +227,18 @@ pub struct Target {
     pub store: Arc<dyn ObjectStore>,
     /// Names for the files.
     pub names: Arc<dyn Names>,
-    /// The runtime that does the I/O.
-    pub handle: Handle,
     /// The date of the rows.
     pub date: i32,
 }
 
-/// The files of one date and granularity. Blocks while it writes.
+/// The files of one date and granularity: rows are gathered, and written when there are enough.
 pub struct CountFiles {
     target: Target,
     granularity: Granularity,
     schema: SchemaRef,
     columns: Columns,
+    /// Gathered and not written.
+    ready: Vec<RecordBatch>,
     writer: Option<FileWriter>,
     done: Vec<DataFile>,
 }
@@ -249,40 +248,60 @@ impl CountFiles {
     #[must_use]
     pub fn new(target: Target, granularity: Granularity) -> Self {
         let schema = file_schema(Table::BatchCounts);
-        Self { target, granularity, schema, columns: Columns::new(), writer: None, done: Vec::new() }
+        Self { target, granularity, schema, columns: Columns::new(), ready: Vec::new(), writer: None, done: Vec::new() }
     }
 
     /// Adds a row; rows come in order.
     ///
     /// # Errors
-    /// When a number does not fit its column or a file cannot be written.
+    /// When a number does not fit its column.
     pub fn push(&mut self, key: RowKey<'_>, counted: &Counted) -> Result<(), BatchError> {
         self.columns.push(key, counted)?;
-        if self.columns.rows() >= BATCH_ROWS { self.flush() } else { Ok(()) }
+        if self.columns.rows() >= BATCH_ROWS { self.gather() } else { Ok(()) }
+    }
+
+    fn gather(&mut self) -> Result<(), BatchError> {
+        self.ready.push(self.columns.finish(&self.schema)?);
+        Ok(())
+    }
+
+    /// Whether there is something to write.
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Writes what was gathered.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub async fn write(&mut self) -> Result<(), BatchError> {
+        for batch in std::mem::take(&mut self.ready) {
+            let mut writer = match self.writer.take() {
+                Some(writer) => writer,
+                None => self.create()?,
+            };
+            writer.write(&batch).await?;
+            let full = writer.file_bytes() >= FILE_BYTES;
+            self.writer = Some(writer);
+            if full {
+                self.close().await?;
+            }
+        }
+        Ok(())
     }
 
     /// The files, all stored.
     ///
     /// # Errors
     /// When one cannot be written.
-    pub fn finish(mut self) -> Result<Vec<DataFile>, BatchError> {
+    pub async fn finish(mut self) -> Result<Vec<DataFile>, BatchError> {
         if self.columns.rows() > 0 {
-            self.flush()?;
+            self.gather()?;
         }
-        self.close()?;
+        self.write().await?;
+        self.close().await?;
         Ok(self.done)
-    }
-
-    fn flush(&mut self) -> Result<(), BatchError> {
-        let batch = self.columns.finish(&self.schema)?;
-        let mut writer = match self.writer.take() {
-            Some(writer) => writer,
-            None => self.create()?,
-        };
-        self.target.handle.block_on(writer.write(&batch))?;
-        let full = writer.file_bytes() >= FILE_BYTES;
-        self.writer = Some(writer);
-        if full { self.close() } else { Ok(()) }
     }
 
     fn create(&self) -> Result<FileWriter, BatchError> {
@@ -301,9 +320,9 @@ impl CountFiles {
         Ok(FileWriter::create(store, Table::BatchCounts, path, &self.schema, &layout(), partition)?)
     }
 
-    fn close(&mut self) -> Result<(), BatchError> {
+    async fn close(&mut self) -> Result<(), BatchError> {
         if let Some(writer) = self.writer.take() {
-            self.done.push(self.target.handle.block_on(writer.close())?);
+            self.done.push(writer.close().await?);
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use reckon_batch::archive::Archiver;
+use reckon_data::invariant;
 use reckon_data::log::Log;
 use reckon_data::tail::Tails as _;
 use reckon_serving::Serving;
@@ -71,7 +72,20 @@ impl Health for NodeStatus {
             "Memory of the index over batch counts.",
             self.serving.index_bytes(),
         );
+        invariant_metrics(into);
         into.single("reckon_ready", "gauge", "Whether counter and archiver go on.", u8::from(self.trouble().is_none()));
+    }
+}
+
+/// Which invariants were checked, and which did not hold.
+fn invariant_metrics(into: &mut MetricsText) {
+    into.begin("reckon_invariant_checks_total", "counter", "Checks of each invariant.");
+    for invariant in invariant::all() {
+        into.value("reckon_invariant_checks_total", &[("invariant", invariant.number)], invariant.checks());
+    }
+    into.begin("reckon_invariant_violations_total", "counter", "Checks that found an invariant broken.");
+    for invariant in invariant::all() {
+        into.value("reckon_invariant_violations_total", &[("invariant", invariant.number)], invariant.violations());
     }
 }
 

@@ -27,7 +27,9 @@ struct Inner {
 #[derive(Debug)]
 struct Partition {
     kept: Mutex<Kept>,
-    end: watch::Sender<u64>,
+    /// One channel for each who watches: several waiters of one channel wake in an order that tokio draws by lot, and
+    /// a simulation has to come again exactly.
+    watchers: Mutex<Vec<watch::Sender<u64>>>,
 }
 
 #[derive(Debug, Default)]
@@ -46,7 +48,7 @@ impl MemoryLog {
     /// A new, empty log.
     #[must_use]
     pub fn new(partitions: u32, names: &dyn Names) -> Self {
-        let partition = |_| Partition { kept: Mutex::default(), end: watch::Sender::new(0) };
+        let partition = |_| Partition { kept: Mutex::default(), watchers: Mutex::default() };
         Self(Arc::new(Inner { identity: names.fresh(), partitions: (0..partitions).map(partition).collect() }))
     }
 
@@ -66,15 +68,19 @@ impl Log for MemoryLog {
     }
 
     async fn append(&self, partition: u32, records: Vec<Bytes>) -> Result<Range<u64>, LogError> {
-        let Partition { kept, end } = self.partition(partition)?;
+        let Partition { kept, watchers } = self.partition(partition)?;
         if let Some(bytes) = records.iter().map(Bytes::len).find(|bytes| *bytes > ANY_RECORD_BYTES_MAX) {
             return Err(LogError::TooLarge { bytes, limit: ANY_RECORD_BYTES_MAX });
         }
         let mut kept = kept.lock();
         let first = kept.end();
         kept.records.extend(records);
-        end.send_if_modified(|end| std::mem::replace(end, kept.end()) != kept.end());
-        Ok(first..kept.end())
+        let end = kept.end();
+        watchers.lock().retain(|watcher| {
+            watcher.send_if_modified(|old| std::mem::replace(old, end) != end);
+            !watcher.is_closed()
+        });
+        Ok(first..end)
     }
 
     async fn read(&self, partition: u32, from: u64, max_bytes: usize) -> Result<Vec<Stored>, LogError> {
@@ -105,7 +111,11 @@ impl Log for MemoryLog {
     }
 
     fn watch_end(&self, partition: u32) -> Result<watch::Receiver<u64>, LogError> {
-        Ok(self.partition(partition)?.end.subscribe())
+        let Partition { kept, watchers } = self.partition(partition)?;
+        let kept = kept.lock();
+        let (sender, receiver) = watch::channel(kept.end());
+        watchers.lock().push(sender);
+        Ok(receiver)
     }
 
     async fn trim(&self, partition: u32, below: u64) -> Result<(), LogError> {

@@ -12,10 +12,10 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowPredicateFn, RowFilter};
 use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
 use parquet::file::statistics::Statistics;
+use reckon_data::offload::offload_future;
 use reckon_data::run::Dimension;
 use reckon_data::table::{DataFile, Table};
 use reckon_tables::store::Storage;
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::ServingError;
@@ -76,12 +76,12 @@ impl Files {
         fold: impl FnMut(&mut T, &RecordBatch) -> Result<(), ServingError> + Send + 'static,
     ) -> Result<T, ServingError> {
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(ServingError::internal)?;
-        let (store, dimensions, handle) = (Arc::clone(&self.store), Arc::clone(&self.dimensions), Handle::current());
-        let work = move || {
+        let (store, dimensions) = (Arc::clone(&self.store), Arc::clone(&self.dimensions));
+        let work = async move {
             let _turn = turn;
-            handle.block_on(fold_files(&store, &dimensions, table, files, columns, &wanted, start, fold))
+            fold_files(&store, &dimensions, table, files, columns, &wanted, start, fold).await
         };
-        tokio::task::spawn_blocking(work).await.map_err(ServingError::internal)?
+        offload_future(work).await.map_err(ServingError::internal)?
     }
 }
 

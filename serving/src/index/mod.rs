@@ -25,6 +25,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Int64Type};
 use reckon_data::minute::{MICROS_PER_HOUR, MINUTES_PER_HOUR};
+use reckon_data::offload::offload;
 use reckon_data::run::{DimCondition, Dimension, EntitySums, Granularity, Run, RunBuilder, Selection, StepSums};
 use reckon_data::table::{DataFile, Table};
 use reckon_tables::stats::{max_micros, min_micros};
@@ -151,7 +152,7 @@ impl Index {
                         runs.iter().for_each(|run| top.add(run, &span.minutes, &mut sums));
                         sums
                     };
-                    tokio::task::spawn_blocking(add).await.map_err(ServingError::internal)?
+                    offload(add).await.map_err(ServingError::internal)?
                 }
                 Held::TooLarge => self.read_top(&span, top, sums).await?,
             };
@@ -260,7 +261,7 @@ impl Index {
             move |builders: &mut Vec<RunBuilder>, batch: &RecordBatch| add_hours(builders, &hours, batch, &dimensions);
         let built = self.files.fold(Table::BatchCounts, files, columns, Wanted::default(), builders, add).await?;
         let finish = move || built.into_iter().map(|builder| Ok(builder.finish()?)).collect();
-        tokio::task::spawn_blocking(finish).await.map_err(ServingError::internal)?
+        offload(finish).await.map_err(ServingError::internal)?
     }
 
     async fn read_entity(&self, set: &FileSet, entity: &str, columns: Columns) -> Result<Run, ServingError> {
@@ -297,12 +298,12 @@ impl Index {
         let mut state =
             self.files.fold(Table::BatchCounts, files, Columns::Counts, Wanted::default(), start, add).await?;
         let finish = move || last(&mut state).map(|()| state.1);
-        tokio::task::spawn_blocking(finish).await.map_err(ServingError::internal)?
+        offload(finish).await.map_err(ServingError::internal)?
     }
 }
 
 async fn finish(builder: RunBuilder) -> Result<Run, ServingError> {
-    Ok(tokio::task::spawn_blocking(move || builder.finish()).await.map_err(ServingError::internal)??)
+    Ok(offload(move || builder.finish()).await.map_err(ServingError::internal)??)
 }
 
 /// The files that may have rows in some of these hours: of an hour that batch has not got to there are none.

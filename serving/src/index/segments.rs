@@ -8,6 +8,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use quick_cache::sync::Cache;
+use reckon_data::offload::offload;
 use reckon_data::run::{Run, RunBuilder};
 use reckon_data::table::{DataFile, Snapshot, Table};
 use tokio::sync::Semaphore;
@@ -229,5 +230,5 @@ async fn load(index: &Index, file: &DataFile, partition: u32, starts: Vec<u64>) 
     let files = vec![file.clone()];
     let built = index.files.fold(Table::StreamCounts, files, Columns::Placed, wanted, builders, add).await?;
     let finish = move || built.into_iter().map(|builder| Ok(builder.finish()?)).collect();
-    tokio::task::spawn_blocking(finish).await.map_err(ServingError::internal)?
+    offload(finish).await.map_err(ServingError::internal)?
 }

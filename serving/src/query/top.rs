@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use reckon_data::metric::Function;
+use reckon_data::offload::offload;
 use reckon_data::run::{EntitySums, Run, Selection};
 
 use super::Serving;
@@ -20,7 +21,7 @@ async fn added(mut sums: EntitySums, runs: Vec<Arc<Run>>, top: &Arc<TopSelection
         runs.iter().for_each(|run| top.add(run, &top.minutes, &mut sums));
         sums
     };
-    tokio::task::spawn_blocking(add).await.map_err(ServingError::internal)
+    offload(add).await.map_err(ServingError::internal)
 }
 
 /// The list, what of it batch has counted, and what the stream has given.
@@ -70,7 +71,7 @@ impl Serving {
             sums = added(sums, self.segments.runs(&self.index, chunk).await?, top).await?;
         }
         let sums = self.index.top(view, top, sums).await?;
-        let listed = tokio::task::spawn_blocking(move || sums.top(n)).await.map_err(ServingError::internal)?;
+        let listed = offload(move || sums.top(n)).await.map_err(ServingError::internal)?;
         let mut batch = 0;
         for (entity, _) in &listed {
             batch = exact_sum(batch, self.batch_count(view, top, entity).await?)?;

@@ -114,6 +114,13 @@ impl Missing {
         Self { what, partition: Some(partition), from: Some(from), to, date: None, reason: reason.into() }
     }
 
+    /// Something that nobody has named, which cannot be.
+    #[must_use]
+    pub fn silent() -> Self {
+        let reason = "a partition says nothing of itself: please report this".to_owned();
+        Self { what: MissingWhat::Stream, partition: None, from: None, to: None, date: None, reason }
+    }
+
     /// A whole date.
     #[must_use]
     pub fn date(what: MissingWhat, date: String, reason: impl Into<String>) -> Self {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use reckon_data::invariant::NO_SILENT_HOLE;
 use reckon_data::tail::Position;
 use serde::Serialize;
 
@@ -102,6 +103,13 @@ impl Facts<'_> {
         missing.sort();
         missing.dedup();
         let watermark = self.watermark();
+        let partitions = self.partitions();
+        let told = |own: &PartitionProvenance| {
+            own.position.is_some() || missing.iter().any(|missing| missing.partition == Some(own.partition))
+        };
+        if !NO_SILENT_HOLE.holds(partitions.iter().all(told)) {
+            missing.push(Missing::silent());
+        }
         let settled = watermark.is_some_and(|watermark| to <= watermark);
         Provenance {
             source: Source::Counts,
@@ -112,7 +120,7 @@ impl Facts<'_> {
             batch_version: self.batch_version,
             batch: counts.map(|(batch, _)| batch),
             stream: counts.map(|(_, stream)| stream),
-            partitions: self.partitions(),
+            partitions,
             archived: Vec::new(),
             definition: format!("{:016x}", self.definition),
             definitions_mixed: self.definitions.iter().any(|version| *version != self.definition),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use reckon_data::jobs::Follower;
+use reckon_data::offload::offload;
 use reckon_data::run::{Run, Selection, StepSums};
 use reckon_data::tail::{Position, Tail, TailError, TailSum, Tails};
 
@@ -82,7 +83,7 @@ impl Tails for Counter {
         let rest = open.rest.take();
         let work = move || freeze(parts, &open, rest).map(|frozen| (frozen, open));
         let unavailable = |reason: String| TailError::Unavailable { partition, reason };
-        let (frozen, open) = tokio::task::spawn_blocking(work)
+        let (frozen, open) = offload(work)
             .await
             .map_err(|error| unavailable(error.to_string()))?
             .map_err(|error| unavailable(error.to_string()))?;
@@ -155,6 +156,7 @@ impl Follower for Counter {
                 return Err(reason);
             }
             tokio::select! {
+                biased;
                 changed = sealed.changed() => changed.map_err(|error| error.to_string())?,
                 changed = halted.changed() => changed.map_err(|error| error.to_string())?,
             }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 use reckon_data::log::{LogError, Stored};
+use reckon_data::offload::offload;
 use reckon_data::record::{self, Record};
 
 use super::error::CounterError;
@@ -21,8 +22,9 @@ const ROOM_WAIT: Duration = Duration::from_millis(200);
 pub(super) async fn follow(shared: Arc<Shared>, at: usize) {
     let _guard = HaltOnPanic(Arc::clone(&shared));
     let followed = tokio::select! {
-        followed = count_on(&shared, at) => followed,
+        biased;
         () = shared.stopped() => Ok(()),
+        followed = count_on(&shared, at) => followed,
     };
     if let Err(error) = followed {
         shared.fail(at, &error.to_string());
@@ -49,7 +51,7 @@ async fn count_on(shared: &Arc<Shared>, at: usize) -> Result<(), CounterError> {
         }
         let batch = read(shared, partition, next).await?;
         let shared_too = Arc::clone(shared);
-        tokio::task::spawn_blocking(move || count(&shared_too, at, &batch)).await??;
+        offload(move || count(&shared_too, at, &batch)).await??;
     }
 }
 

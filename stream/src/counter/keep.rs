@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use reckon_data::offload::offload;
+
 use super::partition::CountError;
 use super::shared::{HaltOnPanic, Shared};
 
@@ -16,12 +18,13 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     let _guard = HaltOnPanic(Arc::clone(&shared));
     loop {
         tokio::select! {
+            biased;
             () = shared.stopped() => return,
             () = shared.keep_soon.notified() => {}
             () = tokio::time::sleep(EVERY) => {}
         }
         let shared_too = Arc::clone(&shared);
-        if let Err(error) = tokio::task::spawn_blocking(move || tidy(&shared_too)).await {
+        if let Err(error) = offload(move || tidy(&shared_too)).await {
             shared.halt(&format!("tidying up failed: {error}"));
         }
     }

@@ -14,6 +14,7 @@ use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowPredicateFn, RowFilter};
 use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
+use reckon_data::invariant::DURABILITY;
 use reckon_data::paths::Transaction;
 use reckon_data::segment::Summary;
 use reckon_data::table::{DataFile, Snapshot, Table};
@@ -163,7 +164,7 @@ async fn resume(
         definition: Arc::clone(&parts.definition),
     };
     let extent = parts.log.extent(partition).await?;
-    if extent.end < sealed {
+    if !DURABILITY.holds(extent.end >= sealed) {
         return Err(CounterError::Short { partition, end: extent.end, sealed });
     }
     let needed = match last {

@@ -21,6 +21,7 @@ impl Pauses {
     /// Waits, each time twice as long, up to ten seconds; no longer than until the counter stops.
     pub(super) async fn wait(&mut self, shared: &Shared) {
         tokio::select! {
+            biased;
             () = tokio::time::sleep(self.next) => {}
             () = shared.stopped() => {}
         }

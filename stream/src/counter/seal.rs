@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use reckon_data::files::{FileError, FileWriter};
+use reckon_data::offload::offload;
 use reckon_data::paths::{Transaction, mixed_file};
 use reckon_data::run::RunError;
 use reckon_data::table::{Commit, DataFile, Step, Table, TableError};
@@ -21,8 +22,9 @@ pub(super) async fn seal_on(shared: Arc<Shared>) {
     let _guard = HaltOnPanic(Arc::clone(&shared));
     loop {
         tokio::select! {
-            () = wait(&shared) => {}
+            biased;
             () = shared.stopped() => return,
+            () = wait(&shared) => {}
         }
         // Not to be interrupted: `seal` looks by itself whether the counter stops.
         if let Err(error) = seal(&shared).await {
@@ -38,6 +40,7 @@ async fn wait(shared: &Shared) {
     tokio::pin!(due);
     loop {
         tokio::select! {
+            biased;
             () = &mut due => return,
             () = shared.seal_soon.notified() => {
                 if shared.must_seal() {
@@ -77,8 +80,9 @@ async fn seal(shared: &Shared) -> Result<(), CounterError> {
         operation: "seal".to_owned(),
     };
     if commit_whole(shared, &commit).await? {
-        shared.mark_sealed(&segments);
+        // Before anybody who waits for it is woken.
         shared.seals.fetch_add(1, Ordering::Relaxed);
+        shared.mark_sealed(&segments);
         Shared::spend(&shared.seal_nanos, begun.elapsed());
     }
     Ok(())
@@ -131,7 +135,7 @@ async fn write_once(shared: &Shared, segments: &[FinishedSegment]) -> Result<Dat
     for segment in segments {
         let (segment, owner) = (segment.clone(), shared.owner.clone());
         let definition = Arc::clone(shared.definition());
-        let rows = tokio::task::spawn_blocking(move || batches(&segment, &definition.dimensions, &owner)).await??;
+        let rows = offload(move || batches(&segment, &definition.dimensions, &owner)).await??;
         for batch in &rows {
             writer.write(batch).await?;
         }

@@ -88,6 +88,8 @@ pub struct Gateway {
     queue_bytes: usize,
     body_bytes_max: usize,
     workers: Mutex<Vec<JoinHandle<()>>>,
+    /// Without threads: whoever submits does the work.
+    own: Option<Mutex<Worker>>,
     rounds: u32,
 }
 
@@ -116,6 +118,20 @@ impl Gateway {
     /// Outside of a tokio runtime, which waits for the log.
     #[must_use]
     pub fn start(parts: GatewayParts) -> Arc<Self> {
+        Self::with(parts, false)
+    }
+
+    /// A gateway that works on the one thread of the runtime it is used on, as a simulation needs it. It cannot wait in
+    /// the middle of a body: bodies are to be smaller than a round, which has 2 MiB or more.
+    ///
+    /// # Panics
+    /// As [`Gateway::start`].
+    #[must_use]
+    pub fn on_one_thread(parts: GatewayParts) -> Arc<Self> {
+        Self::with(parts, true)
+    }
+
+    fn with(parts: GatewayParts, one_thread: bool) -> Arc<Self> {
         let GatewayParts { log, router, definition, limits, clock, names, settings } = parts;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = if settings.workers == 0 { cores } else { settings.workers };
@@ -138,8 +154,10 @@ impl Gateway {
             body_bytes_max,
             stats: GatewayStats::default(),
         });
-        let workers = (0..workers).map_while(|number| spawn(number, &shared)).collect();
-        Arc::new(Self { shared, queue_bytes, body_bytes_max, workers: Mutex::new(workers), rounds: rounds as u32 })
+        let own = one_thread.then(|| Mutex::new(Worker::new(Arc::clone(&shared))));
+        let threads = if one_thread { 0 } else { workers };
+        let workers = Mutex::new((0..threads).map_while(|number| spawn(number, &shared)).collect());
+        Arc::new(Self { shared, queue_bytes, body_bytes_max, workers, own, rounds: rounds as u32 })
     }
 
     /// Takes nothing more, and returns when everything it had taken is answered.
@@ -174,6 +192,11 @@ impl Gateway {
         let ticket = Arc::new(Ticket::new(reply, room));
         if !self.shared.queue.push(Job { work, ticket }) {
             return Err(SubmitError::Unavailable("the gateway has been stopped, nothing was taken".to_owned()));
+        }
+        if let Some(worker) = &self.own
+            && let Ok(room) = Arc::clone(&self.shared.rounds).acquire_owned().await
+        {
+            worker.lock().turn_with(room);
         }
         answer.await.unwrap_or_else(|_| Err(SubmitError::Unavailable("the gateway gave no answer".to_owned())))
     }

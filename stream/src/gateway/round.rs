@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use reckon_data::invariant::DURABILITY;
 use reckon_data::log::Log;
 use reckon_data::receipt::Places;
 
@@ -37,7 +38,7 @@ async fn append_to(log: &dyn Log, stats: &GatewayStats, records: Records) -> (u3
     events.extend(dead);
     let (count, bytes) = (events.len() as u64, events.iter().map(Bytes::len).sum::<usize>());
     let outcome = match log.append(partition, events).await {
-        Ok(offsets) if offsets.end.checked_sub(offsets.start) == Some(count) => {
+        Ok(offsets) if DURABILITY.holds(offsets.end.checked_sub(offsets.start) == Some(count)) => {
             add(&stats.records, count);
             add(&stats.record_bytes, bytes as u64);
             Ok(offsets.start)

@@ -11,6 +11,7 @@ use std::time::Instant;
 use reckon_data::dead::DeadLetter;
 use reckon_data::event::{Reason, Refusal, wire};
 use reckon_data::ingest::{Framing, Submission};
+use reckon_data::invariant::DEAD_LETTERS;
 use reckon_data::receipt::RefusedEvent;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -69,6 +70,14 @@ impl Worker {
                 tracing::error!("a worker of the gateway failed and begins anew");
                 self = Self::new(self.shared);
             }
+        }
+    }
+
+    /// One round of what waits now, if anything does.
+    pub(super) fn turn_with(&mut self, room: OwnedSemaphorePermit) {
+        if let Some(job) = self.shared.queue.try_pop() {
+            self.room = Some(room);
+            self.turn(job);
         }
     }
 
@@ -177,7 +186,10 @@ impl Worker {
             }
         }
         let verdict = &mut request.verdict;
-        if request.next_index == 0 {
+        let judged = verdict.accepted + verdict.refused;
+        if !DEAD_LETTERS.holds(judged == request.next_index) {
+            verdict.malformed = Some(format!("{judged} of {} events got a verdict", request.next_index));
+        } else if request.next_index == 0 {
             verdict.malformed = Some("the body holds no event".to_owned());
         } else if verdict.readable == 0 && verdict.malformed.is_none() {
             let first = verdict.errors.first().map_or("", |error| error.message.as_str());

@@ -23,6 +23,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use reckon_data::columns::EventColumns;
+use reckon_data::invariant;
 use reckon_data::logtime::LogTime;
 use reckon_data::minute::minute_of;
 use reckon_data::record::{Body, Record};
@@ -173,7 +174,7 @@ impl PartitionCounter {
         }
         self.refill = None;
         self.event_time_max = self.event_time_max.max(target.event_time_max);
-        if target.log_time.is_none_or(|log_time| log_time == self.log_time) {
+        if invariant::REPLAY.holds(target.log_time.is_none_or(|log_time| log_time == self.log_time)) {
             Ok(())
         } else {
             Err(CountError::OtherLog { partition: self.partition, offset: target.end })
@@ -256,7 +257,7 @@ impl PartitionCounter {
         self.totals.group += found.elapsed();
 
         let accepted = events.len() as u64;
-        if accepted != counted + duplicate {
+        if !invariant::CONSERVATION.holds(accepted == counted + duplicate) {
             return Err(CountError::Unbalanced { partition: self.partition, offset, accepted, counted, duplicate });
         }
         self.tally.accepted += accepted;
