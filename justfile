@@ -19,3 +19,15 @@ doc:
 # Licences and advisories; needs the advisory database.
 deny:
     cargo deny check
+
+target := env("CARGO_TARGET_DIR", "target") / "release"
+
+# So many seeds of all layers under faults, in virtual time, held to an oracle.
+simulate seeds="100":
+    cargo build --release --workspace --bins
+    {{target}}/simulate {{seeds}}
+
+# So many kill -9 of the real binary under load, compared with a ledger of what it has acknowledged.
+torture kills="20":
+    cargo build --release --workspace --bins
+    {{target}}/torture {{kills}}

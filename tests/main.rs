@@ -3,6 +3,7 @@
 
 mod commands;
 mod datasets;
+mod frozen;
 mod harness;
 mod import;
 mod kill;

@@ -1,0 +1,81 @@
+//! Formats are frozen: what the first version has written is read by every later one, and what a later one has
+//! written is refused.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::json;
+
+use crate::harness::{Server, command, number, rows, run_ok, total};
+
+/// A folder as version 1 of all formats has written it: 350 events in a log of two partitions, 50 of them twice;
+/// the first 200 recounted by batch, the rest sealed; one dead letter. Counts are in `stats.csv`.
+const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/format-1");
+const BY_KEY: &str =
+    "select entity_id, event_type, country, sum(count), sum(sum) from stats group by 1,2,3 order by 1,2,3";
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (entry, to) = (entry.unwrap(), to.to_owned());
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn fixture() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    copy(&Path::new(FIXTURE).join("data"), &data);
+    (dir, data)
+}
+
+fn csv(server: &Server) -> String {
+    let output = run_ok(command().args(["sql", "--format", "csv", "--url", server.url(), BY_KEY]));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// How starting with this folder fails.
+fn refusal(data: &Path) -> String {
+    let mut up = command();
+    up.args(["up", "--listen", "127.0.0.1:0", "--log-partitions", "2", "--data-dir"]).arg(data);
+    let output = up.stdin(Stdio::null()).output().unwrap();
+    assert!(!output.status.success(), "it was read");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn the_first_format_is_read_and_counted_on() {
+    let (_dir, data) = fixture();
+    let server = Server::start_with(&data, &["--log-partitions", "2"]);
+    assert_eq!(total(&server), 300);
+    let expected = std::fs::read_to_string(Path::new(FIXTURE).join("stats.csv")).unwrap();
+    assert_eq!(csv(&server), expected);
+    let raw = server.sql("select count(*) from events");
+    assert_eq!(number(&rows(&raw)[0][0]), 350);
+    let dead = server.sql("select reason, message from dead_letters");
+    assert_eq!(rows(&dead).len(), 1, "{dead}");
+    // It is no museum: batch recounts it, and what comes is counted.
+    server.batch();
+    assert_eq!(csv(&server), expected);
+    let event =
+        json!({"event_id": "new", "event_type": "view", "entity_id": "v0", "event_time": 1_767_225_600_000_i64});
+    assert_eq!(server.post("/v1/events", &event).0, 200);
+    assert_eq!(total(&server), 301);
+}
+
+#[test]
+fn a_newer_table_is_refused_by_name() {
+    let (_dir, data) = fixture();
+    let log = data.join("tables/stream_counts/_delta_log/00000000000000000000.json");
+    let text = std::fs::read_to_string(&log).unwrap();
+    let newer = text.replace(r#""reckon.schema":"1""#, r#""reckon.schema":"2""#);
+    assert_ne!(text, newer);
+    std::fs::write(&log, newer).unwrap();
+    let refusal = refusal(&data);
+    assert!(refusal.contains("stream_counts"), "{refusal}");
+}

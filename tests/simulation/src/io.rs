@@ -1,0 +1,295 @@
+//! Log, tables and object store as one process sees them: the models, with faults before and after.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult,
+};
+use parking_lot::Mutex;
+use reckon_data::log::memory::MemoryLog;
+use reckon_data::log::{Log, LogError, Stored};
+use reckon_data::table::{Commit, Snapshot, Table, TableError, Tables};
+use reckon_tables::MemoryTables;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::faults::{Fate, Io};
+
+/// Everything that was ever appended, trimmed or not: partition, offset, record.
+pub type History = Arc<Mutex<Vec<Vec<Bytes>>>>;
+
+/// The log, with faults.
+#[derive(Debug)]
+pub struct FaultyLog {
+    /// The model.
+    pub log: MemoryLog,
+    /// What was appended to it.
+    pub history: History,
+    /// Whose I/O it is.
+    pub io: Io,
+}
+
+impl FaultyLog {
+    async fn store(&self, partition: u32, records: Vec<Bytes>) -> Result<Range<u64>, LogError> {
+        let offsets = self.log.append(partition, records.clone()).await?;
+        self.history.lock()[partition as usize].extend(records);
+        Ok(offsets)
+    }
+}
+
+fn storage() -> LogError {
+    LogError::Storage("a fault of the simulation".to_owned())
+}
+
+#[async_trait]
+impl Log for FaultyLog {
+    fn partitions(&self) -> u32 {
+        self.log.partitions()
+    }
+
+    fn identity(&self) -> Uuid {
+        self.log.identity()
+    }
+
+    async fn append(&self, partition: u32, mut records: Vec<Bytes>) -> Result<Range<u64>, LogError> {
+        match self.io.fate("log append", &partition.to_string()).await {
+            Fate::Fine => self.store(partition, records).await,
+            Fate::Error => Err(storage()),
+            Fate::ErrorAfter => {
+                self.store(partition, records).await?;
+                Err(storage())
+            }
+            Fate::CrashBefore => self.io.die().await,
+            Fate::CrashAfter => {
+                // In part, perhaps, but without a hole.
+                records.truncate(1 + self.io.below(records.len()));
+                self.store(partition, records).await?;
+                self.io.die().await
+            }
+        }
+    }
+
+    async fn read(&self, partition: u32, from: u64, max_bytes: usize) -> Result<Vec<Stored>, LogError> {
+        match self.io.fate("log read", &format!("{partition}/{from}")).await {
+            Fate::Fine => self.log.read(partition, from, max_bytes).await,
+            Fate::Error | Fate::ErrorAfter => Err(storage()),
+            Fate::CrashBefore | Fate::CrashAfter => self.io.die().await,
+        }
+    }
+
+    async fn extent(&self, partition: u32) -> Result<Range<u64>, LogError> {
+        match self.io.fate("log extent", &partition.to_string()).await {
+            Fate::Fine => self.log.extent(partition).await,
+            Fate::Error | Fate::ErrorAfter => Err(storage()),
+            Fate::CrashBefore | Fate::CrashAfter => self.io.die().await,
+        }
+    }
+
+    fn watch_end(&self, partition: u32) -> Result<watch::Receiver<u64>, LogError> {
+        self.log.watch_end(partition)
+    }
+
+    async fn trim(&self, partition: u32, below: u64) -> Result<(), LogError> {
+        match self.io.fate("log trim", &format!("{partition}/{below}")).await {
+            Fate::Fine => self.log.trim(partition, below).await,
+            Fate::Error => Err(storage()),
+            Fate::ErrorAfter => {
+                self.log.trim(partition, below).await?;
+                Err(storage())
+            }
+            Fate::CrashBefore => self.io.die().await,
+            Fate::CrashAfter => {
+                self.log.trim(partition, below).await?;
+                self.io.die().await
+            }
+        }
+    }
+}
+
+/// The tables, with faults. Their model has no files, so vacuum forgets names and deletes nothing.
+#[derive(Debug)]
+pub struct FaultyTables {
+    /// The model.
+    pub tables: Arc<MemoryTables>,
+    /// Whose I/O it is.
+    pub io: Io,
+}
+
+fn unknown(table: Table) -> TableError {
+    TableError::Storage { table: table.name(), reason: "a fault of the simulation".to_owned() }
+}
+
+#[async_trait]
+impl Tables for FaultyTables {
+    async fn snapshot(&self, table: Table) -> Result<Snapshot, TableError> {
+        match self.io.fate("table snapshot", table.name()).await {
+            Fate::Fine => self.tables.snapshot(table).await,
+            Fate::Error | Fate::ErrorAfter => Err(unknown(table)),
+            Fate::CrashBefore | Fate::CrashAfter => self.io.die().await,
+        }
+    }
+
+    async fn version(&self, table: Table) -> Result<u64, TableError> {
+        match self.io.fate("table version", table.name()).await {
+            Fate::Fine => self.tables.version(table).await,
+            Fate::Error | Fate::ErrorAfter => Err(unknown(table)),
+            Fate::CrashBefore | Fate::CrashAfter => self.io.die().await,
+        }
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<u64, TableError> {
+        let table = commit.table;
+        match self.io.fate("table commit", table.name()).await {
+            Fate::Fine => self.tables.commit(commit).await,
+            Fate::Error => Err(unknown(table)),
+            Fate::ErrorAfter => {
+                self.tables.commit(commit).await?;
+                Err(unknown(table))
+            }
+            Fate::CrashBefore => self.io.die().await,
+            Fate::CrashAfter => {
+                // Refused or not, nobody hears of it.
+                let _ = self.tables.commit(commit).await;
+                self.io.die().await
+            }
+        }
+    }
+
+    async fn vacuum(&self, table: Table, retention_micros: i64) -> Result<u64, TableError> {
+        match self.io.fate("table vacuum", table.name()).await {
+            Fate::Fine => self.tables.vacuum(table, retention_micros).await,
+            Fate::Error | Fate::ErrorAfter => Err(unknown(table)),
+            Fate::CrashBefore | Fate::CrashAfter => self.io.die().await,
+        }
+    }
+}
+
+/// The object store, with faults.
+#[derive(Debug)]
+pub struct FaultyStore {
+    /// The model.
+    pub store: Arc<InMemory>,
+    /// Whose I/O it is.
+    pub io: Io,
+}
+
+impl std::fmt::Display for FaultyStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "a simulated store")
+    }
+}
+
+fn broken() -> object_store::Error {
+    object_store::Error::Generic { store: "simulation", source: "a fault of the simulation".into() }
+}
+
+/// Runs an I/O with an effect, as its fate will have it.
+async fn with_effect<T, E>(
+    io: &Io,
+    op: &str,
+    place: &str,
+    error: impl Fn() -> E,
+    effect: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    match io.fate(op, place).await {
+        Fate::Fine => effect.await,
+        Fate::Error => Err(error()),
+        Fate::ErrorAfter => {
+            effect.await?;
+            Err(error())
+        }
+        Fate::CrashBefore => io.die().await,
+        Fate::CrashAfter => {
+            let _ = effect.await;
+            io.die().await
+        }
+    }
+}
+
+#[async_trait]
+impl ObjectStore for FaultyStore {
+    async fn put_opts(&self, at: &Path, payload: PutPayload, opts: PutOptions) -> object_store::Result<PutResult> {
+        with_effect(&self.io, "store put", at.as_ref(), broken, self.store.put_opts(at, payload, opts)).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        at: &Path,
+        opts: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        let begin = self.store.put_multipart_opts(at, opts);
+        let upload = with_effect(&self.io, "store begin upload", at.as_ref(), broken, begin).await?;
+        Ok(Box::new(FaultyUpload { upload, io: self.io.clone() }))
+    }
+
+    async fn get_opts(&self, at: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        with_effect(&self.io, "store get", at.as_ref(), broken, self.store.get_opts(at, options)).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, object_store::Result<Path>>,
+    ) -> BoxStream<'static, object_store::Result<Path>> {
+        let (store, io) = (Arc::clone(&self.store), self.io.clone());
+        locations
+            .then(move |at| {
+                let (store, io) = (Arc::clone(&store), io.clone());
+                async move {
+                    let at = at?;
+                    let one = futures::stream::once(std::future::ready(Ok(at.clone()))).boxed();
+                    let delete = async {
+                        let mut deleted = store.delete_stream(one);
+                        deleted.next().await.unwrap_or_else(|| Err(broken()))
+                    };
+                    with_effect(&io, "store delete", at.as_ref(), broken, delete).await
+                }
+            })
+            .boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.store.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+        let place = prefix.map_or("", Path::as_ref);
+        with_effect(&self.io, "store list", place, broken, self.store.list_with_delimiter(prefix)).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+        with_effect(&self.io, "store copy", from.as_ref(), broken, self.store.copy_opts(from, to, options)).await
+    }
+}
+
+#[derive(Debug)]
+struct FaultyUpload {
+    upload: Box<dyn MultipartUpload>,
+    io: Io,
+}
+
+#[async_trait]
+impl MultipartUpload for FaultyUpload {
+    fn put_part(&mut self, data: PutPayload) -> object_store::UploadPart {
+        let part = self.upload.put_part(data);
+        let io = self.io.clone();
+        Box::pin(async move { with_effect(&io, "store put part", "", broken, part).await })
+    }
+
+    async fn complete(&mut self) -> object_store::Result<PutResult> {
+        let io = self.io.clone();
+        with_effect(&io, "store complete upload", "", broken, self.upload.complete()).await
+    }
+
+    async fn abort(&mut self) -> object_store::Result<()> {
+        let io = self.io.clone();
+        with_effect(&io, "store abort upload", "", broken, self.upload.abort()).await
+    }
+}

@@ -1,0 +1,243 @@
+//! A process with every role, over the models: what `reckon up` is, without the command line.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+use reckon_batch::archive::{Archiver, ArchiverParts};
+use reckon_batch::maintain::{Maintainer, MaintainerParts, Safe, trim_log};
+use reckon_batch::recompute::{Recompute, RecomputeParts};
+use reckon_data::clock::{Clock, Names};
+use reckon_data::config::Settings;
+use reckon_data::definition::Definition;
+use reckon_data::jobs::{Follower, RunRequest};
+use reckon_data::log::Log;
+use reckon_data::log::memory::MemoryLog;
+use reckon_data::table::Tables;
+use reckon_serving::{Serving, ServingParts};
+use reckon_stream::counter::{Counter, CounterParts};
+use reckon_stream::gateway::{Gateway, GatewayParts};
+use reckon_tables::MemoryTables;
+use tokio::sync::Mutex;
+
+use crate::faults::Io;
+use crate::io::{FaultyLog, FaultyStore, FaultyTables, History};
+
+/// What outlives every process.
+#[derive(Debug, Clone)]
+pub struct Durable {
+    /// The log.
+    pub log: MemoryLog,
+    /// All of it, trimmed or not.
+    pub history: History,
+    /// The tables.
+    pub tables: Arc<MemoryTables>,
+    /// Their files.
+    pub store: Arc<InMemory>,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Names; they differ from process to process because they are counted on.
+    pub names: Arc<dyn Names>,
+    /// The settings.
+    pub settings: Settings,
+    /// A folder for temporary files.
+    pub scratch: PathBuf,
+}
+
+/// A process. Dropped, it is gone; [`Io::kill`] first, so that nothing it still does has an effect.
+pub struct Node {
+    /// Its I/O.
+    pub io: Io,
+    /// The gateway.
+    pub gateway: Arc<Gateway>,
+    /// The counter.
+    pub counter: Arc<Counter>,
+    /// The archiver.
+    pub archiver: Arc<Archiver>,
+    /// The serving layer.
+    pub serving: Arc<Serving>,
+    recompute: Recompute,
+    /// Held by a batch run.
+    running: Mutex<()>,
+    maintainer: Maintainer,
+    log: Arc<dyn Log>,
+    durable: Durable,
+}
+
+impl Node {
+    /// Starts a process.
+    ///
+    /// # Errors
+    /// What the parts say.
+    pub async fn start(durable: &Durable, io: Io) -> Result<Self> {
+        let definition = Arc::new(durable.settings.definition()?);
+        let log: Arc<dyn Log> =
+            Arc::new(FaultyLog { log: durable.log.clone(), history: Arc::clone(&durable.history), io: io.clone() });
+        let tables: Arc<dyn Tables> = Arc::new(FaultyTables { tables: Arc::clone(&durable.tables), io: io.clone() });
+        let store: Arc<dyn ObjectStore> = Arc::new(FaultyStore { store: Arc::clone(&durable.store), io: io.clone() });
+        let base = Base { durable, definition, log, tables, store };
+        let counter = base.counter().await?;
+        let archiver = base.archiver().await?;
+        let serving = base.serving(&counter).await?;
+        Ok(Self {
+            gateway: base.gateway()?,
+            recompute: base.recompute(&counter, &archiver),
+            running: Mutex::new(()),
+            maintainer: Maintainer::new(base.maintainer()),
+            io,
+            counter,
+            archiver,
+            serving,
+            log: base.log,
+            durable: durable.clone(),
+        })
+    }
+
+    /// A batch run, after the one that goes on.
+    ///
+    /// # Errors
+    /// What it says, and when raw events are missing.
+    pub async fn batch(&self, full: bool) -> Result<()> {
+        let _running = self.running.lock().await;
+        let request = RunRequest { full, ..RunRequest::default() };
+        let report = self.recompute.run(&request, self.durable.names.fresh(), &|_| {}).await?;
+        if let Some(date) = report.dates.iter().find(|date| date.raw_missing) {
+            bail!("raw events of {} are missing", date.date);
+        }
+        // As after every run: it is looked for again if this fails.
+        let _ = self.serving.refresh().await;
+        Ok(())
+    }
+
+    /// Maintenance, never beside a batch run of the same process; whether all of it was done. What fails is tried again
+    /// the next time.
+    pub async fn maintain(&self) -> bool {
+        match self.running.try_lock() {
+            Ok(_running) => self.maintainer.run().await.failed.is_empty(),
+            Err(_) => false,
+        }
+    }
+
+    /// Trims the log as far as it is safe; whether that was done.
+    pub async fn trim(&self) -> bool {
+        let archived = self.archiver.committed();
+        let safe: Vec<Safe> = (0..self.log.partitions())
+            .zip(archived)
+            .map(|(partition, archived)| Safe {
+                refill_offset: self.counter.refill_offset(partition).unwrap_or(0),
+                archived,
+            })
+            .collect();
+        trim_log(&*self.log, &safe, self.durable.settings.log.keep, &*self.durable.clock).await.is_ok()
+    }
+
+    /// Why it cannot go on, if it cannot.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        let stats = self.counter.stats();
+        let counter = stats.halted.clone().or_else(|| stats.partitions.iter().find_map(|p| p.failed.clone()));
+        counter.or_else(|| self.archiver.failure().map(|error| error.to_string()))
+    }
+}
+
+struct Base<'a> {
+    durable: &'a Durable,
+    definition: Arc<Definition>,
+    log: Arc<dyn Log>,
+    tables: Arc<dyn Tables>,
+    store: Arc<dyn ObjectStore>,
+}
+
+impl Base<'_> {
+    fn gateway(&self) -> Result<Arc<Gateway>> {
+        let Durable { clock, names, settings, .. } = self.durable;
+        Ok(Gateway::on_one_thread(GatewayParts {
+            log: Arc::clone(&self.log),
+            router: settings.router(),
+            definition: Arc::clone(&self.definition),
+            limits: settings.limits()?,
+            clock: Arc::clone(clock),
+            names: Arc::clone(names),
+            settings: settings.gateway.clone(),
+        }))
+    }
+
+    async fn counter(&self) -> Result<Arc<Counter>> {
+        let Durable { clock, names, settings, .. } = self.durable;
+        let parts = CounterParts {
+            log: Arc::clone(&self.log),
+            tables: Arc::clone(&self.tables),
+            store: Arc::clone(&self.store),
+            definition: Arc::clone(&self.definition),
+            clock: Arc::clone(clock),
+            names: Arc::clone(names),
+            settings: settings.stream.clone(),
+            retention: settings.retention.clone(),
+        };
+        Counter::start(parts).await.context("the counter")
+    }
+
+    async fn archiver(&self) -> Result<Arc<Archiver>> {
+        let Durable { clock, names, settings, .. } = self.durable;
+        let parts = ArchiverParts {
+            log: Arc::clone(&self.log),
+            tables: Arc::clone(&self.tables),
+            store: Arc::clone(&self.store),
+            clock: Arc::clone(clock),
+            names: Arc::clone(names),
+            settings: settings.archive.clone(),
+        };
+        Archiver::start(parts).await.context("the archiver")
+    }
+
+    async fn serving(&self, counter: &Arc<Counter>) -> Result<Arc<Serving>> {
+        let Durable { clock, settings, .. } = self.durable;
+        let parts = ServingParts {
+            tables: Arc::clone(&self.tables),
+            store: Arc::clone(&self.store),
+            tails: Arc::clone(counter) as _,
+            log: self.log.identity(),
+            definition: Arc::clone(&self.definition),
+            settings: settings.serving.clone(),
+            stream: settings.stream.clone(),
+            clock: Arc::clone(clock),
+        };
+        Serving::start(parts).await.context("serving")
+    }
+
+    fn recompute(&self, counter: &Arc<Counter>, archiver: &Arc<Archiver>) -> Recompute {
+        let Durable { clock, names, settings, scratch, .. } = self.durable;
+        let followers: Vec<Arc<dyn Follower>> = vec![Arc::clone(counter) as _, Arc::clone(archiver) as _];
+        Recompute::on_one_thread(RecomputeParts {
+            log: Arc::clone(&self.log),
+            tables: Arc::clone(&self.tables),
+            store: Arc::clone(&self.store),
+            spill_dir: scratch.clone(),
+            definition: Arc::clone(&self.definition),
+            routing: settings.router().version(),
+            clock: Arc::clone(clock),
+            names: Arc::clone(names),
+            settings: settings.batch.clone(),
+            followers,
+        })
+    }
+
+    fn maintainer(&self) -> MaintainerParts {
+        let Durable { clock, names, settings, scratch, .. } = self.durable;
+        MaintainerParts {
+            tables: Arc::clone(&self.tables),
+            store: Arc::clone(&self.store),
+            clock: Arc::clone(clock),
+            names: Arc::clone(names),
+            log: self.log.identity(),
+            partitions: self.log.partitions(),
+            archive: settings.archive.clone(),
+            retention: settings.retention.clone(),
+            compact: settings.batch.compact,
+            memory: 64 << 20,
+            spill_dir: Some(scratch.clone()),
+        }
+    }
+}

@@ -1,0 +1,695 @@
+//! One seed: its steps, and what became of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use bytesize::ByteSize;
+use object_store::memory::InMemory;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use reckon_batch::recompute::BatchError;
+use reckon_data::clock::{Clock, Names, SeededNames};
+use reckon_data::config::Settings;
+use reckon_data::filter::Filter;
+use reckon_data::ingest::{Framing, Ingest as _, Submission, SubmitError};
+use reckon_data::log::memory::MemoryLog;
+use reckon_data::minute::{MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_MINUTE, minute_of, start_of_minute};
+use reckon_data::receipt::Receipt;
+use reckon_serving::query::{CountQuery, TopQuery};
+use reckon_stream::gateway::Gateway;
+use reckon_tables::MemoryTables;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::check;
+use crate::clock::SimClock;
+use crate::faults::{Faults, Io, Rates};
+use crate::node::{Durable, Node};
+use crate::oracle::{Key, Oracle, Question, Reach};
+use crate::traffic::{COUNTRIES, ENTITIES, Request, TYPES, Traffic};
+
+/// How often a process tries to start; in the second half nothing stands in its way.
+const STARTS: u32 = 8;
+
+/// Whatever else happens, the process dies in each of these steps.
+const CRASH_EVERY: u32 = 12;
+
+/// What a run does.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// All else follows from it.
+    pub seed: u64,
+    /// Steps.
+    pub steps: u32,
+    /// Events that are sent in each.
+    pub events: usize,
+    /// What does not happen.
+    pub without: BTreeSet<Kind>,
+    /// Whether all I/O is to be told in words.
+    pub tell: bool,
+}
+
+/// Kinds of things that happen beside traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
+pub enum Kind {
+    /// Batch runs.
+    Batch,
+    /// Compaction, and dropping what is covered.
+    Maintain,
+    /// Trimming the log.
+    Trim,
+    /// Processes die.
+    Crash,
+    /// Processes are stopped, replaced, and go on.
+    Rival,
+    /// Clocks are set.
+    Clock,
+    /// I/O fails, or takes long.
+    Storm,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Batch, Self::Maintain, Self::Trim, Self::Crash, Self::Rival, Self::Clock, Self::Storm];
+
+    /// What happens in a step, if anything.
+    const fn of(number: u32) -> Option<Self> {
+        Some(match number {
+            0..18 => Self::Batch,
+            18..30 => Self::Maintain,
+            30..40 => Self::Trim,
+            40..55 => Self::Crash,
+            55..60 => Self::Rival,
+            60..65 => Self::Clock,
+            65..85 => Self::Storm,
+            _ => return None,
+        })
+    }
+}
+
+impl Plan {
+    /// What a seed does unless it is told otherwise.
+    #[must_use]
+    pub const fn of(seed: u64) -> Self {
+        Self { seed, steps: 50, events: 42, without: BTreeSet::new(), tell: false }
+    }
+}
+
+/// What became of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its seed.
+    pub seed: u64,
+    /// Events that were sent, repeats among them.
+    pub sent: u64,
+    /// Events that were acknowledged, each once.
+    pub acknowledged: u64,
+    /// Answers that were complete, and what the oracle says.
+    pub answers: u64,
+    /// Answers that said what is missing, or why there is none.
+    pub incomplete: u64,
+    /// How often each kind of fault struck.
+    pub struck: BTreeMap<String, u64>,
+    /// I/Os, and a hash of all of them.
+    pub trace: (u64, u64),
+    /// All I/O, if it was to be told.
+    pub told: Vec<String>,
+    /// What was not as it should be; the first ends the run.
+    pub violation: Option<String>,
+}
+
+/// Runs a seed, on this thread and in virtual time.
+///
+/// # Panics
+/// When the runtime cannot be made.
+#[must_use]
+pub fn run(plan: &Plan) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    runtime.block_on(async {
+        let mut simulation = Simulation::new(plan, scratch.path().to_owned());
+        let result = simulation.run().await;
+        let mut outcome = simulation.outcome();
+        outcome.violation = result.err().map(|error| format!("{error:#}"));
+        outcome
+    })
+}
+
+/// What clients know: who is in front, and what was acknowledged.
+#[derive(Debug, Default)]
+struct Ledger {
+    sent: u64,
+    submitted: BTreeSet<Key>,
+    acknowledged: BTreeSet<Key>,
+    /// What was refused, as it was sent.
+    refused: BTreeSet<String>,
+    wrong: Option<String>,
+}
+
+type Front = Option<(Arc<Gateway>, Io)>;
+
+struct Simulation {
+    plan: Plan,
+    rng: StdRng,
+    faults: Faults,
+    clock: Arc<SimClock>,
+    durable: Durable,
+    oracle: Oracle,
+    traffic: Traffic,
+    ledger: Arc<Mutex<Ledger>>,
+    front: watch::Sender<Front>,
+    node: Option<Arc<Node>>,
+    /// A process that was stopped while another took its place.
+    zombie: Option<Arc<Node>>,
+    jobs: JoinSet<()>,
+    clients: JoinSet<()>,
+    answers: u64,
+    incomplete: u64,
+    stormy: bool,
+    /// Whether the process has had a rival, who may have fenced it.
+    rival: bool,
+}
+
+fn settings(rng: &mut StdRng) -> Settings {
+    let mut settings = Settings::default();
+    settings.log.partitions = 3;
+    // Not as many as there are cores: a seed is the same on every machine.
+    settings.gateway.workers = 2;
+    settings.log.hot_entities = BTreeMap::from([("v0".to_owned(), 2)]);
+    settings.stream.dedup_minutes = rng.random_range(1..=12);
+    settings.stream.segment_events = rng.random_range(20..300);
+    settings.stream.seal_every = Duration::from_secs(rng.random_range(5..120));
+    settings.stream.memory = ByteSize::kib(rng.random_range(16..512));
+    settings.archive.commit_every = Duration::from_secs(rng.random_range(2..60));
+    settings.archive.file_size = ByteSize::kib(rng.random_range(8..256));
+    settings.batch.memory = ByteSize::mib(64);
+    settings.retention.covered_segments = Duration::from_secs(rng.random_range(60..1_200));
+    settings.serving.index_memory = ByteSize::mib(rng.random_range(0..16));
+    settings
+}
+
+impl Simulation {
+    fn new(plan: &Plan, scratch: std::path::PathBuf) -> Self {
+        let mut rng = StdRng::seed_from_u64(plan.seed);
+        let settings = settings(&mut rng);
+        let clock = Arc::new(SimClock::start());
+        let names: Arc<dyn Names> = Arc::new(SeededNames::new(plan.seed));
+        let partitions = settings.log.partitions;
+        let durable = Durable {
+            log: MemoryLog::new(partitions, &*names),
+            history: Arc::new(Mutex::new(vec![Vec::new(); partitions as usize])),
+            tables: Arc::new(MemoryTables::new(Arc::clone(&clock) as Arc<dyn Clock>)),
+            store: Arc::new(InMemory::new()),
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            names,
+            scratch,
+            settings,
+        };
+        Self {
+            oracle: Oracle::new(partitions, durable.settings.stream.dedup_minutes),
+            traffic: Traffic::new(plan.seed),
+            faults: Faults::new(plan.seed, plan.tell),
+            ledger: Arc::default(),
+            front: watch::Sender::new(None),
+            node: None,
+            zombie: None,
+            jobs: JoinSet::new(),
+            clients: JoinSet::new(),
+            answers: 0,
+            incomplete: 0,
+            stormy: false,
+            rival: false,
+            plan: plan.clone(),
+            rng,
+            clock,
+            durable,
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        let ledger = self.ledger.lock();
+        Outcome {
+            seed: self.plan.seed,
+            sent: ledger.sent,
+            acknowledged: ledger.acknowledged.len() as u64,
+            answers: self.answers,
+            incomplete: self.incomplete,
+            struck: self.faults.struck(),
+            trace: self.faults.trace(),
+            told: self.faults.told(),
+            violation: None,
+        }
+    }
+
+    async fn run(&mut self) -> Result<()> {
+        self.revive().await?;
+        for step in 0..self.plan.steps {
+            // Each step draws its own luck: one that is left out changes nothing for those after it.
+            self.rng = StdRng::seed_from_u64(self.plan.seed.wrapping_mul(1_000_003).wrapping_add(u64::from(step)));
+            self.step(step).await.with_context(|| format!("in step {step}"))?;
+        }
+        self.end().await.context("at the end")
+    }
+
+    async fn step(&mut self, step: u32) -> Result<()> {
+        self.traffic();
+        let (drawn, luck) = (Kind::of(self.rng.random_range(0..100)), self.rng.random());
+        let happens = if step == 0 {
+            Some(Kind::Storm)
+        } else if step.is_multiple_of(CRASH_EVERY) {
+            Some(Kind::Crash)
+        } else {
+            drawn
+        };
+        let wait = match self.rng.random_range(0..10) {
+            0..5 => self.rng.random_range(1..5_000),
+            5..9 => self.rng.random_range(1..90_000),
+            _ => self.rng.random_range(1..900_000),
+        };
+        if let Some(kind) = happens.filter(|kind| !self.plan.without.contains(kind)) {
+            self.act(kind, StdRng::seed_from_u64(luck)).await?;
+        }
+        sleep(Duration::from_millis(wait)).await;
+        self.revive().await?;
+        self.ask(3).await?;
+        if self.rng.random_ratio(1, 4)
+            && let Some(zombie) = self.zombie.take()
+        {
+            zombie.io.kill();
+            // It may have been fenced off without knowing: whatever befalls the next one is its own fault.
+            if let Some(node) = &self.node {
+                node.io.kill();
+            }
+        }
+        self.hold_to_ledger()
+    }
+
+    /// Clients send what is due in this step.
+    fn traffic(&mut self) {
+        let mut due = self.plan.events;
+        while due > 0 {
+            let lines = self.rng.random_range(1..=due.min(30));
+            due -= lines;
+            let request = self.traffic.request(lines, self.clock.now());
+            let client = Client {
+                front: self.front.subscribe(),
+                ledger: Arc::clone(&self.ledger),
+                rng: StdRng::seed_from_u64(self.rng.random()),
+            };
+            self.clients.spawn(client.send(request));
+        }
+        for set in [&mut self.clients, &mut self.jobs] {
+            while let Some(ended) = set.try_join_next() {
+                if let Err(error) = ended {
+                    self.ledger.lock().wrong = Some(format!("a task has ended: {error}"));
+                }
+            }
+        }
+    }
+
+    /// Something else that happens.
+    async fn act(&mut self, kind: Kind, mut luck: StdRng) -> Result<()> {
+        let Some(node) = self.node.clone() else { return Ok(()) };
+        match kind {
+            Kind::Batch => {
+                let full = luck.random_ratio(1, 8);
+                let (ledger, faults) = (Arc::clone(&self.ledger), self.faults.clone());
+                self.jobs.spawn(async move {
+                    let ran = tokio::select! {
+                        biased;
+                        () = node.io.died() => return,
+                        ran = timeout(Duration::from_secs(1_800), node.batch(full)) => ran,
+                    };
+                    if matches!(ran, Ok(Ok(()))) {
+                        faults.note("done: batch");
+                    }
+                    // A run that fails is no violation, the next one makes up for it; unless numbers do not add up.
+                    if let Ok(Err(error)) = ran
+                        && error.downcast_ref::<BatchError>().is_none_or(|error| matches!(error, BatchError::Broken(_)))
+                    {
+                        ledger.lock().wrong = Some(format!("R-2: batch: {error:#}"));
+                    }
+                });
+            }
+            Kind::Maintain => {
+                let faults = self.faults.clone();
+                self.jobs.spawn(async move {
+                    tokio::select! {
+                        biased;
+                        () = node.io.died() => {}
+                        done = node.maintain() => if done { faults.note("done: maintenance") },
+                    }
+                });
+            }
+            Kind::Trim => {
+                let faults = self.faults.clone();
+                self.jobs.spawn(async move {
+                    tokio::select! {
+                        biased;
+                        () = node.io.died() => {}
+                        done = node.trim() => if done { faults.note("done: trim") },
+                    }
+                });
+            }
+            Kind::Crash if luck.random_ratio(4, 5) => {
+                self.faults.note("crash, at some I/O");
+                // Those that are few would hardly ever be struck.
+                let kinds = ["", "store put", "store get", "table commit", "table snapshot", "log append", "log trim"];
+                let kind = kinds[luck.random_range(0..kinds.len())];
+                node.io.crash_in(luck.random_range(0..if kind.is_empty() { 60 } else { 6 }), kind);
+            }
+            Kind::Crash => {
+                self.faults.note("crash, now");
+                node.io.kill();
+            }
+            Kind::Rival => self.take_over(luck).await?,
+            Kind::Clock => self.jump(luck),
+            Kind::Storm => self.weather(luck),
+        }
+        Ok(())
+    }
+
+    /// Storms come and go.
+    fn weather(&mut self, mut luck: StdRng) {
+        self.stormy = !self.stormy;
+        self.faults.set(if self.stormy {
+            Rates {
+                error: luck.random_range(0..200),
+                error_after: luck.random_range(0..100),
+                slow: luck.random_range(0..200),
+                stall: luck.random_range(0..20),
+            }
+        } else {
+            Rates::NONE
+        });
+    }
+
+    fn jump(&self, mut luck: StdRng) {
+        let far = match luck.random_range(0..4) {
+            0 => MICROS_PER_DAY,
+            1 => MICROS_PER_HOUR,
+            _ => 2 * MICROS_PER_MINUTE,
+        };
+        let by = luck.random_range(-far..far);
+        self.faults.note(if by < 0 { "clock set back" } else { "clock set forwards" });
+        self.clock.jump(by);
+    }
+
+    /// The process stops where it stands, another takes its place, and later the first goes on as if nothing had
+    /// happened: two owners of every partition.
+    async fn take_over(&mut self, mut luck: StdRng) -> Result<()> {
+        if self.zombie.is_some() {
+            return Ok(());
+        }
+        let Some(first) = self.node.take() else { return Ok(()) };
+
+        first.io.set_running(false);
+        self.zombie = Some(first);
+        self.revive().await?;
+        sleep(Duration::from_millis(luck.random_range(1..120_000))).await;
+        if let Some(first) = &self.zombie {
+            self.rival = true;
+            self.faults.note("stopped, replaced, and gone on");
+            first.io.set_running(true);
+        }
+        Ok(())
+    }
+
+    /// Makes sure that a process runs which can go on.
+    async fn revive(&mut self) -> Result<()> {
+        let broken = self.node.as_ref().is_some_and(|node| !node.io.is_alive() || node.failure().is_some());
+        if broken && let Some(node) = self.node.take() {
+            // Fenced by the other owner, or dead.
+            if let Some(failure) = node.failure()
+                && node.io.is_alive()
+                && !self.rival
+            {
+                bail!("a process stopped by itself, with nobody else there: {failure}");
+            }
+            node.io.kill();
+            if let Some(zombie) = self.zombie.take() {
+                zombie.io.kill();
+            }
+        }
+        let mut tries = 0;
+        while self.node.is_none() {
+            self.rival = self.zombie.is_some();
+            let io = self.faults.process();
+            let started = timeout(Duration::from_secs(900), Node::start(&self.durable, io.clone())).await;
+            match started {
+                Ok(Ok(node)) => {
+                    self.front.send_replace(Some((Arc::clone(&node.gateway), io)));
+                    self.node = Some(Arc::new(node));
+                }
+                Ok(Err(_)) | Err(_) => {
+                    io.kill();
+                    tries += 1;
+                    if tries == STARTS / 2 {
+                        self.faults.set(Rates::NONE);
+                    }
+                    if tries > STARTS {
+                        bail!(
+                            "a process cannot start: {:#}",
+                            started.map_or_else(|_| anyhow::anyhow!("it hangs"), |r| r.err().unwrap())
+                        );
+                    }
+                    sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks and holds the answers to the oracle.
+    async fn ask(&mut self, questions: u32) -> Result<()> {
+        let mut asked: Vec<Arc<Node>> = Vec::new();
+        for node in [&self.node, &self.zombie].into_iter().flatten() {
+            if node.io.is_alive() {
+                asked.push(Arc::clone(node));
+            }
+        }
+        for node in asked {
+            for _ in 0..questions {
+                let question = self.question();
+                self.ask_one(&node, &question).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn ask_one(&mut self, node: &Node, question: &Question) -> Result<()> {
+        let filter = question.country.as_ref().map(|country| Filter::column_value(&format!("country:{country}")));
+        let filter = filter.transpose()?;
+        let (from, to) = (start_of_minute(question.minutes.start), start_of_minute(question.minutes.end));
+        let event_type = question.event_type.clone();
+        let patience = Duration::from_secs(600);
+        let verdict = match &question.entity {
+            Some(entity) => {
+                let query = CountQuery { entity: entity.clone(), event_type, from, to, filter };
+                let answer = tokio::select! {
+                    biased;
+                    () = node.io.died() => return Ok(()),
+                    answer = timeout(patience, node.serving.count(&query)) => answer.context("R-7: no answer")?,
+                };
+                self.follow();
+                check::count(&self.oracle, question, &answer)
+            }
+            None => {
+                let query = TopQuery { event_type, n: 1_000, from, to, filter };
+                let answer = tokio::select! {
+                    biased;
+                    () = node.io.died() => return Ok(()),
+                    answer = timeout(patience, node.serving.top(&query)) => answer.context("R-7: no answer")?,
+                };
+                self.follow();
+                check::top(&self.oracle, question, &answer)
+            }
+        };
+        let complete = verdict.map_err(anyhow::Error::msg)?;
+        *(if complete { &mut self.answers } else { &mut self.incomplete }) += 1;
+        Ok(())
+    }
+
+    fn question(&mut self) -> Question {
+        let rng = &mut self.rng;
+        let now = minute_of(self.clock.now());
+        let entity = rng.random_ratio(3, 4).then(|| format!("v{}", rng.random_range(0..ENTITIES)));
+        let event_type = rng.random_ratio(1, 2).then(|| TYPES[rng.random_range(0..TYPES.len())].to_owned());
+        let country = rng.random_ratio(1, 4).then(|| COUNTRIES[rng.random_range(0..3)].unwrap().to_owned());
+        let back = match rng.random_range(0..4) {
+            0 => rng.random_range(1..30),
+            1 => rng.random_range(1..300),
+            2 => rng.random_range(1..6_000),
+            _ => 20 * 365 * 24 * 60,
+        };
+        let to = if rng.random_ratio(1, 2) { now + 3 * 24 * 60 } else { now - rng.random_range(0..back) };
+        Question { entity, event_type, minutes: (now - back).min(to - 1)..to, country }
+    }
+
+    fn follow(&mut self) {
+        self.oracle.follow(&self.durable.history.lock());
+    }
+
+    /// what was acknowledged is in the log.
+    fn hold_to_ledger(&mut self) -> Result<()> {
+        self.follow();
+        let ledger = self.ledger.lock();
+        if let Some(wrong) = &ledger.wrong {
+            bail!("{wrong}");
+        }
+        let logged: BTreeSet<&Key> = self.oracle.events().map(|(_, event)| &event.key).collect();
+        if let Some(lost) = ledger.acknowledged.iter().find(|key| !logged.contains(key)) {
+            bail!("R-3: {lost:?} was acknowledged and is not in the log");
+        }
+        if let Some(refused) = ledger.refused.iter().find(|refused| !self.oracle.is_buried(refused.as_bytes())) {
+            bail!("R-8: {refused} was refused and is in no dead letter");
+        }
+        if let Some(made) = logged.iter().find(|key| !ledger.submitted.contains(**key)) {
+            bail!("R-2: {made:?} is in the log and nobody has sent it");
+        }
+        Ok(())
+    }
+
+    /// The faults are over: everything is counted, once.
+    async fn end(&mut self) -> Result<()> {
+        self.faults.set(Rates::NONE);
+        if let Some(zombie) = self.zombie.take() {
+            zombie.io.kill();
+        }
+        if let Some(node) = &self.node {
+            node.io.kill();
+        }
+        self.revive().await?;
+        let clients = std::mem::take(&mut self.clients).join_all();
+        if timeout(Duration::from_secs(7_200), clients).await.is_err() {
+            bail!("clients wait for ever, with nothing in their way");
+        }
+        self.jobs.abort_all();
+        let node = self.node.clone().context("no process")?;
+        // All is counted, sealed and archived: nothing may be missing, while batch has not covered the end.
+        sleep(Duration::from_secs(300)).await;
+        self.audit(&node, false).await?;
+        // A run that a process which is gone has begun may have left a cut, and nothing else.
+        timeout(Duration::from_secs(3_600), node.batch(false)).await.context("batch hangs")?.context("batch")?;
+        self.hold_to_ledger()?;
+        sleep(Duration::from_secs(180)).await;
+        if let Some(failure) = node.failure() {
+            bail!("a process stopped by itself: {failure}");
+        }
+        self.audit(&node, true).await
+    }
+
+    /// Every entity and the tables, when all is over: up to the end of the log, and once batch has `covered` it, too.
+    async fn audit(&mut self, node: &Arc<Node>, covered: bool) -> Result<()> {
+        self.follow();
+        let ends: Vec<Reach> =
+            self.oracle.ends().into_iter().map(|end| Reach { coverage: end, position: end }).collect();
+        for at in 0..ENTITIES {
+            let minutes = i64::from(i32::MIN)..i64::from(i32::MAX);
+            let question = Question { entity: Some(format!("v{at}")), event_type: None, minutes, country: None };
+            self.ask_one(node, &question).await?;
+            let (from, to) = (start_of_minute(question.minutes.start), start_of_minute(question.minutes.end));
+            let entity = format!("v{at}");
+            let query = CountQuery { entity: entity.clone(), event_type: None, from, to, filter: None };
+            let answer = node.serving.count(&query).await?;
+            if !answer.provenance.complete
+                || answer.provenance.partitions.iter().zip(&ends).any(|(own, end)| own.position != Some(end.position))
+            {
+                bail!("R-7: {entity} is not complete, with nothing in its way: {:?}", answer.provenance);
+            }
+            let (distinct, _) = self.oracle.counted(&question, &ends);
+            if covered && answer.count != distinct.len() as u64 {
+                bail!("R-2: {entity} has {} at the end, not {}: {:?}", answer.count, distinct.len(), answer.provenance);
+            }
+        }
+        check::tables(&self.oracle, &self.durable).await.map_err(anyhow::Error::msg)
+    }
+}
+
+/// Somebody who sends a request until it is acknowledged, or gives up.
+struct Client {
+    front: watch::Receiver<Front>,
+    ledger: Arc<Mutex<Ledger>>,
+    rng: StdRng,
+}
+
+impl Client {
+    async fn send(mut self, request: Request) {
+        {
+            let mut ledger = self.ledger.lock();
+            ledger.sent += request.lines.len() as u64;
+            ledger.submitted.extend(request.lines.iter().filter_map(|line| line.key.clone()));
+        }
+        // Some come late to the network.
+        if self.rng.random_ratio(1, 5) {
+            sleep(Duration::from_millis(self.rng.random_range(1..120_000))).await;
+        }
+        let mut pause = 200;
+        loop {
+            if let Some(answer) = self.submit(&request).await {
+                self.take(&request, answer);
+                // A retry of what was acknowledged, by a client that did not hear of it.
+                if !self.rng.random_ratio(1, 10) {
+                    return;
+                }
+            } else if self.rng.random_ratio(1, 50) {
+                return;
+            }
+            sleep(Duration::from_millis(self.rng.random_range(1..pause))).await;
+            pause = (pause * 2).min(60_000);
+        }
+    }
+
+    /// One try: the answer, if there is one that is final.
+    async fn submit(&mut self, request: &Request) -> Option<Receipt> {
+        let (gateway, io) = self.front.borrow_and_update().clone()?;
+        let body: Vec<&str> = request.lines.iter().map(|line| line.json.as_str()).collect();
+        let submission = Submission {
+            body: Bytes::from(body.join("\n")),
+            framing: Framing::Lines,
+            idempotency_key: request.idempotency_key.clone(),
+            ..Submission::default()
+        };
+        let patience = Duration::from_millis(self.rng.random_range(5_000..90_000));
+        let answer = tokio::select! {
+            biased;
+            () = io.died() => return None,
+            answer = timeout(patience, gateway.submit(submission)) => answer.ok()?,
+        };
+        match answer {
+            Ok(receipt) => Some(receipt),
+            Err(SubmitError::Malformed { receipt, .. }) => Some(*receipt),
+            Err(_) => None,
+        }
+    }
+
+    /// Every event has its verdict: what can be is taken, and the rest is refused.
+    fn take(&self, request: &Request, receipt: Receipt) {
+        let mut ledger = self.ledger.lock();
+        let refused: BTreeSet<u64> = receipt.errors.iter().map(|error| error.index).collect();
+        if receipt.accepted + receipt.refused != request.lines.len() as u64 {
+            ledger.wrong = Some(format!("R-8: {} lines were sent and got {receipt:?}", request.lines.len()));
+        }
+        for (line, index) in request.lines.iter().zip(0..) {
+            if refused.contains(&index) {
+                ledger.refused.insert(line.json.clone());
+            }
+            match (&line.key, refused.contains(&index)) {
+                (Some(key), false) => {
+                    ledger.acknowledged.insert(key.clone());
+                }
+                // The clock may have been set back since it was made up: then it lies too far ahead.
+                (Some(_), true) | (None, true) => {}
+                (None, false) => {
+                    ledger.wrong = Some(format!("R-8: {} was taken", line.json));
+                }
+            }
+        }
+    }
+}

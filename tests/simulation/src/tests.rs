@@ -1,0 +1,41 @@
+use super::*;
+
+/// So many seeds are run by every test run; `simulate` runs more.
+const SEEDS: u64 = 24;
+
+#[test]
+fn seeds_run_without_a_violation() {
+    let mut struck = std::collections::BTreeMap::new();
+    for seed in 0..SEEDS {
+        let outcome = run(&Plan::of(seed));
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        assert!(outcome.acknowledged > 1_000 && outcome.answers > 60, "{outcome:?}");
+        for (kind, times) in outcome.struck {
+            *struck.entry(kind).or_insert(0) += times;
+        }
+    }
+    // Had nothing gone wrong, or nothing gone on, all of that would show nothing.
+    for kind in [
+        "crash after: log append",
+        "crash before: store put",
+        "crash after: table commit",
+        "error: table commit",
+        "unknown outcome: table commit",
+        "unknown outcome: log append",
+        "stall: store put",
+        "stopped, replaced, and gone on",
+        "clock set back",
+        "done: batch",
+        "done: maintenance",
+        "done: trim",
+    ] {
+        assert!(struck.contains_key(kind), "{kind} is not among {struck:?}");
+    }
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    for seed in [1, 2, 3] {
+        assert_eq!(run(&Plan::of(seed)), run(&Plan::of(seed)));
+    }
+}

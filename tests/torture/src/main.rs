@@ -1,0 +1,175 @@
+//! `torture`: loads `reckon up`, kills it at any moment, starts it again, and at the end compares every entity and
+//! minute with a ledger of what was acknowledged: before a batch run, after it, and after one more restart.
+#![allow(clippy::print_stdout, reason = "it is a command")]
+
+mod ledger;
+mod senders;
+mod server;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use ledger::{Difference, Ledger, cells};
+use senders::{Sender, Sending};
+use server::Server;
+
+/// How often everything that can be in the middle of something is: seals, commits, batch runs.
+const FLAGS: [&str; 8] = [
+    "--stream-seal-every",
+    "2s",
+    "--archive-commit-every",
+    "2s",
+    "--batch-schedule",
+    "* * * * *",
+    "--stream-segment-events",
+    "20000",
+];
+/// Senders; each sends so many events at once.
+const SENDERS: usize = 8;
+/// How long the counter may take at the end.
+const CATCH_UP_MAX: Duration = Duration::from_secs(120);
+const BATCH: usize = 250;
+
+/// Loads the server, kills it at any moment, and compares every entity and minute with what was acknowledged.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// How often it is killed.
+    #[arg(default_value_t = 20)]
+    kills: u32,
+    /// Events a second.
+    #[arg(long, default_value_t = 20_000)]
+    rate: u32,
+    /// The program; beside this one if not given.
+    #[arg(long)]
+    binary: Option<PathBuf>,
+    /// Its folder; a temporary one if not given.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// The moments follow from it.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Longest time between a start and a kill, seconds.
+    #[arg(long, default_value_t = 6)]
+    longest: u64,
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let temporary = tempfile::tempdir()?;
+    let dir = arguments.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
+    std::fs::create_dir_all(&dir)?;
+    if std::fs::read_dir(&dir)?.next().is_some() {
+        bail!("{} is not empty: what is counted there already would be held against an empty ledger", dir.display());
+    }
+    let binary = match &arguments.binary {
+        Some(binary) => binary.clone(),
+        None => std::env::current_exe()?.with_file_name("reckon"),
+    };
+    let mut server = Server::new(&binary, &dir, &FLAGS.map(str::to_owned))?;
+    server.start().await?;
+    let shared =
+        Arc::new(Sending { url: server.url(), ledger: Mutex::new(Ledger::default()), stop: AtomicBool::new(false) });
+    let senders = start_senders(&shared, arguments.rate);
+    let recoveries = torture(&mut server, &arguments).await?;
+    shared.stop.store(true, Ordering::Relaxed);
+    for sender in senders {
+        sender.await??;
+    }
+    let ledger = std::mem::take(&mut *shared.ledger.lock());
+    let exact = verdict(&mut server, &ledger, &recoveries).await?;
+    server.stop()?;
+    Ok(if exact { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn start_senders(shared: &Arc<Sending>, rate: u32) -> Vec<tokio::task::JoinHandle<Result<()>>> {
+    let every = Duration::from_secs_f64((SENDERS * BATCH) as f64 / f64::from(rate.max(1)));
+    let sender = |number| Sender { shared: Arc::clone(shared), number, batch: BATCH, every };
+    (0..SENDERS).map(|number| tokio::spawn(sender(number).run())).collect()
+}
+
+/// Kills it again and again; how long each start took.
+async fn torture(server: &mut Server, arguments: &Arguments) -> Result<Vec<Duration>> {
+    let mut rng = StdRng::seed_from_u64(arguments.seed);
+    let bar = ProgressBar::new(u64::from(arguments.kills));
+    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} kills, {msg}, {eta} left")?.progress_chars("━╸ "));
+    let mut recoveries = Vec::new();
+    for _ in 0..arguments.kills {
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..arguments.longest * 1_000))).await;
+        if rng.random_ratio(1, 6) {
+            server.signal("STOP")?;
+            tokio::time::sleep(Duration::from_millis(rng.random_range(0..2_000))).await;
+            server.signal("CONT")?;
+        }
+        server.kill()?;
+        // Every fourth once more while it recovers.
+        if rng.random_ratio(1, 4) {
+            server.spawn()?;
+            tokio::time::sleep(Duration::from_millis(rng.random_range(0..300))).await;
+            server.kill()?;
+        }
+        let took = server.start().await?;
+        bar.set_message(format!("ready after {:.2} s", took.as_secs_f64()));
+        bar.inc(1);
+        recoveries.push(took);
+    }
+    bar.finish_and_clear();
+    recoveries.sort_unstable();
+    Ok(recoveries)
+}
+
+/// Compares, and says how it went.
+async fn verdict(server: &mut Server, ledger: &Ledger, recoveries: &[Duration]) -> Result<bool> {
+    println!(
+        "{} kills; {} different events acknowledged, {} repeats, {} requests sent again",
+        recoveries.len(),
+        ledger.events(),
+        ledger.repeats,
+        ledger.retries
+    );
+    if let (Some(median), Some(longest)) = (recoveries.get(recoveries.len() / 2), recoveries.last()) {
+        println!("ready again after: p50 {:.2} s, longest {:.2} s", median.as_secs_f64(), longest.as_secs_f64());
+    }
+    let mut exact = show("before batch", &compare(server, ledger).await?);
+    server.batch().await?;
+    exact &= show("after batch", &compare(server, ledger).await?);
+    server.kill()?;
+    server.start().await?;
+    exact &= show("after one more kill", &compare(server, ledger).await?);
+    let answer = server.sql("select count(*) from events").await?;
+    let raw = &answer["rows"][0][0];
+    println!("raw events, repeats and retries among them: {raw}");
+    let raw = raw.as_u64().or_else(|| raw.as_str()?.parse().ok()).context("no count of raw events")?;
+    Ok(exact && raw >= ledger.acknowledged)
+}
+
+async fn compare(server: &Server, ledger: &Ledger) -> Result<Difference> {
+    let begun = std::time::Instant::now();
+    while server.get("/readyz").await?["lag_records"] != 0 {
+        if begun.elapsed() > CATCH_UP_MAX {
+            bail!("the counter has not caught up after {} s", CATCH_UP_MAX.as_secs());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let answer = server.sql("select entity_id, minute, sum(count) from stats group by 1, 2").await?;
+    Ok(ledger.compare(&cells(&answer).context("an answer without counts")?))
+}
+
+fn show(when: &str, difference: &Difference) -> bool {
+    let Difference { lost, extra, examples } = difference;
+    println!("{when}: {lost} lost, {extra} counted twice or never sent");
+    for ((entity, minute), expected, found) in examples {
+        println!("  {entity} {minute}: {expected} acknowledged, {found} counted");
+    }
+    *difference == Difference::default()
+}

@@ -1,0 +1,137 @@
+//! The server: started, killed, stopped, started again on the same folder and port.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use reqwest::Client;
+use serde_json::Value;
+
+/// How long a server may take to be ready.
+const READY_MAX: Duration = Duration::from_secs(120);
+
+/// A server and where it lives.
+pub struct Server {
+    binary: PathBuf,
+    dir: PathBuf,
+    address: String,
+    flags: Vec<String>,
+    client: Client,
+    child: Option<Child>,
+}
+
+impl Server {
+    /// A server that is not started yet, on a free port of this machine.
+    pub fn new(binary: &Path, dir: &Path, flags: &[String]) -> Result<Self> {
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+        let client = Client::builder().timeout(Duration::from_secs(60)).build()?;
+        Ok(Self { binary: binary.to_owned(), dir: dir.to_owned(), address, flags: flags.to_vec(), client, child: None })
+    }
+
+    /// Where it answers.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Starts it, and returns how long it took until it was ready.
+    pub async fn start(&mut self) -> Result<Duration> {
+        self.spawn()?;
+        self.wait_ready().await
+    }
+
+    /// Starts it and does not wait.
+    pub fn spawn(&mut self) -> Result<()> {
+        let mut command = Command::new(&self.binary);
+        command.args(["up", "--listen", &self.address, "--data-dir"]).arg(&self.dir).args(&self.flags);
+        let log = std::fs::File::options().create(true).append(true).open(self.dir.join("server.log"))?;
+        command.stdout(Stdio::null()).stderr(log);
+        self.child = Some(command.spawn().with_context(|| format!("{} cannot be started", self.binary.display()))?);
+        Ok(())
+    }
+
+    async fn wait_ready(&mut self) -> Result<Duration> {
+        let begun = Instant::now();
+        while !self.is_ready().await {
+            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
+                bail!("the server ended with {status}, see {}", self.dir.join("server.log").display());
+            }
+            if begun.elapsed() > READY_MAX {
+                bail!("the server is not ready after {} s", READY_MAX.as_secs());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(begun.elapsed())
+    }
+
+    async fn is_ready(&self) -> bool {
+        let answer = self.client.get(self.url() + "/readyz").send().await;
+        answer.is_ok_and(|answer| answer.status().is_success())
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        let process = self.child.as_ref().context("it does not run")?.id();
+        let status = Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status()?;
+        if status.success() { Ok(()) } else { bail!("kill -{name} {process}: {status}") }
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("it does not run")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Stops it in order.
+    pub fn stop(&mut self) -> Result<()> {
+        self.signal("TERM")?;
+        let status = self.child.take().context("it does not run")?.wait()?;
+        if status.success() { Ok(()) } else { bail!("the server ended with {status}") }
+    }
+
+    /// The answer to a query.
+    pub async fn sql(&self, query: &str) -> Result<Value> {
+        let body = serde_json::json!({ "query": query }).to_string();
+        let request = self.client.post(self.url() + "/v1/sql").header("content-type", "application/json").body(body);
+        let answer: Value = serde_json::from_str(&request.send().await?.error_for_status()?.text().await?)?;
+        if answer["provenance"]["complete"] != true || answer["truncated"] == true {
+            bail!("the answer is not complete: {}", answer["provenance"]);
+        }
+        Ok(answer)
+    }
+
+    /// What it says at `path`.
+    pub async fn get(&self, path: &str) -> Result<Value> {
+        let text = self.client.get(self.url() + path).send().await?.error_for_status()?.text().await?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Runs batch to its end.
+    pub async fn batch(&self) -> Result<()> {
+        let url = self.url() + "/v1/batch/runs";
+        let request = self.client.post(&url).header("content-type", "application/json").body("{}");
+        let run: Value = serde_json::from_str(&request.send().await?.error_for_status()?.text().await?)?;
+        let id = run["id"].as_str().context("a run without an id")?.to_owned();
+        loop {
+            let run = self.get(&format!("/v1/batch/runs/{id}")).await?;
+            match run["state"].as_str() {
+                Some("succeeded") => return Ok(()),
+                Some("failed") => bail!("batch: {}", run["error"]),
+                _ => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // Gone already is what is wanted.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
