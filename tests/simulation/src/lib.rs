@@ -14,15 +14,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is a test")]
 
 pub mod check;
+mod client;
 pub mod clock;
 pub mod faults;
 pub mod io;
 pub mod node;
 pub mod oracle;
+pub mod plan;
 pub mod run;
 pub mod traffic;
 
 #[cfg(test)]
 mod tests;
 
-pub use run::{Kind, Outcome, Plan, run};
+pub use plan::{Kind, Outcome, Plan};
+pub use run::run;

@@ -1,11 +1,10 @@
-//! One seed: its steps, and what became of it.
+//! One seed: its steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use bytes::Bytes;
 use bytesize::ByteSize;
 use object_store::memory::InMemory;
 use parking_lot::Mutex;
@@ -15,114 +14,28 @@ use reckon_batch::recompute::BatchError;
 use reckon_data::clock::{Clock, Names, SeededNames};
 use reckon_data::config::Settings;
 use reckon_data::filter::Filter;
-use reckon_data::ingest::{Framing, Ingest as _, Submission, SubmitError};
 use reckon_data::log::memory::MemoryLog;
 use reckon_data::minute::{MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_MINUTE, minute_of, start_of_minute};
-use reckon_data::receipt::Receipt;
 use reckon_serving::query::{CountQuery, TopQuery};
-use reckon_stream::gateway::Gateway;
 use reckon_tables::MemoryTables;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::check;
+use crate::client::{Client, Front, Ledger};
 use crate::clock::SimClock;
-use crate::faults::{Faults, Io, Rates};
+use crate::faults::{Faults, Rates};
 use crate::node::{Durable, Node};
 use crate::oracle::{Key, Oracle, Question, Reach};
-use crate::traffic::{COUNTRIES, ENTITIES, Request, TYPES, Traffic};
+use crate::plan::{Kind, Outcome, Plan};
+use crate::traffic::{COUNTRIES, ENTITIES, TYPES, Traffic};
 
 /// How often a process tries to start; in the second half nothing stands in its way.
 const STARTS: u32 = 8;
 
 /// Whatever else happens, the process dies in each of these steps.
 const CRASH_EVERY: u32 = 12;
-
-/// What a run does.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// All else follows from it.
-    pub seed: u64,
-    /// Steps.
-    pub steps: u32,
-    /// Events that are sent in each.
-    pub events: usize,
-    /// What does not happen.
-    pub without: BTreeSet<Kind>,
-    /// Whether all I/O is to be told in words.
-    pub tell: bool,
-}
-
-/// Kinds of things that happen beside traffic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
-pub enum Kind {
-    /// Batch runs.
-    Batch,
-    /// Compaction, and dropping what is covered.
-    Maintain,
-    /// Trimming the log.
-    Trim,
-    /// Processes die.
-    Crash,
-    /// Processes are stopped, replaced, and go on.
-    Rival,
-    /// Clocks are set.
-    Clock,
-    /// I/O fails, or takes long.
-    Storm,
-}
-
-impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Batch, Self::Maintain, Self::Trim, Self::Crash, Self::Rival, Self::Clock, Self::Storm];
-
-    /// What happens in a step, if anything.
-    const fn of(number: u32) -> Option<Self> {
-        Some(match number {
-            0..18 => Self::Batch,
-            18..30 => Self::Maintain,
-            30..40 => Self::Trim,
-            40..55 => Self::Crash,
-            55..60 => Self::Rival,
-            60..65 => Self::Clock,
-            65..85 => Self::Storm,
-            _ => return None,
-        })
-    }
-}
-
-impl Plan {
-    /// What a seed does unless it is told otherwise.
-    #[must_use]
-    pub const fn of(seed: u64) -> Self {
-        Self { seed, steps: 50, events: 42, without: BTreeSet::new(), tell: false }
-    }
-}
-
-/// What became of a run.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// Its seed.
-    pub seed: u64,
-    /// Events that were sent, repeats among them.
-    pub sent: u64,
-    /// Events that were acknowledged, each once.
-    pub acknowledged: u64,
-    /// Answers that were complete, and what the oracle says.
-    pub answers: u64,
-    /// Answers that said what is missing, or why there is none.
-    pub incomplete: u64,
-    /// How often each kind of fault struck.
-    pub struck: BTreeMap<String, u64>,
-    /// I/Os, and a hash of all of them.
-    pub trace: (u64, u64),
-    /// All I/O, if it was to be told.
-    pub told: Vec<String>,
-    /// What was not as it should be; the first ends the run.
-    pub violation: Option<String>,
-}
 
 /// Runs a seed, on this thread and in virtual time.
 ///
@@ -140,19 +53,6 @@ pub fn run(plan: &Plan) -> Outcome {
         outcome
     })
 }
-
-/// What clients know: who is in front, and what was acknowledged.
-#[derive(Debug, Default)]
-struct Ledger {
-    sent: u64,
-    submitted: BTreeSet<Key>,
-    acknowledged: BTreeSet<Key>,
-    /// What was refused, as it was sent.
-    refused: BTreeSet<String>,
-    wrong: Option<String>,
-}
-
-type Front = Option<(Arc<Gateway>, Io)>;
 
 struct Simulation {
     plan: Plan,
@@ -609,87 +509,5 @@ impl Simulation {
             }
         }
         check::tables(&self.oracle, &self.durable).await.map_err(anyhow::Error::msg)
-    }
-}
-
-/// Somebody who sends a request until it is acknowledged, or gives up.
-struct Client {
-    front: watch::Receiver<Front>,
-    ledger: Arc<Mutex<Ledger>>,
-    rng: StdRng,
-}
-
-impl Client {
-    async fn send(mut self, request: Request) {
-        {
-            let mut ledger = self.ledger.lock();
-            ledger.sent += request.lines.len() as u64;
-            ledger.submitted.extend(request.lines.iter().filter_map(|line| line.key.clone()));
-        }
-        // Some come late to the network.
-        if self.rng.random_ratio(1, 5) {
-            sleep(Duration::from_millis(self.rng.random_range(1..120_000))).await;
-        }
-        let mut pause = 200;
-        loop {
-            if let Some(answer) = self.submit(&request).await {
-                self.take(&request, answer);
-                // A retry of what was acknowledged, by a client that did not hear of it.
-                if !self.rng.random_ratio(1, 10) {
-                    return;
-                }
-            } else if self.rng.random_ratio(1, 50) {
-                return;
-            }
-            sleep(Duration::from_millis(self.rng.random_range(1..pause))).await;
-            pause = (pause * 2).min(60_000);
-        }
-    }
-
-    /// One try: the answer, if there is one that is final.
-    async fn submit(&mut self, request: &Request) -> Option<Receipt> {
-        let (gateway, io) = self.front.borrow_and_update().clone()?;
-        let body: Vec<&str> = request.lines.iter().map(|line| line.json.as_str()).collect();
-        let submission = Submission {
-            body: Bytes::from(body.join("\n")),
-            framing: Framing::Lines,
-            idempotency_key: request.idempotency_key.clone(),
-            ..Submission::default()
-        };
-        let patience = Duration::from_millis(self.rng.random_range(5_000..90_000));
-        let answer = tokio::select! {
-            biased;
-            () = io.died() => return None,
-            answer = timeout(patience, gateway.submit(submission)) => answer.ok()?,
-        };
-        match answer {
-            Ok(receipt) => Some(receipt),
-            Err(SubmitError::Malformed { receipt, .. }) => Some(*receipt),
-            Err(_) => None,
-        }
-    }
-
-    /// Every event has its verdict: what can be is taken, and the rest is refused.
-    fn take(&self, request: &Request, receipt: Receipt) {
-        let mut ledger = self.ledger.lock();
-        let refused: BTreeSet<u64> = receipt.errors.iter().map(|error| error.index).collect();
-        if receipt.accepted + receipt.refused != request.lines.len() as u64 {
-            ledger.wrong = Some(format!("R-8: {} lines were sent and got {receipt:?}", request.lines.len()));
-        }
-        for (line, index) in request.lines.iter().zip(0..) {
-            if refused.contains(&index) {
-                ledger.refused.insert(line.json.clone());
-            }
-            match (&line.key, refused.contains(&index)) {
-                (Some(key), false) => {
-                    ledger.acknowledged.insert(key.clone());
-                }
-                // The clock may have been set back since it was made up: then it lies too far ahead.
-                (Some(_), true) | (None, true) => {}
-                (None, false) => {
-                    ledger.wrong = Some(format!("R-8: {} was taken", line.json));
-                }
-            }
-        }
     }
 }

@@ -1,3 +1,5 @@
+//! Some seeds in every test run, and that a seed replays.
+
 use super::*;
 
 /// So many seeds are run by every test run; `simulate` runs more.
