@@ -276,8 +276,9 @@ impl World {
         self.commit(Table::BatchCounts, |p| Transaction::Batch(LOG, p), coverage, files).await;
     }
 
-    /// Seals everything below `to`, a segment every `length` offsets, all of a partition in one file.
-    pub(crate) async fn seal(&self, to: &[u64], length: u64) {
+    /// Seals everything below `to`, a segment every `length` offsets, all of a partition in one file; or, if that
+    /// is to be torn, in many, none of which has all of a segment.
+    pub(crate) async fn seal(&self, to: &[u64], length: u64, torn: bool) {
         let schema = file_schema(Table::StreamCounts);
         let mut files = Vec::new();
         for (partition, end) in to.iter().enumerate() {
@@ -285,19 +286,34 @@ impl World {
             let mut start = 0;
             while start < *end {
                 let segment = start..(start + length).min(*end);
-                let counts = self.log.run(partition, segment.clone());
-                let counts = counts.to_batches(&self.definition.dimensions, self.definition.version(), 100).unwrap();
-                batches
-                    .extend(counts.iter().map(|batch| placed(&schema, KIND_COUNT, partition, &segment, Some(batch))));
-                batches.push(placed(&schema, KIND_SUMMARY, partition, &segment, None));
+                let run = self.log.run(partition, segment.clone());
+                let rows = if torn { 1 } else { 100 };
+                let counts = run.to_batches(&self.definition.dimensions, self.definition.version(), rows).unwrap();
+                batches.extend(counts.iter().map(|batch| placed(&schema, KIND_COUNT, partition, &segment, batch)));
+                batches.push(placed(&schema, KIND_SUMMARY, partition, &segment, &totals(&run)));
                 start = segment.end;
             }
-            if !batches.is_empty() {
+            for batches in batches.chunks(if torn { 1 } else { usize::MAX }) {
                 let stats = ["log_partition", "segment_start", "segment_end", "definition", "event_time_max"];
-                files.push(self.write(Table::StreamCounts, &[], &schema, &batches, &stats).await);
+                files.push(self.write(Table::StreamCounts, &[], &schema, batches, &stats).await);
             }
         }
         self.commit(Table::StreamCounts, |p| Transaction::Stream(LOG, p), to, files).await;
+    }
+
+    /// Takes files away from a table, as nobody should.
+    pub(crate) async fn remove(&self, table: Table, remove: Vec<DataFile>) {
+        let step = Step { name: Transaction::Maintain(table).to_string(), from: 0, to: 1 };
+        let commit = Commit {
+            table,
+            steps: vec![step],
+            add: Vec::new(),
+            remove,
+            data_change: true,
+            token: self.names.fresh(),
+            operation: "test".to_owned(),
+        };
+        self.tables.commit(commit).await.unwrap();
     }
 
     /// Archives the raw events below `to`.
@@ -353,22 +369,23 @@ fn times(micros: impl Iterator<Item = Option<i64>>) -> ArrayRef {
     Arc::new(micros.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
 }
 
-fn placed(
-    schema: &SchemaRef,
-    kind: &str,
-    partition: usize,
-    segment: &Range<u64>,
-    counts: Option<&RecordBatch>,
-) -> RecordBatch {
-    let rows = counts.map_or(1, RecordBatch::num_rows);
+/// What the summary of a segment says of its run.
+fn totals(run: &Run) -> RecordBatch {
+    let column = |number: u64| Arc::new(Int64Array::from(vec![number.cast_signed()])) as ArrayRef;
+    let columns = [("counted", column(run.total_count())), ("fingerprint", column(run.fingerprint()))];
+    RecordBatch::try_from_iter(columns).unwrap()
+}
+
+fn placed(schema: &SchemaRef, kind: &str, partition: usize, segment: &Range<u64>, other: &RecordBatch) -> RecordBatch {
+    let rows = other.num_rows();
     let column = |name: &str| -> ArrayRef {
         match name {
             "kind" => Arc::new(StringArray::from(vec![kind; rows])),
             "log_partition" => Arc::new(Int32Array::from(vec![partition as i32; rows])),
             "segment_start" => Arc::new(Int64Array::from(vec![segment.start as i64; rows])),
             "segment_end" => Arc::new(Int64Array::from(vec![segment.end as i64; rows])),
-            _ => counts
-                .and_then(|counts| counts.column_by_name(name))
+            _ => other
+                .column_by_name(name)
                 .cloned()
                 .unwrap_or_else(|| new_null_array(schema.field_with_name(name).unwrap().data_type(), rows)),
         }

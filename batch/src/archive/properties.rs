@@ -81,7 +81,7 @@ pub fn stream_counts() -> WriteOptions {
             "country",
             "definition",
         ]),
-        sorted_by: names(&["log_partition", "segment_start", "kind", "entity_id"]),
+        sorted_by: names(&["log_partition", "segment_start", "entity_id"]),
         stats: names(&["log_partition", "segment_start", "segment_end", "minute"]),
         tune: |builder| builder.set_max_row_group_bytes(Some(ROW_GROUP_BYTES)),
         ..WriteOptions::default()

@@ -14,16 +14,15 @@ use crate::commit;
 
 /// Bytes of files that one round of maintenance reads at the most: the rest is left for the next.
 const ROUND_BYTES_MAX: u64 = 8 << 30;
-/// Size of a file of stream counts.
-const SEGMENTS_TARGET: u64 = 128 << 20;
 /// Small files of stream counts that may lie about, for each partition.
 const SEGMENT_FILES: usize = 16;
 /// Small files of raw events that may lie about, for each date and partition.
 const EVENT_FILES: usize = 8;
 
 const EVENT_ORDER: &[&str] = &["entity_id", "event_time", "log_offset", "log_index"];
+// A summary has no entity, and so comes before its counts.
 const SEGMENT_ORDER: &[&str] =
-    &["log_partition", "segment_start", "kind", "entity_id", "event_type", "minute", "country", "user_id", "ip"];
+    &["log_partition", "segment_start", "entity_id", "event_type", "minute", "country", "user_id", "ip"];
 
 impl Maintainer {
     /// Puts the small files of raw events together, of one date (days since 1970) or of all, sorted by
@@ -36,6 +35,7 @@ impl Maintainer {
         let layout = Layout {
             table: Table::Events,
             sort: EVENT_ORDER,
+            together: None,
             options: properties::sorted_events(),
             target_bytes: rules.target_bytes,
         };
@@ -45,18 +45,20 @@ impl Maintainer {
         self.rewrite_all(&layout, snapshot, pieces).await
     }
 
-    /// Puts the many small files that seals leave behind together. Every row keeps its segment, and every
-    /// segment its summary.
+    /// Puts the many small files that seals leave behind together. Every row keeps its segment, and a segment
+    /// stays in one file with its summary.
     ///
     /// # Errors
     /// See [`MaintainError`]; pieces committed before stay committed.
     pub async fn compact_stream_counts(&self) -> Result<Outcome<Rewritten>, MaintainError> {
-        let rules = Rules { target_bytes: SEGMENTS_TARGET, files_min: SEGMENT_FILES };
+        let target_bytes = self.parts.archive.file_size.as_u64() / 2;
+        let rules = Rules { target_bytes, files_min: SEGMENT_FILES };
         let layout = Layout {
             table: Table::StreamCounts,
             sort: SEGMENT_ORDER,
+            together: Some("segment_start"),
             options: properties::stream_counts(),
-            target_bytes: SEGMENTS_TARGET,
+            target_bytes,
         };
         let coverage = self.coverage().await?;
         let snapshot = self.parts.tables.snapshot(Table::StreamCounts).await?;

@@ -45,7 +45,7 @@ pub struct MaintainerParts {
     pub log: Uuid,
     /// Its partitions.
     pub partitions: u32,
-    /// The size of files of raw events.
+    /// The size of files.
     pub archive: config::Archive,
     /// How long things are kept.
     pub retention: config::Retention,

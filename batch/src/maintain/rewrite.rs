@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::partition;
-use arrow::datatypes::Int32Type;
+use arrow::datatypes::{Int32Type, Int64Type};
 use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -49,6 +49,8 @@ pub(super) struct Layout {
     pub(super) table: Table,
     /// Rows are sorted by these.
     pub(super) sort: &'static [&'static str],
+    /// Rows of a log partition that have the same number here stay in one file. They have to be neighbours.
+    pub(super) together: Option<&'static str>,
     pub(super) options: WriteOptions,
     pub(super) target_bytes: u64,
 }
@@ -91,12 +93,15 @@ async fn sorted(means: &Means, layout: &Layout, piece: &Piece) -> Result<Sendabl
     rows.sort(order)?.execute_stream().await
 }
 
+/// A log partition, and what has to stay together in it.
+type Whole = (i32, Option<i64>);
+
 /// Files in the making: one after the other, each of one log partition.
 struct Output<'a> {
     means: &'a Means,
     layout: &'a Layout,
     piece: &'a Piece,
-    current: Option<(i32, FileWriter)>,
+    current: Option<(Whole, FileWriter)>,
     done: Vec<DataFile>,
     rows: u64,
 }
@@ -132,30 +137,38 @@ impl<'a> Output<'a> {
         let failed = |error| self.layout.query(DataFusionError::from(error));
         // The table's own schema: a plan may have lost that columns are never null.
         let batch = RecordBatch::try_new(file_schema(self.layout.table), batch.columns().to_vec()).map_err(failed)?;
-        let column = batch.schema_ref().index_of("log_partition").map_err(failed)?;
-        let column = batch.columns()[column..=column].to_vec();
-        let ranges = partition(&column).map_err(failed)?.ranges();
-        let partitions = column[0].as_primitive::<Int32Type>();
-        for range in ranges {
+        let column = |name: &str| batch.schema_ref().index_of(name).map(|at| Arc::clone(batch.column(at)));
+        let mut columns = vec![column("log_partition").map_err(failed)?];
+        columns.extend(self.layout.together.map(column).transpose().map_err(failed)?);
+        let whole = |row: usize| -> Whole {
+            let number = columns.get(1).map(|column| column.as_primitive::<Int64Type>().value(row));
+            (columns[0].as_primitive::<Int32Type>().value(row), number)
+        };
+        for range in partition(&columns).map_err(failed)?.ranges() {
             let part = batch.slice(range.start, range.len());
-            self.write_part(partitions.value(range.start), &part).await?;
+            self.write_part(whole(range.start), &part).await?;
         }
         Ok(())
     }
 
-    async fn write_part(&mut self, partition: i32, part: &RecordBatch) -> Result<(), MaintainError> {
-        let is_done = self
-            .current
-            .as_ref()
-            .is_some_and(|(of, writer)| *of != partition || writer.file_bytes() as u64 >= self.layout.target_bytes);
+    async fn write_part(&mut self, whole: Whole, part: &RecordBatch) -> Result<(), MaintainError> {
+        let is_full = |writer: &FileWriter| writer.file_bytes() as u64 >= self.layout.target_bytes;
+        let is_done = self.current.as_ref().is_some_and(|(last, writer)| {
+            // Half a segment in a file that says nothing of the other half would be half a count.
+            let may_end = whole.1.is_none() || *last != whole;
+            last.0 != whole.0 || (may_end && is_full(writer))
+        });
         if is_done {
             self.close().await?;
         }
         let writer = match &mut self.current {
-            Some((_, writer)) => writer,
+            Some((last, writer)) => {
+                *last = whole;
+                writer
+            }
             none => {
-                let file = create(self.means, self.layout, self.piece, partition)?;
-                &mut none.insert((partition, file)).1
+                let file = create(self.means, self.layout, self.piece, whole.0)?;
+                &mut none.insert((whole, file)).1
             }
         };
         writer.write(part).await?;

@@ -13,6 +13,7 @@ use arrow::array::{
     ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::compute::concat_batches;
+use arrow::datatypes::Int64Type;
 use arrow::util::pretty::pretty_format_batches;
 use bytesize::ByteSize;
 use object_store::ObjectStore;
@@ -120,8 +121,8 @@ impl World {
     }
 
     /// Adds a file with the segment [start, end): two counts and a summary.
-    async fn add_segment(&self, partition: i32, start: i64, end: i64) {
-        let batch = segment_rows(partition, start, end);
+    async fn add_segment(&self, partition: i32, start: i64, end: i64, counts: usize) {
+        let batch = segment_rows(partition, start, end, counts);
         let file = self.write(Table::StreamCounts, &[], &batch, &properties::stream_counts()).await;
         self.step(Table::StreamCounts, Transaction::Stream(LOG, partition.cast_unsigned()), end, vec![file]).await;
     }
@@ -181,19 +182,28 @@ fn event_rows(date: i32, partition: i32, offset: i64, rows: &[Row]) -> RecordBat
     )
 }
 
-fn segment_rows(partition: i32, start: i64, end: i64) -> RecordBatch {
-    let number = |value: i64| Arc::new(Int64Array::from_value(value, 3)) as ArrayRef;
+/// A segment of so many counts, and its summary.
+fn segment_rows(partition: i32, start: i64, end: i64, counts: usize) -> RecordBatch {
+    let rows = counts + 1;
+    let number = |value: i64| Arc::new(Int64Array::from_value(value, rows)) as ArrayRef;
+    let counted =
+        |of: &dyn Fn(usize) -> i64| (0..counts).map(|row| Some(of(row))).chain([None]).collect::<Int64Array>();
+    let kinds = std::iter::repeat_n("count", counts).chain(["summary"]);
+    let entities = (0..counts).map(|row| Some(format!("entity-{row}"))).chain([None]);
     batch(
         Table::StreamCounts,
-        3,
+        rows,
         &[
-            ("kind", Arc::new(StringArray::from(vec!["count", "count", "summary"]))),
-            ("log_partition", Arc::new(Int32Array::from_value(partition, 3))),
+            ("kind", Arc::new(kinds.map(Some).collect::<StringArray>())),
+            ("log_partition", Arc::new(Int32Array::from_value(partition, rows))),
             ("segment_start", number(start)),
             ("segment_end", number(end)),
-            ("entity_id", Arc::new(StringArray::from(vec![Some("a"), Some("b"), None]))),
-            ("count", Arc::new(Int64Array::from(vec![Some(start), Some(end), None]))),
-            ("accepted", Arc::new(Int64Array::from(vec![None, None, Some(start + end)]))),
+            ("entity_id", Arc::new(entities.collect::<StringArray>())),
+            ("count", Arc::new(counted(&|row| if row % 2 == 0 { start } else { end }))),
+            (
+                "accepted",
+                Arc::new(std::iter::repeat_n(None, counts).chain([Some(start + end)]).collect::<Int64Array>()),
+            ),
         ],
     )
 }
@@ -277,8 +287,8 @@ async fn files_on_both_sides_of_coverage_stay_apart() {
 async fn stream_counts_are_put_together_and_covered_ones_dropped_after_a_while() {
     let world = World::new();
     for start in 0..20 {
-        world.add_segment(0, start * 10, start * 10 + 10).await;
-        world.add_segment(1, start * 10, start * 10 + 10).await;
+        world.add_segment(0, start * 10, start * 10 + 10, 2).await;
+        world.add_segment(1, start * 10, start * 10 + 10, 2).await;
     }
     let before = world.rows(Table::StreamCounts).await;
     assert_eq!(before.len(), 120);
@@ -288,7 +298,7 @@ async fn stream_counts_are_put_together_and_covered_ones_dropped_after_a_while()
     assert_eq!(world.rows(Table::StreamCounts).await, before, "every row, and its segment, is kept");
 
     for start in 20..24 {
-        world.add_segment(0, start * 10, start * 10 + 10).await;
+        world.add_segment(0, start * 10, start * 10 + 10, 2).await;
     }
     world.cover([220, 200]).await;
     assert_eq!(maintainer.drop_covered().await.unwrap(), Outcome::Done(0), "a query may still read them");
@@ -308,6 +318,32 @@ async fn stream_counts_are_put_together_and_covered_ones_dropped_after_a_while()
     left.sort_unstable();
     // Partition 1 is covered whole, but recovery begins at its last summary.
     assert_eq!(left, [(0, 220, 230), (0, 230, 240), (1, 0, 200)]);
+}
+
+/// who finds some of a segment's rows in a file has found all of them.
+#[tokio::test]
+async fn a_segment_is_not_parted_where_a_file_is_full() {
+    let mut world = World::new();
+    for start in 0..20 {
+        world.add_segment(0, start, start + 1, 3_000).await;
+    }
+    let before = world.rows(Table::StreamCounts).await;
+    let bytes: u64 = world.snapshot(Table::StreamCounts).await.files.iter().map(|file| file.bytes).sum();
+    // A file is full after a quarter of them, and rows come in batches that end within a segment.
+    world.settings.archive.file_size = ByteSize::b(bytes / 2);
+    let Outcome::Done(done) = world.maintainer().compact_stream_counts().await.unwrap() else { panic!("alone") };
+    assert!(done.files_after > 2, "{done:?}");
+    assert_eq!(world.rows(Table::StreamCounts).await, before);
+    let mut files_of: BTreeMap<i64, usize> = BTreeMap::new();
+    for file in world.snapshot(Table::StreamCounts).await.files.iter() {
+        let mut segments: Vec<i64> = Vec::new();
+        for batch in read_file(Arc::clone(&world.store), Table::StreamCounts, file).await.unwrap() {
+            segments.extend(batch["segment_start"].as_primitive::<Int64Type>().values());
+        }
+        segments.dedup();
+        segments.into_iter().for_each(|segment| *files_of.entry(segment).or_default() += 1);
+    }
+    assert_eq!(files_of, (0..20).map(|segment| (segment, 1)).collect(), "files of each segment");
 }
 
 #[tokio::test]

@@ -193,7 +193,7 @@ pub struct Archive {
     /// Files are committed at least this often.
     #[serde(with = "humantime_serde")]
     pub commit_every: Duration,
-    /// A file is closed at about this size.
+    /// A file of raw events is closed at about this size, one of put together stream counts at half of it.
     pub file_size: ByteSize,
 }
 

@@ -12,6 +12,7 @@
 
 pub mod cache;
 pub mod load;
+mod places;
 pub mod segments;
 pub mod split;
 pub mod warm;

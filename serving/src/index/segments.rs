@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
 use quick_cache::sync::Cache;
+use reckon_data::invariant::EXACT_MERGE;
 use reckon_data::offload::offload;
 use reckon_data::run::{Run, RunBuilder};
 use reckon_data::table::{DataFile, Snapshot, Table};
@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use super::Index;
 use super::cache::RunKey;
 use super::load::{Columns, Wanted, whole};
+use super::places::{self, Held, Place, Totals};
 use crate::ServingError;
 use crate::view::meet::{Missing, MissingWhat, untiled};
 
@@ -24,22 +25,29 @@ const FILES: usize = 16_384;
 /// Segments that are read together.
 const CHUNK: usize = 8;
 
-/// A sealed segment and the file it lies in.
+/// A sealed segment: what it counts, and the files that have its rows. That is one, unless something has torn
+/// it apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Sealed {
-    offsets: Range<u64>,
-    file: usize,
+    segment: Segment,
+    files: Vec<usize>,
+}
+
+/// A sealed segment and what it counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// Its offsets.
+    pub offsets: Range<u64>,
+    totals: Totals,
 }
 
 /// Which segments each file of `stream_counts` holds. Files never change, so this is read once a file.
 #[derive(Debug)]
 pub struct Segments {
-    by_file: Cache<String, Arc<[Place]>>,
+    by_file: Cache<String, Arc<[(Place, Held)]>>,
     /// One load of segments at a time: the next one finds them in memory.
     turn: Semaphore,
 }
-
-type Place = (u32, u64, u64);
 
 impl Default for Segments {
     fn default() -> Self {
@@ -47,16 +55,16 @@ impl Default for Segments {
     }
 }
 
-/// Segments of a partition that lie in one file.
+/// Segments of a partition that lie in the same files.
 #[derive(Debug, Clone)]
 pub struct Chunk {
     /// The partition.
     pub partition: u32,
-    /// Their offsets, ascending.
-    pub segments: Vec<Range<u64>>,
-    /// The file.
-    pub file: DataFile,
-    /// The version of the table that has it. In another one the same segments may lie in another file.
+    /// They, ascending.
+    pub segments: Vec<Segment>,
+    /// The files that have all their rows: nearly always one.
+    pub files: Vec<DataFile>,
+    /// The version of the table that has them. In another one the same segments may lie in other files.
     pub version: u64,
 }
 
@@ -85,7 +93,7 @@ impl Segments {
         let mut found = OnDisk::default();
         for range in ranges {
             let sealed = self.sealed(index, snapshot, partition, range).await?;
-            if let Some((hole, reason)) = untiled(range, sealed.iter().map(|segment| segment.offsets.clone())) {
+            if let Some((hole, reason)) = untiled(range, sealed.iter().map(|sealed| sealed.segment.offsets.clone())) {
                 let what = MissingWhat::StreamCounts;
                 found.missing.push(Missing::offsets(what, partition, hole.start, Some(hole.end), reason));
                 continue;
@@ -95,7 +103,8 @@ impl Segments {
         Ok(found)
     }
 
-    /// The segments of a partition that touch a range, ascending.
+    /// The segments of a partition that touch a range, ascending: one without a summary is left out, one that was
+    /// written twice is there twice.
     async fn sealed(
         &self,
         index: &Index,
@@ -103,23 +112,33 @@ impl Segments {
         partition: u32,
         range: &Range<u64>,
     ) -> Result<Vec<Sealed>, ServingError> {
-        let mut sealed = Vec::new();
+        let mut segments: BTreeMap<(u64, u64), (Held, Vec<usize>)> = BTreeMap::new();
         for (at, file) in snapshot.files.iter().enumerate().filter(|(_, file)| may_touch(file, partition, range)) {
-            let places = self.by_file.get_or_insert_async(&file.path, read_places(index, file)).await?;
-            let own =
-                places.iter().filter(|(p, start, end)| *p == partition && *start < range.end && *end > range.start);
-            sealed.extend(own.map(|(_, start, end)| Sealed { offsets: *start..*end, file: at }));
+            let places = self.by_file.get_or_insert_async(&file.path, places::read(index, file)).await?;
+            let own = places
+                .iter()
+                .filter(|((p, start, end), _)| *p == partition && *start < range.end && *end > range.start);
+            for ((_, start, end), part) in own {
+                let (held, files) = segments.entry((*start, *end)).or_default();
+                held.add(*part);
+                if part.counts {
+                    files.push(at);
+                }
+            }
         }
-        sealed.sort_by_key(|segment| (segment.offsets.start, segment.offsets.end));
-        Ok(sealed)
+        let sealed = segments.into_iter().filter_map(|((start, end), (held, files))| {
+            let segment = Segment { offsets: start..end, totals: held.totals? };
+            Some(std::iter::repeat_n(Sealed { segment, files }, held.summaries as usize))
+        });
+        Ok(sealed.flatten().collect())
     }
 
     /// The counts of a chunk, a run a segment: those that are in memory, the others from the file.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When a file cannot be read, or does not hold what a segment's summary says.
     pub async fn runs(&self, index: &Index, chunk: &Chunk) -> Result<Vec<Arc<Run>>, ServingError> {
-        let key = |segment: &Range<u64>| RunKey::Segment(chunk.partition, segment.start, segment.end);
+        let key = |segment: &Segment| RunKey::Segment(chunk.partition, segment.offsets.start, segment.offsets.end);
         let held = || chunk.segments.iter().map(|segment| index.cache.get(key(segment))).collect::<Option<Vec<_>>>();
         if let Some(runs) = held() {
             return Ok(runs);
@@ -133,9 +152,9 @@ impl Segments {
                 None => absent.push(segment),
             }
         }
-        let starts: Vec<u64> = absent.iter().map(|segment| segment.start).collect();
-        for (segment, run) in absent.into_iter().zip(load(index, &chunk.file, chunk.partition, starts).await?) {
-            let run = Arc::new(run);
+        let starts: Vec<u64> = absent.iter().map(|segment| segment.offsets.start).collect();
+        for (segment, run) in absent.into_iter().zip(load(index, chunk, starts).await?) {
+            let run = Arc::new(segment.checked(chunk.partition, run)?);
             index.cache.put(key(segment), Arc::clone(&run));
             runs.push(run);
         }
@@ -143,23 +162,36 @@ impl Segments {
     }
 }
 
-/// The segments file by file, only so many together: whoever reads them holds one chunk at a time.
-fn chunks(snapshot: &Snapshot, partition: u32, sealed: &[Sealed]) -> Vec<Chunk> {
-    let mut by_file: BTreeMap<usize, Vec<Range<u64>>> = BTreeMap::new();
-    for segment in sealed {
-        by_file.entry(segment.file).or_default().push(segment.offsets.clone());
+impl Segment {
+    /// A run that is about to be taken for this segment: R-2, it counts what the summary says.
+    fn checked(&self, partition: u32, run: Run) -> Result<Run, ServingError> {
+        let found = Totals { counted: run.total_count(), fingerprint: run.fingerprint() };
+        if EXACT_MERGE.holds(found == self.totals) {
+            return Ok(run);
+        }
+        let Range { start, end } = self.offsets;
+        Err(ServingError::internal(format!(
+            "stream_counts: the rows of partition {partition}, offsets {start} to {end}, count {} events, its summary says {}",
+            found.counted, self.totals.counted
+        )))
     }
-    let version = snapshot.version;
-    let chunk = |file: &DataFile, segments: &[Range<u64>]| Chunk {
+}
+
+/// The segments files by files, only so many together: whoever reads them holds one chunk at a time.
+fn chunks(snapshot: &Snapshot, partition: u32, sealed: &[Sealed]) -> Vec<Chunk> {
+    let mut by_files: BTreeMap<&[usize], Vec<Segment>> = BTreeMap::new();
+    for Sealed { segment, files } in sealed {
+        by_files.entry(files).or_default().push(segment.clone());
+    }
+    let chunk = |files: &[usize], segments: &[Segment]| Chunk {
         partition,
         segments: segments.to_vec(),
-        file: file.clone(),
-        version,
+        files: files.iter().filter_map(|file| snapshot.files.get(*file)).cloned().collect(),
+        version: snapshot.version,
     };
-    by_file
+    by_files
         .into_iter()
-        .filter_map(|(file, segments)| Some((snapshot.files.get(file)?, segments)))
-        .flat_map(|(file, segments)| segments.chunks(CHUNK).map(|some| chunk(file, some)).collect::<Vec<_>>())
+        .flat_map(|(files, segments)| segments.chunks(CHUNK).map(|some| chunk(files, some)).collect::<Vec<_>>())
         .collect()
 }
 
@@ -171,43 +203,11 @@ fn may_touch(file: &DataFile, partition: u32, range: &Range<u64>) -> bool {
         && bound(file.max_i64("segment_end")).is_none_or(|end| end > range.start)
 }
 
-/// The segments of a file: its summary rows.
-async fn read_places(index: &Index, file: &DataFile) -> Result<Arc<[Place]>, ServingError> {
-    let add = |places: &mut Vec<Place>, batch: &RecordBatch| {
-        let column = |name: &str| {
-            let column = batch.column_by_name(name);
-            column
-                .cloned()
-                .ok_or_else(|| ServingError::internal(format!("stream_counts: a file without column {name}")))
-        };
-        let kind = cast(&column("kind")?, &DataType::Utf8)?;
-        let numbers =
-            [whole(&column("log_partition")?)?, whole(&column("segment_start")?)?, whole(&column("segment_end")?)?];
-        let [partition, start, end] = numbers.each_ref().map(|column| column.as_primitive::<Int64Type>());
-        let kind = kind.as_string::<i32>();
-        for row in (0..batch.num_rows())
-            .filter(|row| kind.is_valid(*row) && kind.value(*row) == reckon_tables::schema::KIND_SUMMARY)
-        {
-            let place = || {
-                let partition = u32::try_from(partition.value(row)).ok()?;
-                Some((partition, u64::try_from(start.value(row)).ok()?, u64::try_from(end.value(row)).ok()?))
-            };
-            places
-                .push(place().ok_or_else(|| ServingError::internal("stream_counts: a segment with negative offsets"))?);
-        }
-        Ok(())
-    };
-    let files = vec![file.clone()];
-    let places =
-        index.files.fold(Table::StreamCounts, files, Columns::Places, Wanted::default(), Vec::new(), add).await?;
-    Ok(places.into())
-}
-
-/// The runs of some segments of a file, in the order of `starts` (ascending), in one pass.
-async fn load(index: &Index, file: &DataFile, partition: u32, starts: Vec<u64>) -> Result<Vec<Run>, ServingError> {
+/// The runs of some segments of a chunk, in the order of `starts` (ascending), in one pass.
+async fn load(index: &Index, chunk: &Chunk, starts: Vec<u64>) -> Result<Vec<Run>, ServingError> {
     let dimensions = Arc::clone(index.files.dimensions());
     let starts: Arc<[u64]> = starts.into();
-    let wanted = Wanted { entity: None, segments: Some((partition, Arc::clone(&starts))) };
+    let wanted = Wanted { entity: None, segments: Some((chunk.partition, Arc::clone(&starts))) };
     let builders: Vec<RunBuilder> = starts.iter().map(|_| RunBuilder::new()).collect();
     let add = move |builders: &mut Vec<RunBuilder>, batch: &RecordBatch| {
         let column = batch.column_by_name("segment_start");
@@ -227,7 +227,7 @@ async fn load(index: &Index, file: &DataFile, partition: u32, starts: Vec<u64>) 
         }
         Ok(())
     };
-    let files = vec![file.clone()];
+    let files = chunk.files.clone();
     let built = index.files.fold(Table::StreamCounts, files, Columns::Placed, wanted, builders, add).await?;
     let finish = move || built.into_iter().map(|builder| Ok(builder.finish()?)).collect();
     offload(finish).await.map_err(ServingError::internal)?

@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 use proptest::prelude::*;
 use reckon_data::metric::{Answer, Cell, Function};
 use reckon_data::minute::{MICROS_PER_DAY, MICROS_PER_MINUTE, start_of_minute};
+use reckon_data::table::Table;
 
 use super::*;
 use crate::testing::{Ev, Log, World};
@@ -59,11 +60,11 @@ fn run<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// A world whose log is cut; segments end at coverage, as cuts see to.
-async fn cut(log: &Log, batch: &[u64], disk: &[u64]) -> World {
+async fn cut(log: &Log, batch: &[u64], disk: &[u64], torn: bool) -> World {
     let world = World::new(log.clone());
     world.batch(batch).await;
     // Segments of length 1 end everywhere.
-    world.seal(disk, 1).await;
+    world.seal(disk, 1, torn).await;
     world.tails.state.lock().on_disk_below = (0_u32..).zip(disk.iter().copied()).collect();
     world
 }
@@ -100,9 +101,10 @@ proptest! {
         us in any::<bool>(),
         step in prop_oneof![Just(1), Just(7), Just(60), Just(120), Just(1_440)],
         small in any::<bool>(),
+        torn in any::<bool>(),
     ) {
         run(async {
-            let mut world = cut(&log, &batch, &disk).await;
+            let mut world = cut(&log, &batch, &disk, torn).await;
             if small {
                 // Nothing fits: everything is read from the files.
                 world.settings.index_memory = ByteSize::b(1);
@@ -155,7 +157,7 @@ proptest! {
     #[test]
     fn raw_events_are_counted_once((log, batch, _) in world(), from in 0..1_500_i64, length in 0..4_500_i64) {
         run(async {
-            let world = cut(&log, &batch, &batch).await;
+            let world = cut(&log, &batch, &batch, false).await;
             let all: Vec<u64> = log.0.iter().map(|events| events.len() as u64).collect();
             world.archive(&all).await;
             let serving = world.serve().await;
@@ -244,7 +246,7 @@ async fn what_cannot_be_had_is_named() {
 #[tokio::test]
 async fn a_hole_on_disk_is_named() {
     let world = World::new(small());
-    world.seal(&[2, 0], 2).await;
+    world.seal(&[2, 0], 2, false).await;
     world.tails.state.lock().on_disk_below.insert(0, 3);
     let serving = world.serve().await;
     let answer = serving.count(&question("v1", None, 0, MICROS_PER_DAY)).await.unwrap();
@@ -253,6 +255,33 @@ async fn a_hole_on_disk_is_named() {
         (missing.what, missing.partition, missing.from, missing.to),
         (MissingWhat::StreamCounts, Some(0), Some(2), Some(3))
     );
+}
+
+/// Seals partition 0 of the small log in torn files, and takes those away that `is_lost` names by number.
+async fn torn(is_lost: impl Fn(usize) -> bool) -> Result<CountAnswer, ServingError> {
+    let world = World::new(small());
+    world.seal(&[3, 0], 3, true).await;
+    world.tails.state.lock().on_disk_below.insert(0, 3);
+    let files = world.tables.snapshot(Table::StreamCounts).await.unwrap().files.to_vec();
+    assert_eq!(files.len(), 3, "two of rows and one of the summary");
+    let lost = files.iter().enumerate().filter(|(at, _)| is_lost(*at)).map(|(_, file)| file.clone()).collect();
+    world.remove(Table::StreamCounts, lost).await;
+    world.serve().await.count(&question("v1", None, 0, MICROS_PER_DAY)).await
+}
+
+#[tokio::test]
+async fn a_segment_in_many_files_is_whole_or_no_answer() {
+    let whole = torn(|_| false).await.unwrap();
+    assert!(whole.provenance.complete && whole.count > 0, "{whole:?}");
+    let without_summary = torn(|file| file == 2).await.unwrap();
+    assert_eq!(without_summary.provenance.missing[0].what, MissingWhat::StreamCounts);
+    for rows in [0, 1] {
+        let error = torn(|file| file == rows).await.unwrap_err().to_string();
+        assert!(
+            error.contains("partition 0, offsets 0 to 3, count") && error.contains("its summary says 2"),
+            "{error}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -179,14 +179,14 @@ impl Serving {
         Ok(())
     }
 
-    /// What of the stream lies in `stream_counts`: a table for each version of it, for in one version a segment
-    /// lies in one file and in two versions it may lie in two.
+    /// What of the stream lies in `stream_counts`: a table for each version of it, for in another one a segment
+    /// may lie in other files.
     fn sealed(&self, chunks: &[Chunk], granularity: Granularity) -> Result<Vec<stats::Rows>, ServingError> {
         let mut versions: BTreeMap<u64, Vec<&Chunk>> = BTreeMap::new();
         chunks.iter().for_each(|chunk| versions.entry(chunk.version).or_default().push(chunk));
         let table = |chunks: Vec<&Chunk>| {
             let files: BTreeMap<&str, &DataFile> =
-                chunks.iter().map(|chunk| (chunk.file.path.as_str(), &chunk.file)).collect();
+                chunks.iter().flat_map(|chunk| &chunk.files).map(|file| (file.path.as_str(), file)).collect();
             let table = self.pinned_table(Table::StreamCounts, files.into_values().cloned().collect())?;
             Ok(stats::Rows::Sealed { table, filter: stats::within(&chunks), granularity })
         };

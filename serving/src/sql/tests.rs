@@ -29,9 +29,14 @@ fn log() -> Log {
 }
 
 async fn world() -> World {
+    world_on_disk(false).await
+}
+
+/// Some of it sealed; the files that hold that may be torn.
+async fn world_on_disk(torn: bool) -> World {
     let world = World::new(log());
     world.batch(&[60, 5]).await;
-    world.seal(&[80, 5], 5).await;
+    world.seal(&[80, 5], 5, torn).await;
     world.archive(&[100, 10]).await;
     world.tails.state.lock().on_disk_below.insert(0, 80);
     world
@@ -74,25 +79,33 @@ async fn sql_says_what_the_other_questions_say() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stats_hold_one_row_for_each_key_and_exact_metrics() {
-    let world = world().await;
-    let serving = world.serve().await;
-    let mut expected: BTreeMap<_, reckon_data::metric::Cell> = BTreeMap::new();
-    for event in world.log.all() {
-        let key = (event.entity.clone(), event.event_type, event.minute, event.country);
-        expected.entry(key).or_default().merge(&reckon_data::metric::Cell::one(0, event.value, None));
+    use reckon_data::metric::Cell;
+    use reckon_data::metric::Function::{Avg, Count, Max, Min, Sum};
+    for torn in [false, true] {
+        let world = world_on_disk(torn).await;
+        let serving = world.serve().await;
+        for (table, granularity) in
+            [("stats", Granularity::Minute), ("stats_hour", Granularity::Hour), ("stats_day", Granularity::Day)]
+        {
+            let mut expected: BTreeMap<_, Cell> = BTreeMap::new();
+            for event in world.log.all() {
+                let minute = granularity.start_of(event.minute);
+                let key = (event.entity.clone(), event.event_type, minute, event.country);
+                expected.entry(key).or_default().merge(&Cell::one(0, event.value, None));
+            }
+            let query = format!(
+                "SELECT entity_id, event_type, minute, country, count, sum, min, max, avg FROM {table} ORDER BY 1, 2, 3, 4 NULLS FIRST"
+            );
+            let row = |((entity, event_type, minute, country), cell): ((_, _, i64, _), Cell)| -> Vec<Value> {
+                let time = reckon_data::minute::format_time(reckon_data::minute::start_of_minute(minute));
+                let mut row = vec![json!(entity), json!(event_type), json!(time), json!(country)];
+                row.extend([Count, Sum, Min, Max, Avg].map(|function| cell.evaluate(function).to_json()));
+                row
+            };
+            let expected: Vec<Vec<Value>> = expected.into_iter().map(row).collect();
+            assert_eq!(rows(&serving, &query).await, expected, "{table}, torn: {torn}");
+        }
     }
-    let query = "SELECT entity_id, event_type, minute, country, count, sum, min, max, avg FROM stats ORDER BY 1, 2, 3, 4 NULLS FIRST";
-    let expected: Vec<Vec<Value>> = expected
-        .into_iter()
-        .map(|((entity, event_type, minute, country), cell)| {
-            use reckon_data::metric::Function::{Avg, Count, Max, Min, Sum};
-            let time = reckon_data::minute::format_time(reckon_data::minute::start_of_minute(minute));
-            let mut row = vec![json!(entity), json!(event_type), json!(time), json!(country)];
-            row.extend([Count, Sum, Min, Max, Avg].map(|function| cell.evaluate(function).to_json()));
-            row
-        })
-        .collect();
-    assert_eq!(rows(&serving, query).await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
