@@ -9,6 +9,7 @@
 pub mod clock;
 pub mod columns;
 pub mod config;
+pub mod damage;
 pub mod dead;
 pub mod decimal;
 pub mod definition;

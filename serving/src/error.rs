@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use datafusion::error::DataFusionError;
+use reckon_data::damage::Damaged;
 use reckon_data::run::RunError;
 use reckon_data::table::TableError;
 
@@ -44,6 +45,12 @@ pub enum ServingError {
         /// What stands in the way.
         message: String,
     },
+    /// A data file is not what was written.
+    #[error("{damaged}; what else it holds is not answered either, or an answer could be wrong and look right")]
+    Damaged {
+        /// Which, and where.
+        damaged: Damaged,
+    },
     /// Something is broken.
     #[error("{message}")]
     Internal {
@@ -63,6 +70,14 @@ impl ServingError {
         Self::Unavailable { message: message.to_string() }
     }
 
+    /// What a failed store says: that it failed, or that a file is damaged.
+    pub(crate) fn of_store(cause: &(dyn std::error::Error + 'static)) -> Self {
+        match Damaged::cause(cause) {
+            Some(damaged) => Self::Damaged { damaged },
+            None => Self::unavailable(cause),
+        }
+    }
+
     pub(crate) fn internal(message: impl ToString) -> Self {
         Self::Internal { message: message.to_string() }
     }
@@ -79,7 +94,7 @@ impl From<TableError> for ServingError {
 
 impl From<object_store::Error> for ServingError {
     fn from(error: object_store::Error) -> Self {
-        Self::unavailable(error)
+        Self::of_store(&error)
     }
 }
 
@@ -87,7 +102,7 @@ impl From<parquet::errors::ParquetError> for ServingError {
     fn from(error: parquet::errors::ParquetError) -> Self {
         match error {
             // The store failed, or the file is gone: a newer view may do better.
-            parquet::errors::ParquetError::External(cause) => Self::unavailable(cause),
+            parquet::errors::ParquetError::External(cause) => Self::of_store(&*cause),
             other => Self::internal(other),
         }
     }
@@ -102,7 +117,7 @@ impl From<RunError> for ServingError {
 impl From<arrow::error::ArrowError> for ServingError {
     fn from(error: arrow::error::ArrowError) -> Self {
         match error {
-            arrow::error::ArrowError::ExternalError(cause) => Self::unavailable(cause),
+            arrow::error::ArrowError::ExternalError(cause) => Self::of_store(&*cause),
             other => Self::internal(other),
         }
     }
@@ -111,6 +126,9 @@ impl From<arrow::error::ArrowError> for ServingError {
 /// What DataFusion says of a query that our own code wrote.
 impl From<DataFusionError> for ServingError {
     fn from(error: DataFusionError) -> Self {
+        if let Some(damaged) = Damaged::cause(&error) {
+            return Self::Damaged { damaged };
+        }
         match error.find_root() {
             DataFusionError::ObjectStore(cause) => Self::unavailable(cause),
             DataFusionError::ResourcesExhausted(message) => {

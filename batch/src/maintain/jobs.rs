@@ -1,5 +1,6 @@
 //! The jobs of maintenance that change a table: each plans from a snapshot and commits against it.
 
+use reckon_data::damage::Damaged;
 use reckon_data::minute::{MICROS_PER_DAY, date_of};
 use reckon_data::paths::Transaction;
 use reckon_data::table::{Commit, DataFile, Snapshot, Step, Table, TableError};
@@ -14,6 +15,8 @@ use crate::commit;
 
 /// Bytes of files that one round of maintenance reads at the most: the rest is left for the next.
 const ROUND_BYTES_MAX: u64 = 8 << 30;
+/// Largest target for a file of stream counts: a segment is found in it by looking at all of its rows.
+const SEGMENTS_TARGET_MAX: u64 = 128 << 20;
 /// Small files of stream counts that may lie about, for each partition.
 const SEGMENT_FILES: usize = 16;
 /// Small files of raw events that may lie about, for each date and partition.
@@ -51,7 +54,7 @@ impl Maintainer {
     /// # Errors
     /// See [`MaintainError`]; pieces committed before stay committed.
     pub async fn compact_stream_counts(&self) -> Result<Outcome<Rewritten>, MaintainError> {
-        let target_bytes = self.parts.archive.file_size.as_u64() / 2;
+        let target_bytes = (self.parts.archive.file_size.as_u64() / 2).min(SEGMENTS_TARGET_MAX);
         let rules = Rules { target_bytes, files_min: SEGMENT_FILES };
         let layout = Layout {
             table: Table::StreamCounts,
@@ -137,7 +140,13 @@ impl Maintainer {
             if sum.bytes_before >= ROUND_BYTES_MAX {
                 break;
             }
-            let files = rewrite(&self.means, layout, &piece).await?;
+            let files = match rewrite(&self.means, layout, &piece).await {
+                Err(error) if Damaged::cause(&error).is_some() => {
+                    tracing::warn!(%error, "files are left as they are");
+                    continue;
+                }
+                files => files?,
+            };
             let count = |files: &[DataFile]| (files.len() as u64, files.iter().map(|file| file.bytes).sum());
             let ((files_before, bytes_before), (files_after, bytes_after)) = (count(&piece.files), count(&files));
             let rows = piece.files.iter().map(|file| file.rows).sum();

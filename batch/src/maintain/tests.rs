@@ -296,6 +296,8 @@ async fn stream_counts_are_put_together_and_covered_ones_dropped_after_a_while()
     let Outcome::Done(done) = maintainer.compact_stream_counts().await.unwrap() else { panic!("alone") };
     assert_eq!((done.files_before, done.files_after), (40, 2));
     assert_eq!(world.rows(Table::StreamCounts).await, before, "every row, and its segment, is kept");
+    let Outcome::Done(again) = maintainer.compact_stream_counts().await.unwrap() else { panic!("alone") };
+    assert_eq!(again.commits, 0, "what is compact is left alone");
 
     for start in 20..24 {
         world.add_segment(0, start * 10, start * 10 + 10, 2).await;

@@ -35,7 +35,7 @@ mod spill;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,6 +46,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use reckon_data::clock::{Clock, Names};
 use reckon_data::config::Batch as Settings;
+use reckon_data::damage::{Damage, Damaged};
 use reckon_data::definition::Definition;
 use reckon_data::jobs::{Follower, RunRequest};
 use reckon_data::log::Log;
@@ -55,6 +56,7 @@ use reckon_data::paths::Transaction;
 use reckon_data::record::encode_cut;
 use reckon_data::run::Granularity;
 use reckon_data::table::{DataFile, Snapshot, Table, Tables};
+use reckon_tables::Storage;
 use uuid::Uuid;
 
 use date::{DateJob, Recounted};
@@ -76,6 +78,8 @@ pub struct RecomputeParts {
     pub tables: Arc<dyn Tables>,
     /// Where their files lie, rooted at the tables' folder.
     pub store: Arc<dyn ObjectStore>,
+    /// Which of them are damaged: dates with such counts are recounted.
+    pub damage: Arc<dyn Damage>,
     /// A folder of this machine for temporary files.
     pub spill_dir: PathBuf,
     /// What is counted.
@@ -206,6 +210,8 @@ impl Recompute {
         progress: &OnProgress<'_>,
     ) -> Result<Vec<Job>, BatchError> {
         let today = date_of(self.parts.clock.now());
+        let damaged: BTreeSet<String> = self.parts.damage.damaged().into_iter().map(|damaged| damaged.path).collect();
+        let is_damaged = |file: &DataFile| damaged.contains(Storage::path(Table::BatchCounts, &file.path).as_ref());
         let (total, mut jobs) = (pinned.dates.events.len() as u64, Vec::new());
         for (done, (date, events)) in (0..).zip(&pinned.dates.events) {
             tell(progress, &format!("looking at {}", format_date(*date)), done, total, 0);
@@ -213,17 +219,22 @@ impl Recompute {
             let plan = DatePlan { store: &self.parts.store, span: &pinned.span, events, counts: before };
             let asked = Asked {
                 always: full || dates.contains(date),
+                damaged: before.iter().any(is_damaged),
                 recent: *date >= today - 1,
                 closed: i64::from(*date) < pinned.closed,
                 definition: self.parts.definition.version(),
             };
-            let Some(choice) = plan.choose(engine, asked).await? else { continue };
-            jobs.push(self.job(*date, &plan, choice, spill));
+            match plan.choose(engine, asked).await {
+                Ok(Some(choice)) => jobs.push(self.job(*date, &plan, choice, spill, plan.is_mending(asked))),
+                Ok(None) => {}
+                Err(error) if plan.is_mending(asked) => cannot_mend(*date, &error),
+                Err(error) => return Err(error),
+            }
         }
         Ok(jobs)
     }
 
-    fn job(&self, date: i32, plan: &DatePlan<'_>, choice: Choice, spill: &Arc<SpillDir>) -> Job {
+    fn job(&self, date: i32, plan: &DatePlan<'_>, choice: Choice, spill: &Arc<SpillDir>, mending: bool) -> Job {
         let kept = match choice.mode {
             Mode::Full => Vec::new(),
             Mode::Entities | Mode::Closed => of_granularity(plan.counts, Granularity::Minute),
@@ -236,7 +247,8 @@ impl Recompute {
             names: Arc::clone(&self.parts.names),
             spill: Arc::clone(spill),
         };
-        Job { recount, mode: choice.mode, counted_before: choice.counted_before, before: plan.counts.to_vec() }
+        let before = plan.counts.to_vec();
+        Job { recount, mode: choice.mode, counted_before: choice.counted_before, before, mending }
     }
 
     /// Small dates side by side, each large one with all threads.
@@ -258,13 +270,21 @@ impl Recompute {
                     let events = events.fetch_add(read, Ordering::Relaxed) + read;
                     tell(progress, &text, steps.fetch_add(1, Ordering::Relaxed) + 1, total, events);
                 };
-                job.run(engine, &step).await
+                let (date, mending) = (job.recount.date, job.mending);
+                match job.run(engine, &step).await {
+                    Err(error) if mending => {
+                        cannot_mend(date, &error);
+                        Ok(None)
+                    }
+                    done => done.map(Some),
+                }
             }
         };
-        let mut done: Vec<Done> =
+        let done: Vec<Option<Done>> =
             futures::stream::iter(small).map(run).buffer_unordered(self.threads.count).try_collect().await?;
+        let mut done: Vec<Done> = done.into_iter().flatten().collect();
         for job in large {
-            done.push(run(job).await?);
+            done.extend(run(job).await?);
         }
         done.sort_by_key(|done| done.date);
         Ok(done)
@@ -281,6 +301,11 @@ struct Pinned {
     span: Arc<Span>,
 }
 
+/// Nothing of the date is new: its damaged rows stay, and those who ask for them are told.
+fn cannot_mend(date: i32, error: &BatchError) {
+    tracing::warn!(date = format_date(date), error = error.in_full(), "damaged counts cannot be counted anew");
+}
+
 /// A date to be recounted.
 struct Job {
     recount: DateJob,
@@ -288,6 +313,8 @@ struct Job {
     counted_before: u64,
     /// All its files of before.
     before: Vec<DataFile>,
+    /// It is recounted for no other reason than that some of them are damaged.
+    mending: bool,
 }
 
 /// A date that was recounted.
@@ -301,7 +328,18 @@ struct Done {
 
 impl Job {
     async fn run(mut self, engine: &Engine, step: &(dyn Fn(u64) + Send + Sync)) -> Result<Done, BatchError> {
-        let mut recounted = self.recount.run(engine, step).await?;
+        let mut recounted = match self.recount.run(engine, step).await {
+            // The rows of before cannot be built on: if it is they, all is counted anew.
+            Err(error) if self.mode == Mode::Entities && Damaged::cause(&error).is_some() => {
+                let date = format_date(self.recount.date);
+                tracing::warn!(date, error = error.in_full(), "the whole date is recounted");
+                self.mode = Mode::Full;
+                self.recount.source.scope = Scope::All;
+                self.recount.existing = Vec::new();
+                self.recount.run(engine, &|_| {}).await?
+            }
+            recounted => recounted?,
+        };
         let raw_missing = recounted.counted < self.counted_before;
         if raw_missing {
             let (date, before) = (format_date(self.recount.date), self.counted_before);

@@ -17,6 +17,7 @@ use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use futures::StreamExt;
 use object_store::ObjectStore;
+use reckon_data::damage::Damaged;
 use reckon_data::minute::parse_date;
 use reckon_data::run::Granularity;
 use reckon_data::table::{DataFile, Table};
@@ -72,6 +73,8 @@ pub fn of_granularity(files: &[DataFile], granularity: Granularity) -> Vec<DataF
 pub struct Asked {
     /// Recount it though nothing may be new.
     pub always: bool,
+    /// Some of its rows of before are damaged.
+    pub damaged: bool,
     /// It is so recent that more events are bound to come.
     pub recent: bool,
     /// Retention may have removed raw events of it.
@@ -111,22 +114,21 @@ impl DatePlan<'_> {
     /// When a table cannot be read.
     pub async fn choose(&self, engine: &Engine, asked: Asked) -> Result<Option<Choice>, BatchError> {
         let source = self.source(Scope::All);
-        let maybe_new = self.events.iter().any(|file| self.span.of(file).maybe_new());
-        if source.relevant().is_empty() || !(maybe_new || asked.always) {
+        if source.relevant().is_empty() || !(self.maybe_new() || asked.always || asked.damaged) {
             return Ok(None);
         }
         if self.counts.is_empty() {
             return Ok(Some(Choice { mode: Mode::Full, scope: Scope::All, counted_before: 0 }));
         }
-        let counted_before = self.counted_before(engine).await?;
+        let counted_before = self.counted_before(engine, asked.closed).await?;
         let choice = |mode, scope| Ok(Some(Choice { mode, scope, counted_before }));
         if self.has_lost(engine, asked.closed, counted_before).await? {
             return match self.new_events(engine, 0).await? {
-                Some(entities) if entities.is_empty() => Ok(None),
+                Some(entities) if entities.is_empty() && !asked.damaged => Ok(None),
                 _ => choice(Mode::Closed, Scope::New),
             };
         }
-        if asked.always {
+        if asked.always || asked.damaged {
             return choice(Mode::Full, Scope::All);
         }
         let rows: u64 = self.events.iter().map(|file| file.rows).sum();
@@ -136,6 +138,16 @@ impl DatePlan<'_> {
             Some(entities) if entities.is_empty() => Ok(None),
             Some(entities) => choice(Mode::Entities, Scope::Entities(Arc::new(entities))),
         }
+    }
+
+    /// Whether the date is looked at for no other reason than that its rows are damaged.
+    #[must_use]
+    pub fn is_mending(&self, asked: Asked) -> bool {
+        asked.damaged && !asked.always && !self.maybe_new()
+    }
+
+    fn maybe_new(&self) -> bool {
+        self.events.iter().any(|file| self.span.of(file).maybe_new())
     }
 
     /// The date's raw events in a scope.
@@ -152,12 +164,28 @@ impl DatePlan<'_> {
             .any(|file| file.min_i64("definition") != definition || file.max_i64("definition") != definition)
     }
 
-    /// Events that the rows of before count.
-    async fn counted_before(&self, engine: &Engine) -> Result<u64, BatchError> {
-        let days = of_granularity(self.counts, Granularity::Day);
+    /// Events that the rows of before count, by the day; or, where those are damaged, by the hour or the minute.
+    async fn counted_before(&self, engine: &Engine, closed: bool) -> Result<u64, BatchError> {
+        for granularity in [Granularity::Day, Granularity::Hour, Granularity::Minute] {
+            match self.counted_by(engine, granularity).await {
+                Err(error) if Damaged::cause(&error).is_some() => {
+                    tracing::warn!(%granularity, error = error.in_full(), "rows of before cannot be read");
+                    if closed && granularity == Granularity::Minute {
+                        return Err(error);
+                    }
+                }
+                counted => return counted,
+            }
+        }
+        // All raw events should be there, and nothing else says how many there were.
+        Ok(0)
+    }
+
+    async fn counted_by(&self, engine: &Engine, granularity: Granularity) -> Result<u64, BatchError> {
+        let files = of_granularity(self.counts, granularity);
         let session = engine.session(1, false);
         let schema = file_schema(Table::BatchCounts);
-        let table = PinnedTable::new(Arc::clone(self.store), Table::BatchCounts, days, schema)?;
+        let table = PinnedTable::new(Arc::clone(self.store), Table::BatchCounts, files, schema)?;
         session.register_table("counts", Arc::new(table))?;
         number(engine, &session, "SELECT sum(count) FROM counts").await
     }

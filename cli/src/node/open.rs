@@ -106,6 +106,7 @@ impl Node {
             counter: Arc::clone(&counter),
             archiver: Arc::clone(&archiver),
             serving: Arc::clone(&serving),
+            storage: base.storage.clone(),
         });
         let replayer = Arc::new(Replayer {
             serving: Arc::clone(&serving),
@@ -288,6 +289,7 @@ impl Base {
     ) -> Result<Arc<BatchRuns>> {
         let followers: Vec<Arc<dyn Follower>> = vec![Arc::clone(counter) as _, Arc::clone(archiver) as _];
         let recompute = Recompute::new(RecomputeParts {
+            damage: Arc::new(self.storage.clone()),
             log: self.log(),
             tables: Arc::clone(&self.tables),
             store: self.storage.store(),

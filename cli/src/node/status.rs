@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use reckon_batch::archive::Archiver;
+use reckon_data::damage::Damage as _;
 use reckon_data::invariant;
 use reckon_data::log::Log;
 use reckon_data::tail::Tails as _;
@@ -10,6 +11,7 @@ use reckon_serving::Serving;
 use reckon_serving::rest::{Health, MetricsText, Readiness, Totals};
 use reckon_stream::counter::Counter;
 use reckon_stream::gateway::Gateway;
+use reckon_tables::Storage;
 
 /// How a node is.
 #[derive(Debug)]
@@ -19,6 +21,7 @@ pub struct NodeStatus {
     pub counter: Arc<Counter>,
     pub archiver: Arc<Archiver>,
     pub serving: Arc<Serving>,
+    pub storage: Storage,
 }
 
 impl NodeStatus {
@@ -55,7 +58,13 @@ impl NodeStatus {
 impl Health for NodeStatus {
     fn ready(&self) -> Readiness {
         let reasons: Vec<String> = self.trouble().into_iter().collect();
-        Readiness { ready: reasons.is_empty(), lag_records: self.lag_records(), totals: self.totals(), reasons }
+        Readiness {
+            ready: reasons.is_empty(),
+            lag_records: self.lag_records(),
+            totals: self.totals(),
+            reasons,
+            damaged: self.storage.damaged().iter().map(ToString::to_string).collect(),
+        }
     }
 
     fn metrics(&self, into: &mut MetricsText) {
@@ -72,6 +81,8 @@ impl Health for NodeStatus {
             "Memory of the index over batch counts.",
             self.serving.index_bytes(),
         );
+        let damaged = self.storage.damaged().len();
+        into.single("reckon_damaged_files", "gauge", "Data files of the tables that were found damaged.", damaged);
         invariant_metrics(into);
         into.single("reckon_ready", "gauge", "Whether counter and archiver go on.", u8::from(self.trouble().is_none()));
     }

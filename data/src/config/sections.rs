@@ -193,7 +193,8 @@ pub struct Archive {
     /// Files are committed at least this often.
     #[serde(with = "humantime_serde")]
     pub commit_every: Duration,
-    /// A file of raw events is closed at about this size, one of put together stream counts at half of it.
+    /// A file of raw events is closed at about this size, one of put together stream counts at half of it,
+    /// at most 128 MiB. At least 64 MiB.
     pub file_size: ByteSize,
 }
 

@@ -62,6 +62,8 @@ impl Settings {
         must(self.stream.segment_events >= 1_000, "stream.segment_events", "must be at least 1000")?;
         must(!self.stream.seal_every.is_zero(), "stream.seal_every", "must not be 0")?;
         must(!self.archive.commit_every.is_zero(), "archive.commit_every", "must not be 0")?;
+        // Below, what is still being encoded would decide how large a file is.
+        must(self.archive.file_size.as_u64() >= 64 << 20, "archive.file_size", "must be at least 64 MiB")?;
         must(self.gateway.body_max.as_u64() <= 1 << 30, "gateway.body_max", "must be at most 1 GiB")?;
         must(self.gateway.queue >= self.gateway.body_max, "gateway.queue", "must be at least gateway.body_max")?;
         must(self.batch.memory.as_u64() >= 64 << 20, "batch.memory", "must be at least 64 MiB")?;

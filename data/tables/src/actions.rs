@@ -8,20 +8,32 @@ use deltalake_core::logstore::get_actions;
 use reckon_data::table::{Commit, DataFile, Table, TableError};
 use serde_json::Value;
 use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::format;
 use crate::stats::Stats;
+use crate::store::Storage;
 
 /// Where a commit's token stands in its `commitInfo`.
 const TOKEN: &str = "reckonToken";
+/// And its checksum.
+const SUM: &str = "reckonSum";
+
+/// The tag of a file that holds its checksums.
+const SUMS: &str = "reckon.sums";
+
+/// What the log says of a file's checksums, if anything.
+pub(crate) fn sums(add: &Add) -> Option<&str> {
+    add.tags.as_ref()?.get(SUMS)?.as_deref()
+}
 
 /// The token of a commit, if it is one of ours.
 pub(crate) fn token(info: &CommitInfo) -> Option<Uuid> {
     Uuid::parse_str(info.info.get(TOKEN)?.as_str()?).ok()
 }
 
-/// The actions of a commit that is made at `now` (microseconds) from version `read`.
-pub(crate) fn encode(commit: &Commit, read: u64, now: i64) -> Result<Vec<Action>, TableError> {
+/// The actions of a commit that is made at `now` (microseconds) from version `read`, of files in `storage`.
+pub(crate) fn encode(commit: &Commit, read: u64, now: i64, storage: &Storage) -> Result<Vec<Action>, TableError> {
     let millis = now.div_euclid(1_000);
     let info = CommitInfo {
         timestamp: Some(millis),
@@ -41,12 +53,12 @@ pub(crate) fn encode(commit: &Commit, read: u64, now: i64) -> Result<Vec<Action>
         actions.push(Action::Remove(remove(commit, file, millis)?));
     }
     for file in &commit.add {
-        actions.push(Action::Add(add(commit, file, millis)?));
+        actions.push(Action::Add(add(commit, file, millis, storage)?));
     }
     Ok(actions)
 }
 
-fn add(commit: &Commit, file: &DataFile, millis: i64) -> Result<Add, TableError> {
+fn add(commit: &Commit, file: &DataFile, millis: i64, storage: &Storage) -> Result<Add, TableError> {
     let stats = serde_json::to_string(&Stats::of(commit.table, file))
         .map_err(|error| format::storage(commit.table, format!("statistics of file {}: {error}", file.path)))?;
     Ok(Add {
@@ -56,6 +68,7 @@ fn add(commit: &Commit, file: &DataFile, millis: i64) -> Result<Add, TableError>
         modification_time: millis,
         data_change: commit.data_change,
         stats: Some(stats),
+        tags: storage.sums(commit.table, &file.path).map(|sums| HashMap::from([(SUMS.to_owned(), Some(sums))])),
         ..Add::default()
     })
 }
@@ -81,22 +94,84 @@ fn size(table: Table, file: &DataFile) -> Result<i64, TableError> {
         .map_err(|_| format::unusable(table, format!("file {} has {} bytes", file.path, file.bytes)))
 }
 
-/// The text of a commit.
+/// The text of a commit. Its first line has a checksum of the others.
 pub(crate) fn to_bytes(table: Table, actions: &[Action]) -> Result<Bytes, TableError> {
-    let mut text = Vec::with_capacity(512 * actions.len());
+    let mut rest = Vec::with_capacity(512 * actions.len());
+    let mut first = Vec::new();
+    let mut own = None;
     for action in actions {
-        serde_json::to_writer(&mut text, action)
-            .map_err(|error| format::storage(table, format!("a commit cannot be written as json: {error}")))?;
-        text.push(b'\n');
+        match action {
+            Action::CommitInfo(info) => own = Some(info.clone()),
+            other => write_line(table, &mut rest, other)?,
+        }
     }
-    Ok(text.into())
+    if let Some(mut info) = own {
+        let sum = sum_of(&rest, token(&info));
+        info.info.insert(SUM.to_owned(), Value::from(sum));
+        write_line(table, &mut first, &Action::CommitInfo(info))?;
+    }
+    first.append(&mut rest);
+    Ok(first.into())
+}
+
+fn write_line(table: Table, text: &mut Vec<u8>, action: &Action) -> Result<(), TableError> {
+    serde_json::to_writer(&mut *text, action)
+        .map_err(|error| format::storage(table, format!("a commit cannot be written as json: {error}")))?;
+    text.push(b'\n');
+    Ok(())
+}
+
+/// The checksum of a commit's actions and its token.
+fn sum_of(actions: &[u8], token: Option<Uuid>) -> String {
+    let (_, seed) = token.unwrap_or_default().as_u64_pair();
+    format!("{:016x}", xxh3_64_with_seed(actions, seed))
 }
 
 /// The actions of a commit's text.
 pub(crate) fn from_bytes(table: Table, version: u64, text: &Bytes) -> Result<Vec<Action>, TableError> {
+    let damaged = |what: &str| format::unusable(table, format!("version {version} of its log {what}"));
     if text.is_empty() {
-        return Err(format::unusable(table, format!("version {version} of its log is empty")));
+        return Err(damaged("is empty"));
     }
-    get_actions(version, text)
-        .map_err(|error| format::unusable(table, format!("version {version} of its log: {error}")))
+    let actions = get_actions(version, text).map_err(|error| damaged(&format!("cannot be read: {error}")))?;
+    // Commits of others have no checksum.
+    let info = actions.iter().find_map(|action| match action {
+        Action::CommitInfo(info) => Some((info.info.get(SUM)?.as_str()?, token(info))),
+        _ => None,
+    });
+    let rest = text.iter().position(|byte| *byte == b'\n').and_then(|end| text.get(end + 1..)).unwrap_or_default();
+    match info {
+        Some((sum, token)) if sum != sum_of(rest, token) => Err(damaged("is damaged: its checksum does not hold")),
+        _ => Ok(actions),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use object_store::memory::InMemory;
+    use reckon_data::clock::RandomNames;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::conformance::{adding, file, step};
+
+    #[test]
+    fn a_commit_of_which_a_byte_has_changed_is_refused() {
+        let table = Table::Events;
+        let storage = Storage::in_store(Arc::new(InMemory::new()));
+        let add = vec![file(table, &RandomNames, 7), file(table, &RandomNames, 8)];
+        let commit = adding(table, &RandomNames, vec![step("archive/0", 3, 9)], add);
+        let text = to_bytes(table, &encode(&commit, 5, 1_000, &storage).unwrap()).unwrap();
+        assert_eq!(from_bytes(table, 6, &text).unwrap().len(), 4);
+        let first = text.iter().position(|byte| *byte == b'\n').unwrap();
+        for at in first + 1..text.len() {
+            let mut changed = text.to_vec();
+            changed[at] ^= 1;
+            assert!(from_bytes(table, 6, &changed.into()).is_err(), "byte {at}");
+        }
+        // One that somebody else has written.
+        let others = text.slice(first + 1..);
+        assert_eq!(from_bytes(table, 6, &others).unwrap().len(), 3);
+    }
 }

@@ -151,9 +151,12 @@ async fn attempt(log: &TableLog, commit: &Commit) -> Result<Option<u64>, TableEr
             return Err(error);
         }
     }
-    let encoded = actions::encode(commit, state.version, log.clock.now())?;
+    let encoded = actions::encode(commit, state.version, log.clock.now(), &log.storage)?;
     match log.follow(state.version, actions::to_bytes(log.table, &encoded)?).await? {
         Written::Taken => Ok(None),
-        Written::Yes => Ok(Some(log.advance(Arc::new(state.after(commit))).version.min(state.version + 1))),
+        Written::Yes => {
+            commit.remove.iter().for_each(|file| log.storage.removed(log.table, &file.path));
+            Ok(Some(log.advance(Arc::new(state.after(commit))).version.min(state.version + 1)))
+        }
     }
 }

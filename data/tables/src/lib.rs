@@ -6,12 +6,16 @@
 //! [`provider`] shows a pinned list of files to DataFusion, [`read`] reads single files, [`stats`]
 //! turns file statistics into what Delta Lake stores and back.
 //!
+//! A data file's checksums ([`checked`], `sums`) stand in its table's log: a bit that flips is found by whoever
+//! reads it.
+//!
 //! Inside: `state` is one version of a table and how a commit changes it, `check` the verdict on a
 //! commit, `actions` its text in the log, `format` what a table of ours must be; these four do no
 //! I/O. `log` follows a table's log, `load` opens it, `vacuum` sweeps what nothing refers to.
 
 mod actions;
 mod check;
+pub mod checked;
 pub mod conformance;
 pub mod delta;
 mod format;
@@ -24,9 +28,11 @@ pub mod schema;
 mod state;
 pub mod stats;
 pub mod store;
+mod sums;
 mod synced;
 mod vacuum;
 
+pub use checked::CheckedStore;
 pub use delta::DeltaTables;
 pub use memory::MemoryTables;
 pub use store::{Storage, local_folder};

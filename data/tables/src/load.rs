@@ -113,6 +113,8 @@ async fn replay(log: &TableLog, listing: &Listing) -> Result<(State, u64), Table
         if file.deletion_vector_descriptor().is_some() {
             return Err(unusable(log.table, format!("file {path} has a deletion vector")));
         }
+        #[allow(deprecated, reason = "nothing else gives the tags of a file")]
+        log.storage.know(log.table, &file.add_action())?;
         let partition = file.partition_values_map().into_iter().collect();
         let file = file_of(log.table, path, file.size(), partition, file.stats().as_deref())?;
         state.files.insert(file.path.clone(), Arc::new(file));

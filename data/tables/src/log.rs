@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
+use deltalake_core::kernel::Action;
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -45,7 +46,7 @@ pub(crate) struct TableLog {
     pub table: Table,
     /// The store rooted at the tables.
     pub store: Arc<dyn ObjectStore>,
-    storage: Storage,
+    pub storage: Storage,
     /// The same as the library wants it.
     pub delta: LogStoreRef,
     pub clock: Arc<dyn Clock>,
@@ -59,7 +60,7 @@ pub(crate) struct TableLog {
 
 impl TableLog {
     pub fn new(table: Table, storage: &Storage, clock: Arc<dyn Clock>) -> Result<Self, TableError> {
-        let store = storage.store();
+        let store = storage.plain();
         // The library takes paths from a URL: below a scheme of no meaning, they are those of the store.
         let url =
             Url::parse(&format!("reckon:///{}/", table.name())).map_err(|error| unusable(table, error.to_string()))?;
@@ -164,6 +165,13 @@ impl TableLog {
     async fn read_on(&self, mut state: Arc<State>) -> Result<Arc<State>, TableError> {
         while let Some(text) = self.read(state.version + 1).await? {
             let found = actions::from_bytes(self.table, state.version + 1, &text)?;
+            for action in &found {
+                match action {
+                    Action::Add(add) => self.storage.know(self.table, add)?,
+                    Action::Remove(remove) => self.storage.removed(self.table, &remove.path),
+                    _ => {}
+                }
+            }
             state = Arc::new(state.apply(found)?);
         }
         Ok(state)
@@ -192,7 +200,7 @@ impl TableLog {
         for version in (newest.saturating_sub(LOOK_BACK_MAX)..=newest).rev() {
             let Some(text) = self.read(version).await? else { break };
             if actions::from_bytes(self.table, version, &text)?.iter().any(|action| match action {
-                deltalake_core::kernel::Action::CommitInfo(info) => actions::token(info) == Some(token),
+                Action::CommitInfo(info) => actions::token(info) == Some(token),
                 _ => false,
             }) {
                 return Ok(Some(version));

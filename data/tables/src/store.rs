@@ -5,13 +5,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use deltalake_core::kernel::Add;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use reckon_data::table::Table;
+use reckon_data::damage::{Damage, Damaged};
+use reckon_data::table::{Table, TableError};
 use url::Url;
 
+use crate::checked::CheckedStore;
+use crate::sums::Sums;
 use crate::synced::SyncedLocal;
+use crate::{actions, format};
 
 /// The folder of the data directory in which the tables lie.
 pub const FOLDER: &str = "tables";
@@ -50,6 +55,8 @@ pub(crate) trait Folders: Debug + Send + Sync {
 #[derive(Debug, Clone)]
 pub struct Storage {
     store: Arc<dyn ObjectStore>,
+    /// The same, for data files.
+    checked: CheckedStore,
     /// None where everything that was acknowledged is durable.
     folders: Option<Arc<dyn Folders>>,
 }
@@ -66,7 +73,8 @@ impl Storage {
         for table in Table::ALL {
             store.sync_folder_now(&log_folder(table)).map_err(failed)?;
         }
-        Ok(Self { store: Arc::new(store.clone()), folders: Some(Arc::new(store)) })
+        let folders: Arc<dyn Folders> = Arc::new(store.clone());
+        Ok(Self::of(Arc::new(store), Some(folders)))
     }
 
     /// Tables in a store that is open already and rooted at the data directory, S3 for example.
@@ -74,7 +82,11 @@ impl Storage {
     /// It must honour `PutMode::Create`: on that all commits rest. And what it has acknowledged must be durable.
     #[must_use]
     pub fn in_store(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store: Arc::new(PrefixStore::new(store, FOLDER)), folders: None }
+        Self::of(Arc::new(PrefixStore::new(store, FOLDER)), None)
+    }
+
+    fn of(store: Arc<dyn ObjectStore>, folders: Option<Arc<dyn Folders>>) -> Self {
+        Self { checked: CheckedStore::new(Arc::clone(&store)), store, folders }
     }
 
     /// The same with folders to be synced.
@@ -83,10 +95,34 @@ impl Storage {
         Self { folders: Some(folders), ..self }
     }
 
-    /// The store, rooted at `tables/`. Data files lie at [`Storage::path`].
+    /// The store, rooted at `tables/`. Data files lie at [`Storage::path`]; what is read of them is checked.
     #[must_use]
     pub fn store(&self) -> Arc<dyn ObjectStore> {
+        Arc::new(self.checked.clone())
+    }
+
+    /// The store as it is, for the tables' logs.
+    pub(crate) fn plain(&self) -> Arc<dyn ObjectStore> {
         Arc::clone(&self.store)
+    }
+
+    /// A data file is no longer part of its table.
+    pub(crate) fn removed(&self, table: Table, file: &str) {
+        self.checked.removed(&Self::path(table, file));
+    }
+
+    /// The checksums of a data file as text, if they are known.
+    pub(crate) fn sums(&self, table: Table, file: &str) -> Option<String> {
+        Some(self.checked.sums(&Self::path(table, file))?.encode())
+    }
+
+    /// Takes the checksums of a data file from what a table's log says of it.
+    pub(crate) fn know(&self, table: Table, add: &Add) -> Result<(), TableError> {
+        let Some(text) = actions::sums(add) else { return Ok(()) };
+        let sums = u64::try_from(add.size).ok().and_then(|bytes| Sums::decode(text, bytes));
+        let unfit = || format::unusable(table, format!("the checksums of file {} do not fit it", add.path));
+        self.checked.know(Self::path(table, &add.path), sums.ok_or_else(unfit)?);
+        Ok(())
     }
 
     /// Makes durable what can be read in a folder, should it not be.
@@ -103,6 +139,12 @@ impl Storage {
         let whole = format!("{}/{file}", table.name());
         // Other writers' names may hold characters that `From` would encode once more.
         Path::parse(&whole).unwrap_or_else(|_| Path::from(whole))
+    }
+}
+
+impl Damage for Storage {
+    fn damaged(&self) -> Vec<Damaged> {
+        self.checked.damaged()
     }
 }
 

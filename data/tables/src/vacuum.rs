@@ -88,9 +88,11 @@ async fn old_files(log: &TableLog, cutoff: i64) -> Result<Vec<Path>, TableError>
 }
 
 async fn delete(log: &TableLog, paths: Vec<Path>) -> Result<u64, TableError> {
+    // By the way that knows their checksums, to forget them.
+    let store = &log.storage.store();
     let deletions = futures::stream::iter(paths)
         .map(|path| async move {
-            match log.store.delete(&path).await {
+            match store.delete(&path).await {
                 Ok(()) => Ok(1),
                 Err(Error::NotFound { .. }) => Ok(0),
                 Err(error) => Err(storage(log.table, error)),

@@ -94,7 +94,7 @@ pub enum Columns {
     All,
     /// All, and the place in the log.
     Placed,
-    /// The place in the log, the kind of row, and what summaries say.
+    /// The place in the log, the kind of row, and what it counts.
     Places,
 }
 
@@ -108,7 +108,7 @@ impl Columns {
             Self::Counts => counts().collect(),
             Self::All => all().collect(),
             Self::Placed => places.into_iter().chain(all()).collect(),
-            Self::Places => places.into_iter().chain(["counted", "fingerprint"]).collect(),
+            Self::Places => places.into_iter().chain(["count", "counted"]).collect(),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use quick_cache::sync::Cache;
-use reckon_data::invariant::EXACT_MERGE;
+use reckon_data::damage::Damaged;
 use reckon_data::offload::offload;
 use reckon_data::run::{Run, RunBuilder};
 use reckon_data::table::{DataFile, Snapshot, Table};
@@ -16,35 +16,37 @@ use tokio::sync::Semaphore;
 use super::Index;
 use super::cache::RunKey;
 use super::load::{Columns, Wanted, whole};
-use super::places::{self, Held, Place, Totals};
+use super::places::{self, Content, Place};
 use crate::ServingError;
-use crate::view::meet::{Missing, MissingWhat, untiled};
+use crate::view::meet::{Candidate, Missing, MissingWhat, Tiling, tile};
 
 /// Files whose segments are remembered.
 const FILES: usize = 16_384;
 /// Segments that are read together.
 const CHUNK: usize = 8;
 
-/// A sealed segment: what it counts, and the files that have its rows. That is one, unless something has torn
-/// it apart.
+/// A sealed segment, and the files that have its rows: one, unless something has torn it apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Sealed {
-    segment: Segment,
+    offsets: Range<u64>,
     files: Vec<usize>,
 }
 
-/// A sealed segment and what it counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Segment {
-    /// Its offsets.
-    pub offsets: Range<u64>,
-    totals: Totals,
+/// The segments that touch a range.
+#[derive(Debug)]
+struct Found {
+    /// They, ascending.
+    candidates: Vec<Candidate>,
+    /// The files that have the rows of each.
+    files: Vec<Vec<usize>>,
+    /// A file that may have rows too and is damaged.
+    damaged: Option<Damaged>,
 }
 
 /// Which segments each file of `stream_counts` holds. Files never change, so this is read once a file.
 #[derive(Debug)]
 pub struct Segments {
-    by_file: Cache<String, Arc<[(Place, Held)]>>,
+    by_file: Cache<String, Arc<[(Place, Content)]>>,
     /// One load of segments at a time: the next one finds them in memory.
     turn: Semaphore,
 }
@@ -60,12 +62,22 @@ impl Default for Segments {
 pub struct Chunk {
     /// The partition.
     pub partition: u32,
-    /// They, ascending.
-    pub segments: Vec<Segment>,
+    /// Their offsets, ascending.
+    pub segments: Vec<Range<u64>>,
     /// The files that have all their rows: nearly always one.
     pub files: Vec<DataFile>,
     /// The version of the table that has them. In another one the same segments may lie in other files.
     pub version: u64,
+}
+
+impl Chunk {
+    /// All of it, for a file that has rows of it is damaged.
+    pub fn missing(&self, damaged: &Damaged) -> impl Iterator<Item = Missing> {
+        self.segments.iter().map(|segment| {
+            let reason = damaged.to_string();
+            Missing::offsets(MissingWhat::StreamCounts, self.partition, segment.start, Some(segment.end), reason)
+        })
+    }
 }
 
 /// Where the counts of some ranges lie, and what of them could not be found.
@@ -78,8 +90,7 @@ pub struct OnDisk {
 }
 
 impl Segments {
-    /// Where the counts of `ranges` of a partition lie, as `snapshot` has them. Segments that do not tile a range
-    /// leave the whole of it out: half an overlap would count twice.
+    /// Where the counts of `ranges` of a partition lie, as `snapshot` has them.
     ///
     /// # Errors
     /// When files cannot be read.
@@ -92,53 +103,55 @@ impl Segments {
     ) -> Result<OnDisk, ServingError> {
         let mut found = OnDisk::default();
         for range in ranges {
-            let sealed = self.sealed(index, snapshot, partition, range).await?;
-            if let Some((hole, reason)) = untiled(range, sealed.iter().map(|sealed| sealed.segment.offsets.clone())) {
-                let what = MissingWhat::StreamCounts;
-                found.missing.push(Missing::offsets(what, partition, hole.start, Some(hole.end), reason));
-                continue;
-            }
-            found.chunks.extend(chunks(snapshot, partition, &sealed));
+            let Found { candidates, files, damaged } = self.candidates(index, snapshot, partition, range).await?;
+            let Tiling { chosen, gaps } = tile(range, &candidates);
+            found.missing.extend(gaps.into_iter().map(|(gap, reason)| {
+                // What a damaged file holds, nobody knows; where something is missing, it may be that.
+                let reason = damaged.as_ref().map_or(reason, ToString::to_string);
+                Missing::offsets(MissingWhat::StreamCounts, partition, gap.start, Some(gap.end), reason)
+            }));
+            let sealed = |number: usize| Sealed { offsets: candidates[number].0.clone(), files: files[number].clone() };
+            found.chunks.extend(chunks(snapshot, partition, chosen.into_iter().map(sealed)));
         }
         Ok(found)
     }
 
-    /// The segments of a partition that touch a range, ascending: one without a summary is left out, one that was
-    /// written twice is there twice.
-    async fn sealed(
+    /// The segments of a partition that touch a range, ascending, and the files that have their rows.
+    async fn candidates(
         &self,
         index: &Index,
         snapshot: &Snapshot,
         partition: u32,
         range: &Range<u64>,
-    ) -> Result<Vec<Sealed>, ServingError> {
-        let mut segments: BTreeMap<(u64, u64), (Held, Vec<usize>)> = BTreeMap::new();
+    ) -> Result<Found, ServingError> {
+        let mut segments: BTreeMap<(u64, u64), (Content, Vec<usize>)> = BTreeMap::new();
+        let mut unreadable = None;
         for (at, file) in snapshot.files.iter().enumerate().filter(|(_, file)| may_touch(file, partition, range)) {
-            let places = self.by_file.get_or_insert_async(&file.path, places::read(index, file)).await?;
-            let own = places
-                .iter()
-                .filter(|((p, start, end), _)| *p == partition && *start < range.end && *end > range.start);
-            for ((_, start, end), part) in own {
-                let (held, files) = segments.entry((*start, *end)).or_default();
-                held.add(*part);
-                if part.counts {
-                    files.push(at);
+            let places = match self.by_file.get_or_insert_async(&file.path, places::read(index, file)).await {
+                Err(ServingError::Damaged { damaged }) => {
+                    unreadable = Some(damaged);
+                    continue;
                 }
+                places => places?,
+            };
+            let touches = |place: &Place| place.0 == partition && place.1 < range.end && place.2 > range.start;
+            for ((_, start, end), part) in places.iter().filter(|(place, _)| touches(place)) {
+                let (content, files) = segments.entry((*start, *end)).or_default();
+                content.add(*part);
+                files.extend(part.rows.map(|_| at));
             }
         }
-        let sealed = segments.into_iter().filter_map(|((start, end), (held, files))| {
-            let segment = Segment { offsets: start..end, totals: held.totals? };
-            Some(std::iter::repeat_n(Sealed { segment, files }, held.summaries as usize))
-        });
-        Ok(sealed.flatten().collect())
+        let (candidates, files) =
+            segments.into_iter().map(|((start, end), (content, files))| ((start..end, broken(content)), files)).unzip();
+        Ok(Found { candidates, files, damaged: unreadable })
     }
 
     /// The counts of a chunk, a run a segment: those that are in memory, the others from the file.
     ///
     /// # Errors
-    /// When a file cannot be read, or does not hold what a segment's summary says.
+    /// When a file cannot be read.
     pub async fn runs(&self, index: &Index, chunk: &Chunk) -> Result<Vec<Arc<Run>>, ServingError> {
-        let key = |segment: &Segment| RunKey::Segment(chunk.partition, segment.offsets.start, segment.offsets.end);
+        let key = |segment: &Range<u64>| RunKey::Segment(chunk.partition, segment.start, segment.end);
         let held = || chunk.segments.iter().map(|segment| index.cache.get(key(segment))).collect::<Option<Vec<_>>>();
         if let Some(runs) = held() {
             return Ok(runs);
@@ -152,9 +165,9 @@ impl Segments {
                 None => absent.push(segment),
             }
         }
-        let starts: Vec<u64> = absent.iter().map(|segment| segment.offsets.start).collect();
+        let starts: Vec<u64> = absent.iter().map(|segment| segment.start).collect();
         for (segment, run) in absent.into_iter().zip(load(index, chunk, starts).await?) {
-            let run = Arc::new(segment.checked(chunk.partition, run)?);
+            let run = Arc::new(run);
             index.cache.put(key(segment), Arc::clone(&run));
             runs.push(run);
         }
@@ -162,28 +175,25 @@ impl Segments {
     }
 }
 
-impl Segment {
-    /// A run that is about to be taken for this segment: R-2, it counts what the summary says.
-    fn checked(&self, partition: u32, run: Run) -> Result<Run, ServingError> {
-        let found = Totals { counted: run.total_count(), fingerprint: run.fingerprint() };
-        if EXACT_MERGE.holds(found == self.totals) {
-            return Ok(run);
-        }
-        let Range { start, end } = self.offsets;
-        Err(ServingError::internal(format!(
-            "stream_counts: the rows of partition {partition}, offsets {start} to {end}, count {} events, its summary says {}",
-            found.counted, self.totals.counted
-        )))
+/// Why the rows of a segment cannot be counted, if they cannot: R-2, they have to be what its summary says.
+fn broken(content: Content) -> Option<String> {
+    let Content { rows, counted, summaries } = content;
+    let rows = rows.unwrap_or(0);
+    match summaries {
+        0 => Some("it has no summary".to_owned()),
+        1 if rows == counted => None,
+        1 => Some(format!("its rows count {rows} events, its summary says {counted}")),
+        _ => Some(format!("it is there {summaries} times")),
     }
 }
 
 /// The segments files by files, only so many together: whoever reads them holds one chunk at a time.
-fn chunks(snapshot: &Snapshot, partition: u32, sealed: &[Sealed]) -> Vec<Chunk> {
-    let mut by_files: BTreeMap<&[usize], Vec<Segment>> = BTreeMap::new();
-    for Sealed { segment, files } in sealed {
-        by_files.entry(files).or_default().push(segment.clone());
+fn chunks(snapshot: &Snapshot, partition: u32, sealed: impl Iterator<Item = Sealed>) -> Vec<Chunk> {
+    let mut by_files: BTreeMap<Vec<usize>, Vec<Range<u64>>> = BTreeMap::new();
+    for Sealed { offsets, files } in sealed {
+        by_files.entry(files).or_default().push(offsets);
     }
-    let chunk = |files: &[usize], segments: &[Segment]| Chunk {
+    let chunk = |files: &[usize], segments: &[Range<u64>]| Chunk {
         partition,
         segments: segments.to_vec(),
         files: files.iter().filter_map(|file| snapshot.files.get(*file)).cloned().collect(),
@@ -191,7 +201,7 @@ fn chunks(snapshot: &Snapshot, partition: u32, sealed: &[Sealed]) -> Vec<Chunk> 
     };
     by_files
         .into_iter()
-        .flat_map(|(files, segments)| segments.chunks(CHUNK).map(|some| chunk(files, some)).collect::<Vec<_>>())
+        .flat_map(|(files, segments)| segments.chunks(CHUNK).map(|some| chunk(&files, some)).collect::<Vec<_>>())
         .collect()
 }
 

@@ -62,8 +62,10 @@ impl Serving {
                     found.sums.add_all(&sum.cells);
                     let on_disk = self.on_disk(view, &part).await?;
                     for chunk in &on_disk.chunks {
-                        let runs = self.segments.runs(&self.index, chunk).await?;
-                        runs.iter().for_each(|run| run.sum(selection, &mut found.sums));
+                        match self.segments.runs(&self.index, chunk).await {
+                            Err(ServingError::Damaged { damaged }) => found.missing.extend(chunk.missing(&damaged)),
+                            runs => runs?.iter().for_each(|run| run.sum(selection, &mut found.sums)),
+                        }
                     }
                     found.missing.extend(on_disk.missing);
                     found.parts.push(part);
@@ -132,6 +134,16 @@ impl Serving {
             match outcome {
                 Ok(Outcome::Answer(answer)) => return Ok((view, answer)),
                 Ok(Outcome::Stale(answer)) if last => return Ok((view, answer)),
+                Err(ServingError::Damaged { damaged }) if !last => {
+                    // A newer version may have been made without the file.
+                    let newer = self.refresh_now().await?;
+                    if newer.version == view.version {
+                        return Err(ServingError::Damaged { damaged });
+                    }
+                    attempt += 1;
+                    view = newer;
+                    continue;
+                }
                 Err(error) if last || !matches!(error, ServingError::Unavailable { .. }) => return Err(error),
                 Ok(Outcome::Stale(_)) | Err(_) => {}
             }

@@ -10,6 +10,7 @@ use reckon_data::minute::{MICROS_PER_DAY, MICROS_PER_MINUTE, start_of_minute};
 use reckon_data::table::Table;
 
 use super::*;
+use crate::sql::SqlAnswer;
 use crate::testing::{Ev, Log, World};
 use crate::view::{MissingWhat, Source, State};
 
@@ -258,7 +259,7 @@ async fn a_hole_on_disk_is_named() {
 }
 
 /// Seals partition 0 of the small log in torn files, and takes those away that `is_lost` names by number.
-async fn torn(is_lost: impl Fn(usize) -> bool) -> Result<CountAnswer, ServingError> {
+async fn torn(is_lost: impl Fn(usize) -> bool) -> (CountAnswer, SqlAnswer) {
     let world = World::new(small());
     world.seal(&[3, 0], 3, true).await;
     world.tails.state.lock().on_disk_below.insert(0, 3);
@@ -266,21 +267,25 @@ async fn torn(is_lost: impl Fn(usize) -> bool) -> Result<CountAnswer, ServingErr
     assert_eq!(files.len(), 3, "two of rows and one of the summary");
     let lost = files.iter().enumerate().filter(|(at, _)| is_lost(*at)).map(|(_, file)| file.clone()).collect();
     world.remove(Table::StreamCounts, lost).await;
-    world.serve().await.count(&question("v1", None, 0, MICROS_PER_DAY)).await
+    let serving = world.serve().await;
+    let count = serving.count(&question("v1", None, 0, MICROS_PER_DAY)).await.unwrap();
+    (count, serving.sql("SELECT sum(count) FROM stats").await.unwrap())
 }
 
 #[tokio::test]
-async fn a_segment_in_many_files_is_whole_or_no_answer() {
-    let whole = torn(|_| false).await.unwrap();
-    assert!(whole.provenance.complete && whole.count > 0, "{whole:?}");
-    let without_summary = torn(|file| file == 2).await.unwrap();
-    assert_eq!(without_summary.provenance.missing[0].what, MissingWhat::StreamCounts);
-    for rows in [0, 1] {
-        let error = torn(|file| file == rows).await.unwrap_err().to_string();
-        assert!(
-            error.contains("partition 0, offsets 0 to 3, count") && error.contains("its summary says 2"),
-            "{error}"
-        );
+async fn a_segment_in_many_files_is_whole_or_named() {
+    let (count, sql) = torn(|_| false).await;
+    assert!(count.provenance.complete && sql.provenance.complete, "{count:?}");
+    assert_eq!((count.count, sql.json_rows().unwrap()), (3, vec![vec![serde_json::json!(3)]]));
+    for lost in [0, 1, 2] {
+        let (count, sql) = torn(|file| file == lost).await;
+        for provenance in [count.provenance, sql.provenance] {
+            assert!(!provenance.complete);
+            let missing = &provenance.missing[0];
+            assert_eq!((missing.partition, missing.from, missing.to), (Some(0), Some(0), Some(3)));
+            let reason = if lost == 2 { "it has no summary" } else { "its rows count 1 events, its summary says 2" };
+            assert_eq!((missing.what, &*missing.reason), (MissingWhat::StreamCounts, reason));
+        }
     }
 }
 

@@ -65,10 +65,13 @@ impl Serving {
     async fn list(&self, view: &BatchView, top: &Arc<TopSelection>, n: usize) -> Result<Outcome<Listed>, ServingError> {
         let outcome = self.stream_runs(view).await?;
         let stale = matches!(outcome, Outcome::Stale(_));
-        let (Outcome::Answer(stream) | Outcome::Stale(stream)) = outcome;
+        let (Outcome::Answer(mut stream) | Outcome::Stale(mut stream)) = outcome;
         let mut sums = added(EntitySums::new(), stream.runs.clone(), top).await?;
         for chunk in &stream.on_disk {
-            sums = added(sums, self.segments.runs(&self.index, chunk).await?, top).await?;
+            match self.segments.runs(&self.index, chunk).await {
+                Err(ServingError::Damaged { damaged }) => stream.missing.extend(chunk.missing(&damaged)),
+                runs => sums = added(sums, runs?, top).await?,
+            }
         }
         let sums = self.index.top(view, top, sums).await?;
         let listed = offload(move || sums.top(n)).await.map_err(ServingError::internal)?;

@@ -71,6 +71,7 @@ impl From<ServingError> for Failure {
                 let advice = format!("{detail}; ask for less, or raise serving.query_memory");
                 Problem::new(507, "query-memory", "The query needs too much memory", advice)
             }
+            ServingError::Damaged { .. } => Problem::new(500, "damaged-file", "A data file is damaged", detail),
             ServingError::Unavailable { .. } => return busy(detail),
             ServingError::Internal { .. } => return internal(detail),
         })

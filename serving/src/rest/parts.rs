@@ -53,6 +53,9 @@ pub struct Readiness {
     pub totals: Totals,
     /// Why it cannot.
     pub reasons: Vec<String>,
+    /// Data files that are not what was written. What does not need them is answered all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<String>,
 }
 
 /// Everything counted since the process started.

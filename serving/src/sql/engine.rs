@@ -14,6 +14,8 @@ use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
 use reckon_data::config::Serving as Settings;
+use reckon_data::damage::Damaged;
+use reckon_data::offload::is_single_threaded;
 use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -57,8 +59,11 @@ pub struct Limits {
 /// Runs queries.
 #[derive(Debug)]
 pub struct Engine {
-    /// Queries have threads of their own, so that they cannot hold up point counts. None while it is dropped.
+    /// Queries have threads of their own, so that they cannot hold up point counts. None where all runs on one
+    /// thread, see [`reckon_data::offload`].
     runtime: Option<Runtime>,
+    /// How many of them.
+    threads: usize,
     shared: Arc<RuntimeEnv>,
     limits: Limits,
     turns: Arc<Semaphore>,
@@ -73,17 +78,21 @@ impl Engine {
     /// # Errors
     /// When its threads cannot be started.
     pub fn new(settings: &Settings) -> Result<Self, ServingError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(threads())
-            .thread_name("reckon-sql")
-            .enable_all()
-            .build()
-            .map_err(ServingError::internal)?;
+        let threads = if is_single_threaded() { 1 } else { cores() };
+        let own = || {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(threads)
+                .thread_name("reckon-sql")
+                .enable_all()
+                .build()
+        };
+        let runtime = (!is_single_threaded()).then(own).transpose().map_err(ServingError::internal)?;
         let limits =
             Limits { time: settings.query_time, memory: settings.query_memory.as_u64(), rows: settings.rows_max };
         let queries = settings.queries.max(1);
         Ok(Self {
-            runtime: Some(runtime),
+            runtime,
+            threads,
             shared: RuntimeEnvBuilder::new().with_metadata_cache_limit(FOOTERS_BYTES).build_arc()?,
             limits,
             turns: Arc::new(Semaphore::new(queries)),
@@ -122,7 +131,7 @@ impl Engine {
             .with_disk_manager_builder(spill)
             .with_memory_pool(Arc::new(FairSpillPool::new(memory)))
             .build_arc()?;
-        let mut config = SessionConfig::new().with_information_schema(true).with_target_partitions(threads());
+        let mut config = SessionConfig::new().with_information_schema(true).with_target_partitions(self.threads);
         let parquet = &mut config.options_mut().execution.parquet;
         parquet.pushdown_filters = true;
         parquet.reorder_filters = true;
@@ -143,12 +152,14 @@ impl Engine {
         turn: OwnedSemaphorePermit,
         work: impl Future<Output = Result<T, ServingError>> + Send + 'static,
     ) -> Result<T, ServingError> {
-        let runtime = self.runtime.as_ref().ok_or_else(|| ServingError::unavailable("shutting down"))?;
         let work = async move {
             let _turn = turn;
             work.await
         };
-        let task = runtime.spawn(work);
+        let task = match &self.runtime {
+            Some(runtime) => runtime.spawn(work),
+            None => tokio::spawn(work),
+        };
         let _abort = AbortOnDrop(task.abort_handle());
         match tokio::time::timeout(self.limits.time, task).await {
             Err(_) => Err(ServingError::Timeout { limit: self.limits.time }),
@@ -176,7 +187,7 @@ impl Drop for Engine {
     }
 }
 
-fn threads() -> usize {
+fn cores() -> usize {
     std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
 }
 
@@ -190,6 +201,9 @@ impl Limits {
     /// What DataFusion says of a query that somebody else wrote.
     #[must_use]
     pub fn of_query(&self, error: &DataFusionError) -> ServingError {
+        if let Some(damaged) = Damaged::cause(error) {
+            return ServingError::Damaged { damaged };
+        }
         let root = error.find_root();
         match root {
             DataFusionError::ResourcesExhausted(message) => {

@@ -16,7 +16,7 @@ use reckon_tables::schema::KIND_COUNT;
 
 use super::functions::{average, distinct, step_start};
 use super::stream::StreamTable;
-use crate::index::segments::{Chunk, Segment};
+use crate::index::segments::Chunk;
 
 /// Rows of counts; together they are a merged table.
 #[derive(Debug)]
@@ -62,9 +62,7 @@ impl Rows {
 pub fn within(chunks: &[&Chunk]) -> Expr {
     let mut segments: Vec<(u32, u64, u64)> = chunks
         .iter()
-        .flat_map(|chunk| {
-            chunk.segments.iter().map(|Segment { offsets, .. }| (chunk.partition, offsets.start, offsets.end))
-        })
+        .flat_map(|chunk| chunk.segments.iter().map(|segment| (chunk.partition, segment.start, segment.end)))
         .collect();
     segments.sort_unstable();
     // Segments that meet are one range: there are few then.

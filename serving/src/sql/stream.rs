@@ -18,6 +18,7 @@ use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use reckon_data::definition::Definition;
 use reckon_data::minute::{MICROS_PER_MINUTE, minute_of};
+use reckon_data::offload::offload_future;
 use reckon_data::run::{Dimension, Granularity, Run, RunBuilder, RunError, count_fields};
 
 /// Rows of a batch.
@@ -113,19 +114,22 @@ impl PartitionStream for Share {
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let mut builder = RecordBatchReceiverStream::builder(Arc::clone(&self.table.schema), AHEAD);
         let (sender, table, runs, only) = (builder.tx(), self.table.clone(), self.runs.clone(), Arc::clone(&self.only));
-        builder.spawn_blocking(move || {
+        let send_all = async move {
             for run in runs {
                 let run = only.apply(&run).map_err(external)?.map_or(run, Arc::new);
                 let batches = run.batches(&table.dimensions, table.definition, BATCH_ROWS).map_err(external)?;
                 for batch in batches {
                     let batch = batch.map_err(external).and_then(|batch| table.shape(&batch));
-                    if sender.blocking_send(batch).is_err() {
+                    if sender.send(batch).await.is_err() {
                         // Nobody reads any further.
                         return Ok(());
                     }
                 }
             }
             Ok(())
+        };
+        builder.spawn(async move {
+            offload_future(send_all).await.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))?
         });
         builder.build()
     }

@@ -50,7 +50,12 @@ async fn rows(serving: &Serving, query: &str) -> Vec<Vec<Value>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sql_says_what_the_other_questions_say() {
-    let world = world().await;
+    says_what_the_other_questions_say(false).await;
+    says_what_the_other_questions_say(true).await;
+}
+
+async fn says_what_the_other_questions_say(torn: bool) {
+    let world = world_on_disk(torn).await;
     let serving = world.serve().await;
     for entity in ["v0", "v1", "v6", "nobody"] {
         let query = CountQuery {
@@ -62,6 +67,12 @@ async fn sql_says_what_the_other_questions_say() {
         };
         let counted = serving.count(&query).await.unwrap();
         assert!(counted.provenance.complete);
+        let from_log = world
+            .log
+            .all()
+            .into_iter()
+            .filter(|event| event.entity == entity && event.event_type == "like" && event.minute >= 1_440);
+        assert_eq!(counted.count, from_log.count() as u64, "{entity}, torn: {torn}");
         for table in ["stats", "stats_hour", "stats_day"] {
             let text = format!(
                 "SELECT coalesce(sum(count), 0) FROM {table} WHERE entity_id = '{entity}' AND event_type = 'like' \

@@ -173,28 +173,67 @@ fn trouble(part: &Part, covered: u64) -> Option<String> {
     }
 }
 
-/// The part of `range` that `segments` (ascending by start) do not tile: the first hole or overlap.
-///
-/// Segments wholly outside the range are no concern of it; one that reaches over its edge is.
+/// A segment, and why its rows cannot be counted, if they cannot.
+pub type Candidate = (Range<u64>, Option<String>);
+
+/// What of a range can be counted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Tiling {
+    /// The segments that can be, by number: they lie in the range and overlap nothing.
+    pub chosen: Vec<usize>,
+    /// All of the range that lies in none of them, and why.
+    pub gaps: Vec<(Range<u64>, String)>,
+}
+
+/// Tiles `range` with `segments`, ascending by start. Of those that overlap none is chosen: half an overlap would
+/// count twice. One that reaches over the edge of the range is not chosen either.
 #[must_use]
-pub fn untiled(
-    range: &Range<u64>,
-    segments: impl IntoIterator<Item = Range<u64>>,
-) -> Option<(Range<u64>, &'static str)> {
-    if range.is_empty() {
-        return None;
-    }
+pub fn tile(range: &Range<u64>, segments: &[Candidate]) -> Tiling {
+    let mut tiling = Tiling::default();
+    let reasons = unusable(range, segments);
     let mut at = range.start;
-    for segment in segments.into_iter().filter(|segment| segment.start < range.end && segment.end > range.start) {
-        if segment.start < at || segment.end > range.end {
-            return Some((at.min(segment.start.max(range.start))..range.end, "segments overlap"));
+    let mut gap = |gap: Range<u64>| {
+        let within = (segments.iter().zip(&reasons)).filter(|((s, _), _)| s.start < gap.end && s.end > gap.start);
+        let reason = within.filter_map(|(_, reason)| reason.as_deref()).next().unwrap_or("no segment holds it");
+        tiling.gaps.push((gap.clone(), reason.to_owned()));
+    };
+    for (number, (segment, _)) in segments.iter().enumerate() {
+        if reasons[number].is_none() && segment.start >= at && segment.end <= range.end {
+            if segment.start > at {
+                gap(at..segment.start);
+            }
+            at = segment.end;
+            tiling.chosen.push(number);
         }
-        if segment.start > at {
-            return Some((at..segment.start, "no segment holds it"));
-        }
-        at = segment.end;
     }
-    (at < range.end).then_some((at..range.end, "no segment holds it"))
+    if at < range.end {
+        gap(at..range.end);
+    }
+    tiling
+}
+
+/// Why each segment cannot be chosen, if it cannot.
+fn unusable(range: &Range<u64>, segments: &[Candidate]) -> Vec<Option<String>> {
+    let over_the_edge = |segment: &Range<u64>| segment.start < range.start || segment.end > range.end;
+    let mut reasons: Vec<Option<String>> = (segments.iter())
+        .map(|(segment, reason)| {
+            let edge = || over_the_edge(segment).then(|| "a segment reaches over its edge".to_owned());
+            reason.clone().or_else(edge)
+        })
+        .collect();
+    // Of those so far, the one that reaches furthest: whatever begins before its end overlaps it.
+    let mut furthest: Option<usize> = None;
+    for (number, (segment, _)) in segments.iter().enumerate().filter(|(_, (segment, _))| !segment.is_empty()) {
+        if let Some(before) = furthest.filter(|before| segments[*before].0.end > segment.start) {
+            for overlapping in [before, number] {
+                reasons[overlapping].get_or_insert_with(|| "segments overlap".to_owned());
+            }
+        }
+        if furthest.is_none_or(|before| segments[before].0.end < segment.end) {
+            furthest = Some(number);
+        }
+    }
+    reasons
 }
 
 #[cfg(test)]
@@ -240,25 +279,47 @@ mod tests {
     }
 
     proptest! {
-        /// a range is tiled exactly when every offset of it lies in exactly one segment, and no
-        /// segment reaches over its edge.
+        /// an offset is counted exactly when one segment holds it, which lies in the range and overlaps no
+        /// other; every other offset is named.
         #[test]
         fn tiles_are_checked_offset_by_offset(
-            mut segments in prop::collection::vec((0..20_u64, 1..6_u64), 0..8),
+            mut segments in prop::collection::vec((0..20_u64, 1..6_u64, prop::bool::weighted(0.1)), 0..8),
             from in 0..12_u64,
             length in 0..12_u64,
         ) {
             segments.sort_unstable();
-            let segments: Vec<Range<u64>> = segments.into_iter().map(|(start, len)| start..start + len).collect();
+            let broken = |broken: bool| broken.then(|| "broken".to_owned());
+            let segments: Vec<Candidate> =
+                segments.into_iter().map(|(start, len, bad)| (start..start + len, broken(bad))).collect();
             let range = from..from + length;
-            let touching = || segments.iter().filter(|s| s.start < range.end && s.end > range.start);
-            let whole = range.clone().all(|at| touching().filter(|s| s.contains(&at)).count() == 1)
-                && touching().all(|s| range.start <= s.start && s.end <= range.end);
-            let found = untiled(&range, segments.iter().cloned());
-            prop_assert_eq!(found.is_none(), whole || range.is_empty(), "{:?}", found);
-            if let Some((hole, _)) = found {
-                prop_assert!(range.start <= hole.start && hole.end <= range.end && hole.start < hole.end);
+            let Tiling { chosen, gaps } = tile(&range, &segments);
+            let overlaps = |a: &Range<u64>, b: &Range<u64>| a.start < b.end && b.start < a.end;
+            let is_good = |at: usize| {
+                let (own, reason) = &segments[at];
+                reason.is_none() && range.start <= own.start && own.end <= range.end
+                    && (0..segments.len()).all(|other| other == at || !overlaps(own, &segments[other].0))
+            };
+            for at in range.clone() {
+                let good = (0..segments.len()).any(|number| is_good(number) && segments[number].0.contains(&at));
+                let is_chosen = chosen.iter().filter(|number| segments[**number].0.contains(&at)).count();
+                let named = gaps.iter().filter(|(gap, _)| gap.contains(&at)).count();
+                prop_assert_eq!((is_chosen, named), if good { (1, 0) } else { (0, 1) }, "{}: {:?}", at, gaps);
             }
+            prop_assert!(chosen.iter().all(|number| is_good(*number)));
+            prop_assert!(gaps.iter().all(|(gap, _)| range.start <= gap.start && gap.end <= range.end && !gap.is_empty()));
         }
+    }
+
+    #[test]
+    fn a_gap_says_why_it_is_one() {
+        let broken = Some("its file is gone".to_owned());
+        let segments = [(0..4, None), (4..6, broken), (7..9, None), (8..10, None), (10..13, None)];
+        let Tiling { chosen, gaps } = tile(&(0..12), &segments);
+        let gaps: Vec<(Range<u64>, &str)> = gaps.iter().map(|(gap, reason)| (gap.clone(), reason.as_str())).collect();
+        assert_eq!(chosen, [0]);
+        assert_eq!(gaps, [(4..12, "its file is gone")]);
+        assert_eq!(tile(&(0..3), &[(0..2, None)]).gaps, [(2..3, "no segment holds it".to_owned())]);
+        assert_eq!(tile(&(0..3), &[(0..2, None), (1..3, None)]).gaps, [(0..3, "segments overlap".to_owned())]);
+        assert_eq!(tile(&(0..3), &[(0..4, None)]).gaps, [(0..3, "a segment reaches over its edge".to_owned())]);
     }
 }

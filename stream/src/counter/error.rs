@@ -1,5 +1,6 @@
 //! Why a counter cannot start, and why it stops.
 
+use reckon_data::damage::Damaged;
 use reckon_data::files::FileError;
 use reckon_data::log::LogError;
 use reckon_data::record::RecordError;
@@ -67,6 +68,9 @@ pub enum CounterError {
         /// Why not.
         reason: String,
     },
+    /// A file of `stream_counts` is not what was written.
+    #[error("{0}")]
+    Damaged(Damaged),
     /// A task of the runtime was lost.
     #[error("a task of the counter ended: {0}")]
     Task(String),

@@ -107,7 +107,11 @@ fn finish(
     let Some((place, builder)) = ended else { return Ok(()) };
     let Some(summary) = wanted.get(&place) else { return Ok(()) };
     let run = builder.finish().map_err(CountError::from)?;
-    put(shared, summary, Arc::new(run))
+    // One that is not whole stays on disk, where serving says what is wrong with it. The others are no worse for it.
+    if let Err(error) = put(shared, summary, Arc::new(run)) {
+        tracing::warn!(%error, "counts could not be loaded, they will be read from disk");
+    }
+    Ok(())
 }
 
 /// Puts a run into its place if it adds up to its summary.

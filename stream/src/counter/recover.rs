@@ -14,6 +14,7 @@ use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowPredicateFn, RowFilter};
 use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
+use reckon_data::damage::Damaged;
 use reckon_data::invariant::DURABILITY;
 use reckon_data::paths::Transaction;
 use reckon_data::segment::Summary;
@@ -198,7 +199,14 @@ async fn read_summaries(parts: &CounterParts, stream: &Snapshot, from: u64) -> R
     let read = futures::stream::iter(files).map(|file| {
         let store = Arc::clone(&parts.store);
         async move {
-            let batches = read_batches(store, &file, &SUMMARY_COLUMNS, true).await?;
+            let batches = match read_batches(store, &file, &SUMMARY_COLUMNS, true).await {
+                // What it held is a hole that serving names; the log and the raw events have it too.
+                Err(CounterError::Damaged(damaged)) => {
+                    tracing::error!(%damaged, "segments cannot be read");
+                    Vec::new()
+                }
+                batches => batches?,
+            };
             let mut stored = Vec::new();
             for batch in &batches {
                 let summaries = summaries(batch).map_err(|error| unreadable(&file, &error))?;
@@ -211,7 +219,10 @@ async fn read_summaries(parts: &CounterParts, stream: &Snapshot, from: u64) -> R
     Ok(stored.into_iter().flatten().collect())
 }
 
-fn unreadable(file: &DataFile, error: &dyn std::fmt::Display) -> CounterError {
+fn unreadable(file: &DataFile, error: &(dyn std::error::Error + 'static)) -> CounterError {
+    if let Some(damaged) = Damaged::cause(error) {
+        return CounterError::Damaged(damaged);
+    }
     CounterError::Read { path: file.path.clone(), reason: error.to_string() }
 }
 
@@ -239,7 +250,7 @@ pub(super) async fn for_each_batch(
     only_summaries: bool,
     mut each: impl FnMut(RecordBatch) -> Result<ControlFlow<()>, CounterError>,
 ) -> Result<(), CounterError> {
-    let failed = |error: &dyn std::fmt::Display| unreadable(file, error);
+    let failed = |error: &(dyn std::error::Error + 'static)| unreadable(file, error);
     let full = format!("{}/{}", Table::StreamCounts.name(), file.path);
     let path = Path::parse(&full).map_err(|error| failed(&error))?;
     let reader = ParquetObjectReader::new(store, path).with_file_size(file.bytes);

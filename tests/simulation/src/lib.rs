@@ -10,10 +10,10 @@
 //!        oracle: reads all that was ever appended, and counts naively; every answer is held to it
 //! ```
 //!
-//! A seed replays exactly. Invariants: R-1 to R-4 and R-7 to R-9 (see [`check`]).
+//! A seed replays exactly. Invariants: R-1 to R-4 and R-7 to R-9 (see [`answers`] and [`tables`]).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is a test")]
 
-pub mod check;
+pub mod answers;
 mod client;
 pub mod clock;
 pub mod faults;
@@ -22,6 +22,7 @@ pub mod node;
 pub mod oracle;
 pub mod plan;
 pub mod run;
+pub mod tables;
 pub mod traffic;
 
 #[cfg(test)]

@@ -10,6 +10,11 @@ use clap::Parser;
 use comfy_table::Table;
 use indicatif::{ProgressBar, ProgressStyle};
 use reckon_simulation::{Kind, Outcome, Plan, run};
+use tikv_jemallocator::Jemalloc;
+
+// Seeds make and drop many small files: with the system's allocator a good part of the time goes there.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// Runs all layers under seeded schedules with faults, and holds every answer to an oracle.
 #[derive(Debug, Parser)]

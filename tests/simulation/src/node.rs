@@ -11,6 +11,7 @@ use reckon_batch::maintain::{Maintainer, MaintainerParts, Safe, trim_log};
 use reckon_batch::recompute::{Recompute, RecomputeParts};
 use reckon_data::clock::{Clock, Names};
 use reckon_data::config::Settings;
+use reckon_data::damage::NoDamage;
 use reckon_data::definition::Definition;
 use reckon_data::jobs::{Follower, RunRequest};
 use reckon_data::log::Log;
@@ -211,6 +212,7 @@ impl Base<'_> {
         let Durable { clock, names, settings, scratch, .. } = self.durable;
         let followers: Vec<Arc<dyn Follower>> = vec![Arc::clone(counter) as _, Arc::clone(archiver) as _];
         Recompute::on_one_thread(RecomputeParts {
+            damage: Arc::new(NoDamage),
             log: Arc::clone(&self.log),
             tables: Arc::clone(&self.tables),
             store: Arc::clone(&self.store),

@@ -3,6 +3,7 @@
 //! It shares the event model, the minute and log time with the layers, and nothing that counts.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 
 use bytes::Bytes;
 use reckon_data::event::Event;
@@ -18,6 +19,8 @@ pub type Key = (String, String, String, i32);
 pub struct Logged {
     /// Its key.
     pub key: Key,
+    /// Its time, microseconds.
+    pub time: i64,
     /// Its minute.
     pub minute: i64,
     /// Where it came from.
@@ -36,8 +39,8 @@ pub struct Logged {
 #[derive(Debug, Default)]
 struct Partition {
     events: Vec<Logged>,
-    /// Dead letters: offset and index.
-    dead: Vec<(u64, u32)>,
+    /// Dead letters, with their bodies, by offset and index.
+    dead: BTreeMap<(u64, u32), Option<Vec<u8>>>,
     /// Their bodies.
     bodies: BTreeSet<Vec<u8>>,
     cuts: HashSet<u64>,
@@ -62,7 +65,7 @@ pub struct Question {
     /// One type; all when none.
     pub event_type: Option<String>,
     /// Minutes.
-    pub minutes: std::ops::Range<i64>,
+    pub minutes: Range<i64>,
     /// One country.
     pub country: Option<String>,
 }
@@ -77,12 +80,14 @@ impl Question {
 }
 
 /// How far an answer goes in one partition.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Reach {
     /// Batch has counted below.
     pub coverage: u64,
     /// The stream from there to here.
     pub position: u64,
+    /// Without these.
+    pub holes: Vec<Range<u64>>,
 }
 
 impl Oracle {
@@ -109,9 +114,10 @@ impl Oracle {
         (0..).zip(&self.partitions).flat_map(|(partition, of)| of.events.iter().map(move |event| (partition, event)))
     }
 
-    /// The places of all dead letters.
-    pub fn dead(&self) -> impl Iterator<Item = (u32, u64, u32)> {
-        (0..).zip(&self.partitions).flat_map(|(p, of)| of.dead.iter().map(move |(offset, index)| (p, *offset, *index)))
+    /// All dead letters: their places and bodies.
+    pub fn dead(&self) -> impl Iterator<Item = ((u32, u64, u32), &Option<Vec<u8>>)> {
+        let all = (0..).zip(&self.partitions);
+        all.flat_map(|(p, of)| of.dead.iter().map(move |((offset, index), body)| ((p, *offset, *index), body)))
     }
 
     /// Whether something refused lies in the dead letters, with its bytes.
@@ -136,7 +142,7 @@ impl Oracle {
     #[must_use]
     pub fn counted<'a>(&'a self, question: &Question, reach: &[Reach]) -> (Vec<&'a Logged>, Vec<&'a Logged>) {
         let (mut batch, mut stream, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
-        for ((_, event), reach) in self.events().map(|(p, event)| ((p, event), reach[p as usize])) {
+        for ((_, event), reach) in self.events().map(|(p, event)| ((p, event), &reach[p as usize])) {
             if !question.matches(event) {
                 continue;
             }
@@ -144,7 +150,10 @@ impl Oracle {
                 if seen.insert(&event.key) {
                     batch.push(event);
                 }
-            } else if event.offset < reach.position && event.streamed {
+            } else if event.offset < reach.position
+                && event.streamed
+                && !reach.holes.iter().any(|hole| hole.contains(&event.offset))
+            {
                 stream.push(event);
             }
         }
@@ -163,6 +172,43 @@ impl Oracle {
     }
 }
 
+/// Counted naively.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Events.
+    pub count: u64,
+    /// Those that had a value.
+    pub values: u64,
+    /// Sum of the values, in millionths.
+    pub sum: i128,
+    /// Smallest.
+    pub min: Option<i64>,
+    /// Largest.
+    pub max: Option<i64>,
+}
+
+impl Sums {
+    /// Adds an event.
+    pub fn add(&mut self, event: &Logged) {
+        self.count += 1;
+        if let Some(value) = event.value {
+            self.values += 1;
+            self.sum += i128::from(value);
+            self.min = Some(self.min.map_or(value, |min| min.min(value)));
+            self.max = Some(self.max.map_or(value, |max| max.max(value)));
+        }
+    }
+
+    /// The average value, in millionths: half a millionth goes to the even neighbour.
+    #[must_use]
+    pub fn average(&self) -> Option<i128> {
+        let count = i128::from(self.values);
+        let (whole, rest) = (self.sum.checked_div_euclid(count)?, self.sum.checked_rem_euclid(count)?);
+        let up = 2 * rest > count || (2 * rest == count && whole % 2 != 0);
+        Some(if up { whole + 1 } else { whole })
+    }
+}
+
 impl Partition {
     fn read(&mut self, bytes: &Bytes, window: i64) {
         let record = decode(bytes).unwrap();
@@ -175,8 +221,10 @@ impl Partition {
                 self.cuts.insert(offset);
             }
             Body::Dead(letters) => {
-                self.dead.extend((0..letters.len()).map(|index| (offset, index as u32)));
-                self.bodies.extend(letters.into_iter().filter_map(|letter| letter.body));
+                for (letter, index) in letters.into_iter().zip(0..) {
+                    self.bodies.extend(letter.body.clone());
+                    self.dead.insert((offset, index), letter.body);
+                }
             }
             Body::Events(events) => {
                 for index in 0..events.len() {
@@ -184,6 +232,7 @@ impl Partition {
                     let key = key_of(&event);
                     let before = self.last.insert(key.clone(), now);
                     self.events.push(Logged {
+                        time: event.event_time,
                         minute: minute_of(event.event_time),
                         country: event.country.map(str::to_owned),
                         value: event.value,

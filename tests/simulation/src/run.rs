@@ -1,5 +1,8 @@
 //! One seed: its steps.
 
+mod act;
+mod ask;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,26 +13,24 @@ use object_store::memory::InMemory;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use reckon_batch::recompute::BatchError;
 use reckon_data::clock::{Clock, Names, SeededNames};
 use reckon_data::config::Settings;
-use reckon_data::filter::Filter;
 use reckon_data::log::memory::MemoryLog;
-use reckon_data::minute::{MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_MINUTE, minute_of, start_of_minute};
-use reckon_serving::query::{CountQuery, TopQuery};
+use reckon_data::minute::start_of_minute;
+use reckon_serving::query::CountQuery;
 use reckon_tables::MemoryTables;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::check;
 use crate::client::{Client, Front, Ledger};
 use crate::clock::SimClock;
 use crate::faults::{Faults, Rates};
 use crate::node::{Durable, Node};
 use crate::oracle::{Key, Oracle, Question, Reach};
 use crate::plan::{Kind, Outcome, Plan};
-use crate::traffic::{COUNTRIES, ENTITIES, TYPES, Traffic};
+use crate::tables;
+use crate::traffic::{ENTITIES, Traffic};
 
 /// How often a process tries to start; in the second half nothing stands in its way.
 const STARTS: u32 = 8;
@@ -213,114 +214,6 @@ impl Simulation {
         }
     }
 
-    /// Something else that happens.
-    async fn act(&mut self, kind: Kind, mut luck: StdRng) -> Result<()> {
-        let Some(node) = self.node.clone() else { return Ok(()) };
-        match kind {
-            Kind::Batch => {
-                let full = luck.random_ratio(1, 8);
-                let (ledger, faults) = (Arc::clone(&self.ledger), self.faults.clone());
-                self.jobs.spawn(async move {
-                    let ran = tokio::select! {
-                        biased;
-                        () = node.io.died() => return,
-                        ran = timeout(Duration::from_secs(1_800), node.batch(full)) => ran,
-                    };
-                    if matches!(ran, Ok(Ok(()))) {
-                        faults.note("done: batch");
-                    }
-                    // A run that fails is no violation, the next one makes up for it; unless numbers do not add up.
-                    if let Ok(Err(error)) = ran
-                        && error.downcast_ref::<BatchError>().is_none_or(|error| matches!(error, BatchError::Broken(_)))
-                    {
-                        ledger.lock().wrong = Some(format!("R-2: batch: {error:#}"));
-                    }
-                });
-            }
-            Kind::Maintain => {
-                let faults = self.faults.clone();
-                self.jobs.spawn(async move {
-                    tokio::select! {
-                        biased;
-                        () = node.io.died() => {}
-                        done = node.maintain() => if done { faults.note("done: maintenance") },
-                    }
-                });
-            }
-            Kind::Trim => {
-                let faults = self.faults.clone();
-                self.jobs.spawn(async move {
-                    tokio::select! {
-                        biased;
-                        () = node.io.died() => {}
-                        done = node.trim() => if done { faults.note("done: trim") },
-                    }
-                });
-            }
-            Kind::Crash if luck.random_ratio(4, 5) => {
-                self.faults.note("crash, at some I/O");
-                // Those that are few would hardly ever be struck.
-                let kinds = ["", "store put", "store get", "table commit", "table snapshot", "log append", "log trim"];
-                let kind = kinds[luck.random_range(0..kinds.len())];
-                node.io.crash_in(luck.random_range(0..if kind.is_empty() { 60 } else { 6 }), kind);
-            }
-            Kind::Crash => {
-                self.faults.note("crash, now");
-                node.io.kill();
-            }
-            Kind::Rival => self.take_over(luck).await?,
-            Kind::Clock => self.jump(luck),
-            Kind::Storm => self.weather(luck),
-        }
-        Ok(())
-    }
-
-    /// Storms come and go.
-    fn weather(&mut self, mut luck: StdRng) {
-        self.stormy = !self.stormy;
-        self.faults.set(if self.stormy {
-            Rates {
-                error: luck.random_range(0..200),
-                error_after: luck.random_range(0..100),
-                slow: luck.random_range(0..200),
-                stall: luck.random_range(0..20),
-            }
-        } else {
-            Rates::NONE
-        });
-    }
-
-    fn jump(&self, mut luck: StdRng) {
-        let far = match luck.random_range(0..4) {
-            0 => MICROS_PER_DAY,
-            1 => MICROS_PER_HOUR,
-            _ => 2 * MICROS_PER_MINUTE,
-        };
-        let by = luck.random_range(-far..far);
-        self.faults.note(if by < 0 { "clock set back" } else { "clock set forwards" });
-        self.clock.jump(by);
-    }
-
-    /// The process stops where it stands, another takes its place, and later the first goes on as if nothing had
-    /// happened: two owners of every partition.
-    async fn take_over(&mut self, mut luck: StdRng) -> Result<()> {
-        if self.zombie.is_some() {
-            return Ok(());
-        }
-        let Some(first) = self.node.take() else { return Ok(()) };
-
-        first.io.set_running(false);
-        self.zombie = Some(first);
-        self.revive().await?;
-        sleep(Duration::from_millis(luck.random_range(1..120_000))).await;
-        if let Some(first) = &self.zombie {
-            self.rival = true;
-            self.faults.note("stopped, replaced, and gone on");
-            first.io.set_running(true);
-        }
-        Ok(())
-    }
-
     /// Makes sure that a process runs which can go on.
     async fn revive(&mut self) -> Result<()> {
         let broken = self.node.as_ref().is_some_and(|node| !node.io.is_alive() || node.failure().is_some());
@@ -364,72 +257,6 @@ impl Simulation {
             }
         }
         Ok(())
-    }
-
-    /// Asks and holds the answers to the oracle.
-    async fn ask(&mut self, questions: u32) -> Result<()> {
-        let mut asked: Vec<Arc<Node>> = Vec::new();
-        for node in [&self.node, &self.zombie].into_iter().flatten() {
-            if node.io.is_alive() {
-                asked.push(Arc::clone(node));
-            }
-        }
-        for node in asked {
-            for _ in 0..questions {
-                let question = self.question();
-                self.ask_one(&node, &question).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn ask_one(&mut self, node: &Node, question: &Question) -> Result<()> {
-        let filter = question.country.as_ref().map(|country| Filter::column_value(&format!("country:{country}")));
-        let filter = filter.transpose()?;
-        let (from, to) = (start_of_minute(question.minutes.start), start_of_minute(question.minutes.end));
-        let event_type = question.event_type.clone();
-        let patience = Duration::from_secs(600);
-        let verdict = match &question.entity {
-            Some(entity) => {
-                let query = CountQuery { entity: entity.clone(), event_type, from, to, filter };
-                let answer = tokio::select! {
-                    biased;
-                    () = node.io.died() => return Ok(()),
-                    answer = timeout(patience, node.serving.count(&query)) => answer.context("R-7: no answer")?,
-                };
-                self.follow();
-                check::count(&self.oracle, question, &answer)
-            }
-            None => {
-                let query = TopQuery { event_type, n: 1_000, from, to, filter };
-                let answer = tokio::select! {
-                    biased;
-                    () = node.io.died() => return Ok(()),
-                    answer = timeout(patience, node.serving.top(&query)) => answer.context("R-7: no answer")?,
-                };
-                self.follow();
-                check::top(&self.oracle, question, &answer)
-            }
-        };
-        let complete = verdict.map_err(anyhow::Error::msg)?;
-        *(if complete { &mut self.answers } else { &mut self.incomplete }) += 1;
-        Ok(())
-    }
-
-    fn question(&mut self) -> Question {
-        let rng = &mut self.rng;
-        let now = minute_of(self.clock.now());
-        let entity = rng.random_ratio(3, 4).then(|| format!("v{}", rng.random_range(0..ENTITIES)));
-        let event_type = rng.random_ratio(1, 2).then(|| TYPES[rng.random_range(0..TYPES.len())].to_owned());
-        let country = rng.random_ratio(1, 4).then(|| COUNTRIES[rng.random_range(0..3)].unwrap().to_owned());
-        let back = match rng.random_range(0..4) {
-            0 => rng.random_range(1..30),
-            1 => rng.random_range(1..300),
-            2 => rng.random_range(1..6_000),
-            _ => 20 * 365 * 24 * 60,
-        };
-        let to = if rng.random_ratio(1, 2) { now + 3 * 24 * 60 } else { now - rng.random_range(0..back) };
-        Question { entity, event_type, minutes: (now - back).min(to - 1)..to, country }
     }
 
     fn follow(&mut self) {
@@ -488,12 +315,16 @@ impl Simulation {
     /// Every entity and the tables, when all is over: up to the end of the log, and once batch has `covered` it, too.
     async fn audit(&mut self, node: &Arc<Node>, covered: bool) -> Result<()> {
         self.follow();
-        let ends: Vec<Reach> =
-            self.oracle.ends().into_iter().map(|end| Reach { coverage: end, position: end }).collect();
+        let ends: Vec<Reach> = self
+            .oracle
+            .ends()
+            .into_iter()
+            .map(|end| Reach { coverage: end, position: end, holes: Vec::new() })
+            .collect();
         for at in 0..ENTITIES {
             let minutes = i64::from(i32::MIN)..i64::from(i32::MAX);
             let question = Question { entity: Some(format!("v{at}")), event_type: None, minutes, country: None };
-            self.ask_one(node, &question).await?;
+            self.ask_count(node, &question).await?;
             let (from, to) = (start_of_minute(question.minutes.start), start_of_minute(question.minutes.end));
             let entity = format!("v{at}");
             let query = CountQuery { entity: entity.clone(), event_type: None, from, to, filter: None };
@@ -508,6 +339,6 @@ impl Simulation {
                 bail!("R-2: {entity} has {} at the end, not {}: {:?}", answer.count, distinct.len(), answer.provenance);
             }
         }
-        check::tables(&self.oracle, &self.durable).await.map_err(anyhow::Error::msg)
+        tables::hold(&self.oracle, &self.durable).await.map_err(anyhow::Error::msg)
     }
 }

@@ -86,6 +86,7 @@ impl World {
 
     pub fn recompute(&self, threads: usize) -> Recompute {
         let parts = RecomputeParts {
+            damage: Arc::new(reckon_data::damage::NoDamage),
             log: Arc::new(self.archive.log.clone()),
             tables: self.archive.tables.clone(),
             store: Arc::clone(&self.archive.store),

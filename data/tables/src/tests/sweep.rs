@@ -40,7 +40,7 @@ fn import(lines: i64) -> RecordBatch {
 }
 
 /// Writes a file with one row, and describes it.
-async fn written(tables: &DeltaTables, lines: i64) -> DataFile {
+pub(super) async fn written(tables: &DeltaTables, lines: i64) -> DataFile {
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new(&mut bytes, file_schema(TABLE), None).unwrap();
     writer.write(&import(lines)).unwrap();
