@@ -16,8 +16,8 @@ pub struct Ledger {
     pub acknowledged: u64,
     /// Of those, repeats.
     pub repeats: u64,
-    /// Requests that had to be sent again.
-    pub retries: u64,
+    /// What came of requests that had to be sent again.
+    pub refusals: BTreeMap<String, u64>,
 }
 
 /// What the server counts and should not, or should and does not.

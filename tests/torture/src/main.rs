@@ -3,10 +3,11 @@
 #![allow(clippy::print_stdout, reason = "it is a command")]
 
 mod ledger;
+mod outage;
 mod senders;
 mod server;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use ledger::{Difference, Ledger, cells};
+use outage::{Outage, Survived};
 use senders::{Sender, Sending};
 use server::Server;
 
@@ -39,6 +41,8 @@ const SENDERS: usize = 8;
 /// How long the counter may take at the end.
 const CATCH_UP_MAX: Duration = Duration::from_secs(120);
 const BATCH: usize = 250;
+/// Before something befalls it.
+const WARM_UP: Duration = Duration::from_secs(10);
 
 /// Loads the server, kills it at any moment, and compares every entity and minute with what was acknowledged.
 #[derive(Debug, Parser)]
@@ -61,6 +65,15 @@ struct Arguments {
     /// Longest time between a start and a kill, seconds.
     #[arg(long, default_value_t = 6)]
     longest: u64,
+    /// What befalls it after the kills.
+    #[arg(long)]
+    outage: Option<Outage>,
+    /// How long that lasts, seconds.
+    #[arg(long, default_value_t = 60)]
+    outage_seconds: u64,
+    /// Do nothing to it for so long, seconds, and look at its memory.
+    #[arg(long, default_value_t = 0)]
+    quiet_seconds: u64,
 }
 
 #[tokio::main]
@@ -77,11 +90,20 @@ async fn main() -> Result<ExitCode> {
         None => std::env::current_exe()?.with_file_name("reckon"),
     };
     let mut server = Server::new(&binary, &dir, &FLAGS.map(str::to_owned))?;
+    if arguments.outage == Some(Outage::ReadOnly) {
+        server.without_privileges()?;
+    }
     server.start().await?;
     let shared =
         Arc::new(Sending { url: server.url(), ledger: Mutex::new(Ledger::default()), stop: AtomicBool::new(false) });
     let senders = start_senders(&shared, arguments.rate);
     let recoveries = torture(&mut server, &arguments).await?;
+    watch(&server, &dir, Duration::from_secs(arguments.quiet_seconds)).await?;
+    if let Some(outage) = arguments.outage {
+        tokio::time::sleep(WARM_UP).await;
+        let survived = outage.befall(&server, &dir, Duration::from_secs(arguments.outage_seconds)).await;
+        tell(outage, &survived?);
+    }
     shared.stop.store(true, Ordering::Relaxed);
     for sender in senders {
         sender.await??;
@@ -128,15 +150,53 @@ async fn torture(server: &mut Server, arguments: &Arguments) -> Result<Vec<Durat
     Ok(recoveries)
 }
 
+fn tell(outage: Outage, survived: &Survived) {
+    let Survived { lasted, before, peak, lag, caught_up } = survived;
+    println!(
+        "{outage:?} for {:.0} s: {} MiB before, {} MiB at the most; {lag} records behind at its end, none {:.1} s later",
+        lasted.as_secs_f64(),
+        before >> 20,
+        peak >> 20,
+        caught_up.as_secs_f64()
+    );
+}
+
+/// Looks at its memory and its files every minute.
+async fn watch(server: &Server, dir: &Path, time: Duration) -> Result<()> {
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < time {
+        tokio::time::sleep(Duration::from_secs(60).min(time)).await;
+        let files = files(dir)?;
+        println!("{:6} s: {} MiB, {files} files", begun.elapsed().as_secs(), server.memory()? >> 20);
+    }
+    Ok(())
+}
+
+/// How many files there are below a folder. Some go while they are counted.
+fn files(dir: &Path) -> Result<usize> {
+    let mut files = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        files += if path.is_dir() { files_or_none(&path) } else { 1 };
+    }
+    Ok(files)
+}
+
+fn files_or_none(dir: &Path) -> usize {
+    files(dir).unwrap_or(0)
+}
+
 /// Compares, and says how it went.
 async fn verdict(server: &mut Server, ledger: &Ledger, recoveries: &[Duration]) -> Result<bool> {
     println!(
-        "{} kills; {} different events acknowledged, {} repeats, {} requests sent again",
+        "{} kills; {} different events acknowledged, {} repeats",
         recoveries.len(),
         ledger.events(),
-        ledger.repeats,
-        ledger.retries
+        ledger.repeats
     );
+    for (refusal, times) in &ledger.refusals {
+        println!("  {times} requests were sent again after {refusal}");
+    }
     if let (Some(median), Some(longest)) = (recoveries.get(recoveries.len() / 2), recoveries.last()) {
         println!("ready again after: p50 {:.2} s, longest {:.2} s", median.as_secs_f64(), longest.as_secs_f64());
     }

@@ -64,8 +64,8 @@ impl Sender {
             let events: Vec<Event> = (0..self.batch).map(|_| self.event(&mut rng, &mut sent)).collect();
             let repeats = (0..self.batch).filter(|_| rng.random_ratio(REPEATS, 100)).collect::<Vec<_>>();
             let body = body(&events, &repeats);
-            let retries = deliver(&client, &self.shared.url, &body, events.len() + repeats.len()).await?;
-            self.enter(&events, repeats.len(), retries);
+            let refusals = deliver(&client, &self.shared.url, &body, events.len() + repeats.len()).await?;
+            self.enter(&events, repeats.len(), refusals);
         }
         Ok(())
     }
@@ -80,14 +80,16 @@ impl Sender {
         Event { entity, seconds: now - late, id: format!("{}-{sent}", self.number) }
     }
 
-    fn enter(&self, events: &[Event], repeats: usize, retries: u64) {
+    fn enter(&self, events: &[Event], repeats: usize, refusals: Vec<String>) {
         let mut ledger = self.shared.ledger.lock();
         for event in events {
             *ledger.cells.entry((format!("v{}", event.entity), minute(event.seconds))).or_default() += 1;
         }
         ledger.acknowledged += (events.len() + repeats) as u64;
         ledger.repeats += repeats as u64;
-        ledger.retries += retries;
+        for refusal in refusals {
+            *ledger.refusals.entry(refusal).or_default() += 1;
+        }
     }
 }
 
@@ -110,9 +112,9 @@ fn body(events: &[Event], repeats: &[usize]) -> String {
     body
 }
 
-/// Sends a body until it is acknowledged, and returns how often it had to be sent again.
-async fn deliver(client: &Client, url: &str, body: &str, events: usize) -> Result<u64> {
-    let mut retries = 0;
+/// Sends a body until it is acknowledged, and returns what came of the attempts before.
+async fn deliver(client: &Client, url: &str, body: &str, events: usize) -> Result<Vec<String>> {
+    let mut refusals = Vec::new();
     loop {
         let request = client.post(format!("{url}/v1/events")).header("content-type", "application/x-ndjson");
         let answer = request.body(body.to_owned()).send().await;
@@ -122,15 +124,23 @@ async fn deliver(client: &Client, url: &str, body: &str, events: usize) -> Resul
         {
             anyhow::bail!("events were refused with {}", refused.status());
         }
-        if let Ok(answer) = answer
-            && answer.status().is_success()
-            && let Ok(text) = answer.text().await
-        {
-            let receipt: Value = serde_json::from_str(&text)?;
-            anyhow::ensure!(receipt["accepted"] == events as u64, "{events} events got the receipt {receipt}");
-            return Ok(retries);
-        }
-        retries += 1;
+        let refusal = match answer {
+            Ok(answer) if answer.status().is_success() => match answer.text().await {
+                Ok(text) => {
+                    let receipt: Value = serde_json::from_str(&text)?;
+                    anyhow::ensure!(receipt["accepted"] == events as u64, "{events} events got the receipt {receipt}");
+                    return Ok(refusals);
+                }
+                Err(_) => "half an answer".to_owned(),
+            },
+            Ok(refused) => {
+                let later = refused.headers().contains_key("retry-after");
+                format!("{}{}", refused.status(), if later { " with Retry-After" } else { "" })
+            }
+            Err(error) if error.is_timeout() => "no answer in 20 s".to_owned(),
+            Err(_) => "a lost connection".to_owned(),
+        };
+        refusals.push(refusal);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -1,6 +1,7 @@
 //! The server: started, killed, stopped, started again on the same folder and port.
 
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -20,14 +21,55 @@ pub struct Server {
     flags: Vec<String>,
     client: Client,
     child: Option<Child>,
+    /// It runs as another user than this program.
+    user: Option<u32>,
 }
+
+/// Who has no rights of his own, on most systems.
+const NOBODY: u32 = 65_534;
 
 impl Server {
     /// A server that is not started yet, on a free port of this machine.
     pub fn new(binary: &Path, dir: &Path, flags: &[String]) -> Result<Self> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let client = Client::builder().timeout(Duration::from_secs(60)).build()?;
-        Ok(Self { binary: binary.to_owned(), dir: dir.to_owned(), address, flags: flags.to_vec(), client, child: None })
+        Ok(Self {
+            binary: binary.to_owned(),
+            dir: dir.to_owned(),
+            address,
+            flags: flags.to_vec(),
+            client,
+            child: None,
+            user: None,
+        })
+    }
+
+    /// Has it run as a user who may not do what the superuser may: write what is read-only.
+    pub fn without_privileges(&mut self) -> Result<()> {
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(&self.dir, Some(NOBODY), Some(NOBODY))?;
+            self.user = Some(NOBODY);
+        }
+        Ok(())
+    }
+
+    /// Bytes of memory it has now.
+    pub fn memory(&self) -> Result<u64> {
+        let process = self.child.as_ref().context("it does not run")?.id();
+        let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("it has ended")?;
+        let kib: u64 = line.split_whitespace().nth(1).context("no memory")?.parse()?;
+        Ok(kib << 10)
+    }
+
+    /// Records of the log that are not counted yet, or not archived, whichever are more.
+    pub async fn lag(&self) -> Result<u64> {
+        let text = self.client.get(self.url() + "/metrics").send().await?.error_for_status()?.text().await?;
+        let sum = |name: &str| {
+            let own = text.lines().filter(|line| line.starts_with(name));
+            own.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>()
+        };
+        Ok(sum("reckon_counter_lag_records{").max(sum("reckon_archiver_lag_records")))
     }
 
     /// Where it answers.
@@ -47,6 +89,9 @@ impl Server {
         command.args(["up", "--listen", &self.address, "--data-dir"]).arg(&self.dir).args(&self.flags);
         let log = std::fs::File::options().create(true).append(true).open(self.dir.join("server.log"))?;
         command.stdout(Stdio::null()).stderr(log);
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         self.child = Some(command.spawn().with_context(|| format!("{} cannot be started", self.binary.display()))?);
         Ok(())
     }
