@@ -8,5 +8,6 @@ mod frozen;
 mod harness;
 mod import;
 mod kill;
+mod replay;
 mod rest;
 mod sql;

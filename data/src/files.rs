@@ -17,6 +17,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -37,6 +38,14 @@ use stats::Stats;
 
 /// False positives a bloom filter may have.
 const BLOOM_FALSE_POSITIVES: f64 = 0.01;
+
+static COMPRESSES: AtomicBool = AtomicBool::new(true);
+
+/// From now on this process compresses no file. A simulation writes thousands of files of a few rows, and for such
+/// ones setting up a compressor costs more than all the rest.
+pub fn compress_nothing() {
+    COMPRESSES.store(false, Ordering::Relaxed);
+}
 
 /// What can go wrong with a data file.
 #[derive(Debug, thiserror::Error)]
@@ -115,8 +124,9 @@ impl Default for WriteOptions {
 
 impl WriteOptions {
     fn properties(&self, schema: &SchemaRef) -> Result<WriterProperties, FileError> {
+        let compresses = COMPRESSES.load(Ordering::Relaxed);
         let mut builder = WriterProperties::builder()
-            .set_compression(self.compression)
+            .set_compression(if compresses { self.compression } else { Compression::UNCOMPRESSED })
             .set_max_row_group_row_count(Some(self.row_group_rows.max(1)))
             .set_created_by("reckon".to_owned())
             .set_statistics_enabled(EnabledStatistics::Chunk)

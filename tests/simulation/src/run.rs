@@ -46,6 +46,7 @@ const CRASH_EVERY: u32 = 12;
 pub fn run(plan: &Plan) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let scratch = tempfile::tempdir().unwrap();
+    reckon_data::files::compress_nothing();
     runtime.block_on(async {
         let mut simulation = Simulation::new(plan, scratch.path().to_owned());
         let result = simulation.run().await;

@@ -89,6 +89,32 @@ async fn a_flipped_bit_is_an_error_wherever_it_is_read_and_nowhere_else() {
     }
 }
 
+#[tokio::test]
+async fn a_file_that_is_cut_short_is_damaged() {
+    for length in [0, 65_536, 5 << 20, LENGTH - 1] {
+        let (folder, store, path) = stored().await;
+        std::fs::File::options()
+            .write(true)
+            .open(folder.path().join("a.parquet"))
+            .unwrap()
+            .set_len(length as u64)
+            .unwrap();
+        let end = LENGTH as u64 - 10..LENGTH as u64;
+        let errors = [
+            store.get_range(&path, end.clone()).await.unwrap_err(),
+            store.get_ranges(&path, &[end]).await.unwrap_err(),
+            match store.get(&path).await {
+                Ok(whole) => whole.into_stream().try_collect::<Vec<_>>().await.unwrap_err(),
+                Err(error) => error,
+            },
+        ];
+        for error in errors {
+            assert!(Damaged::cause(&error).is_some(), "{length} bytes: {error}");
+        }
+        assert_eq!(store.damaged().len(), 1);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_table_remembers_what_its_files_were() {
     let (folder, tables) = local();
