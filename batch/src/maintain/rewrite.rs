@@ -19,7 +19,7 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use reckon_data::clock::Names;
 use reckon_data::files::{FileWriter, WriteOptions};
-use reckon_data::offload::offload_future;
+use reckon_data::offload::offload_background;
 use reckon_data::paths;
 use reckon_data::table::{DataFile, Table};
 use reckon_tables::{Storage, schema::file_schema};
@@ -57,14 +57,15 @@ pub(super) struct Layout {
 
 /// Puts the rows of a piece's files into new ones, sorted. They are durable, and not committed.
 ///
-/// Runs on a thread of its own, for sorting leaves no room for anything else.
+/// Runs on a thread of its own that gives way to all others: sorting leaves no room for anything else, and neither
+/// events nor questions wait for it.
 pub(super) async fn rewrite(means: &Means, layout: &Layout, piece: &Piece) -> Result<Vec<DataFile>, MaintainError> {
     let (means, layout, piece) = (means.clone(), layout.clone(), piece.clone());
     let work = async move {
         let rows = sorted(&means, &layout, &piece).await.map_err(|error| layout.query(error))?;
         Output::new(&means, &layout, &piece).take_all(rows).await
     };
-    offload_future(work).await.map_err(|error| MaintainError::Thread(error.to_string()))?
+    offload_background(work).await.map_err(MaintainError::Thread)?
 }
 
 impl Layout {

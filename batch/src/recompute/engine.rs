@@ -11,13 +11,15 @@ use std::task::{Context, Poll};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, PeakRecordingPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use reckon_data::offload::{offload, offload_future};
+use reckon_data::offload::{give_way, offload, offload_future};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::error::BatchError;
 
+/// How far its threads give way: a run takes what events and questions leave, and not next to nothing.
+const NICE: i32 = 10;
 /// Memory that a row takes while a chunk is grouped and sorted, about.
 const BYTES_PER_ROW: usize = 600;
 /// Memory that a run has at least, whatever the settings say.
@@ -44,7 +46,9 @@ impl Threads {
     /// # Errors
     /// When the system has none left.
     pub fn start(count: usize) -> std::io::Result<Self> {
-        let runtime = Builder::new_multi_thread().worker_threads(count).thread_name("batch").enable_all().build()?;
+        let mut runtime = Builder::new_multi_thread();
+        runtime.worker_threads(count).thread_name("batch").on_thread_start(|| give_way(NICE)).enable_all();
+        let runtime = runtime.build()?;
         Ok(Self { runtime: Some(runtime), count })
     }
 

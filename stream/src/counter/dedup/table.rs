@@ -155,8 +155,13 @@ impl SubTable {
         self.resize(before + more + SLOTS_MIN);
     }
 
+    #[allow(clippy::slow_vector_initialization, reason = "see below")]
     fn resize(&mut self, count: usize) {
-        let old = std::mem::replace(&mut self.slots, vec![0; count].into_boxed_slice());
+        // Written, not taken as zeros from the system: a slot is read before it is written, and then each page would
+        // come in twice, the second time at the cost of all processors.
+        let mut slots = Vec::with_capacity(count);
+        slots.resize(count, 0);
+        let old = std::mem::replace(&mut self.slots, slots.into_boxed_slice());
         for entry in old {
             if entry != 0 {
                 self.place(entry);
