@@ -10,4 +10,5 @@ mod import;
 mod kill;
 mod replay;
 mod rest;
+mod slow;
 mod sql;

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     let default = if cli.is_server() { SERVER_LOG } else { "error" };
     let filter = EnvFilter::try_from_env("RECKON_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    raise_file_limit();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).max(RUNTIME_THREADS_MIN);
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
         Ok(runtime) => runtime,
@@ -45,3 +46,18 @@ fn main() -> ExitCode {
         }
     }
 }
+
+/// Every connection and every open data file is a descriptor, and 1,024 of them, usual on Linux, are few. What cannot be
+/// had is done without.
+#[cfg(unix)]
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the number of open files stays limited");
+    }
+}
+
+#[cfg(not(unix))]
+fn raise_file_limit() {}
