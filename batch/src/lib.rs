@@ -4,6 +4,7 @@ pub mod archive;
 mod commit;
 pub mod lock;
 pub mod maintain;
+pub mod mend;
 pub mod recompute;
 pub mod runs;
 pub mod schedule;

@@ -9,10 +9,12 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use reckon_data::clock::{Clock, Names};
+use reckon_data::damage::Damaged;
 use reckon_data::jobs::{JobError, Jobs, RunRequest, RunState, RunStatus};
 use reckon_data::minute::{format_time, parse_date};
 use uuid::Uuid;
 
+use crate::mend::Mender;
 use crate::recompute::{BatchError, OnProgress, Progress, Recompute, RunReport};
 
 /// Runs that are remembered.
@@ -29,6 +31,7 @@ struct Inner {
     recompute: Recompute,
     clock: Arc<dyn Clock>,
     names: Arc<dyn Names>,
+    mender: Option<Arc<Mender>>,
     after: Option<AfterRun>,
     /// Newest first.
     runs: Mutex<VecDeque<RunStatus>>,
@@ -41,10 +44,17 @@ impl fmt::Debug for BatchRuns {
 }
 
 impl BatchRuns {
-    /// Runs of `recompute`; `after` is awaited after each that has succeeded.
+    /// Runs of `recompute`; `mender` makes good what a run cannot count from, `after` is awaited after each that has
+    /// succeeded.
     #[must_use]
-    pub fn new(recompute: Recompute, clock: Arc<dyn Clock>, names: Arc<dyn Names>, after: Option<AfterRun>) -> Self {
-        Self(Arc::new(Inner { recompute, clock, names, after, runs: Mutex::default() }))
+    pub fn new(
+        recompute: Recompute,
+        clock: Arc<dyn Clock>,
+        names: Arc<dyn Names>,
+        mender: Option<Arc<Mender>>,
+        after: Option<AfterRun>,
+    ) -> Self {
+        Self(Arc::new(Inner { recompute, clock, names, mender, after, runs: Mutex::default() }))
     }
 
     /// Whether a run goes on, or what comes after one.
@@ -104,7 +114,7 @@ impl Inner {
             });
             progress(at);
         };
-        let result = self.recompute.run(request, id, &on_progress).await;
+        let result = self.recompute(id, request, &on_progress).await;
         if let (Ok(report), Some(after)) = (&result, &self.after) {
             let value = serde_json::to_value(report).ok();
             self.update(id, |run| {
@@ -119,6 +129,21 @@ impl Inner {
         self.finish(id, &result);
         std::mem::forget(unfinished);
         result
+    }
+
+    /// Recounts; once more if raw events were damaged and could be made good.
+    async fn recompute(
+        &self,
+        id: Uuid,
+        request: &RunRequest,
+        progress: &OnProgress<'_>,
+    ) -> Result<RunReport, BatchError> {
+        let result = self.recompute.run(request, id, progress).await;
+        let is_damaged = result.as_ref().is_err_and(|error| Damaged::cause(error).is_some());
+        match &self.mender {
+            Some(mender) if is_damaged && mender.run().await > 0 => self.recompute.run(request, id, progress).await,
+            _ => result,
+        }
     }
 
     fn finish(&self, id: Uuid, result: &Result<RunReport, BatchError>) {

@@ -40,6 +40,38 @@ impl Damaged {
     }
 }
 
+/// A record of the log that is not what was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the record at partition {partition}, offset {offset} of the log is damaged ({reason}): {}", outcome.text())]
+pub struct DamagedRecord {
+    /// The log partition.
+    pub partition: u32,
+    /// The record's offset.
+    pub offset: u64,
+    /// What does not fit.
+    pub reason: String,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of a damaged record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was made anew from what is archived of it, and is used.
+    Mended,
+    /// It cannot be, for this reason: neither it nor what comes after it is counted or archived.
+    Lost(String),
+}
+
+impl Outcome {
+    fn text(&self) -> String {
+        match self {
+            Self::Mended => "made anew from the tables".to_owned(),
+            Self::Lost(why) => format!("nothing is counted or archived from there on, for {why}"),
+        }
+    }
+}
+
 /// Who knows which files were found damaged.
 pub trait Damage: fmt::Debug + Send + Sync {
     /// They, by path.

@@ -23,7 +23,7 @@ mod lane;
 mod open;
 pub mod properties;
 mod round;
-mod rows;
+pub(crate) mod rows;
 mod shared;
 mod stats;
 #[cfg(test)]

@@ -14,17 +14,17 @@ use reckon_tables::schema::file_schema;
 
 /// Where a record lies, and when it came.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Origin {
+pub(crate) struct Origin {
     /// The log partition.
-    pub(super) partition: u32,
+    pub(crate) partition: u32,
     /// The record's offset.
-    pub(super) offset: u64,
+    pub(crate) offset: u64,
     /// Its append time, microseconds.
-    pub(super) append_time: i64,
+    pub(crate) append_time: i64,
 }
 
 /// The rows of `events` that a record holds.
-pub(super) fn event_rows(events: EventColumns, origin: Origin) -> Result<RecordBatch, ArrowError> {
+pub(crate) fn event_rows(events: EventColumns, origin: Origin) -> Result<RecordBatch, ArrowError> {
     let place = Place::of(origin, events.len())?;
     let columns: Vec<ArrayRef> = vec![
         Arc::new(events.event_id),
@@ -47,7 +47,7 @@ pub(super) fn event_rows(events: EventColumns, origin: Origin) -> Result<RecordB
 }
 
 /// The rows of `dead_letters` that a record holds.
-pub(super) fn dead_rows(letters: &[DeadLetter], origin: Origin) -> Result<RecordBatch, ArrowError> {
+pub(crate) fn dead_rows(letters: &[DeadLetter], origin: Origin) -> Result<RecordBatch, ArrowError> {
     let batch = dead::to_batch(letters)?;
     let column = |name: &str| {
         let index = batch.schema_ref().index_of(name)?;
@@ -98,7 +98,7 @@ impl Place {
 /// Splits rows of `events` by the UTC date of their event time, each part in the order of the rows.
 ///
 /// The usual record lies within one date and is passed on as it is.
-pub(super) fn split_by_date(rows: RecordBatch) -> Result<Vec<(i32, RecordBatch)>, ArrowError> {
+pub(crate) fn split_by_date(rows: RecordBatch) -> Result<Vec<(i32, RecordBatch)>, ArrowError> {
     let times = rows
         .column_by_name("event_time")
         .and_then(|column| column.as_primitive_opt::<arrow::datatypes::TimestampMicrosecondType>())

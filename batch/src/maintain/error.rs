@@ -24,6 +24,14 @@ pub enum MaintainError {
         /// What does not fit.
         reason: String,
     },
+    /// A file of raw events does not say of which offsets its rows are.
+    #[error("a file of table {table} does not say of which offsets its rows are: {file} cannot be written anew")]
+    Place {
+        /// The table.
+        table: &'static str,
+        /// The damaged file.
+        file: String,
+    },
     /// Files cannot be read or sorted.
     #[error("sorting files of table {table}: {source}")]
     Query {

@@ -329,27 +329,40 @@ struct Done {
 impl Job {
     async fn run(mut self, engine: &Engine, step: &(dyn Fn(u64) + Send + Sync)) -> Result<Done, BatchError> {
         let mut recounted = match self.recount.run(engine, step).await {
-            // The rows of before cannot be built on: if it is they, all is counted anew.
-            Err(error) if self.mode == Mode::Entities && Damaged::cause(&error).is_some() => {
-                let date = format_date(self.recount.date);
-                tracing::warn!(date, error = error.in_full(), "the whole date is recounted");
-                self.mode = Mode::Full;
-                self.recount.source.scope = Scope::All;
-                self.recount.existing = Vec::new();
-                self.recount.run(engine, &|_| {}).await?
-            }
+            Err(error) if Damaged::cause(&error).is_some() => self.without_before(engine, error).await?,
             recounted => recounted?,
         };
         let raw_missing = recounted.counted < self.counted_before;
-        if raw_missing {
+        if raw_missing && self.mode != Mode::Closed {
             let (date, before) = (format_date(self.recount.date), self.counted_before);
             tracing::warn!(date, before, found = recounted.counted, "raw events are missing: the date is closed");
             self.mode = Mode::Closed;
             self.recount.source.scope = Scope::New;
             self.recount.existing = of_granularity(&self.before, Granularity::Minute);
-            recounted = self.recount.run(engine, &|_| {}).await?;
+            recounted = match self.recount.run(engine, &|_| {}).await {
+                Err(error) if Damaged::cause(&error).is_some() => self.without_before(engine, error).await?,
+                recounted => recounted?,
+            };
         }
         Ok(Done { date: self.recount.date, mode: self.mode, raw_missing, recounted, before: self.before })
+    }
+
+    /// Recounts without the rows of before, if it may be they that are damaged: all of the date; or, if it is closed,
+    /// what is new of it, whose rows come beside those of before. These cannot be had again, and stay where they are.
+    async fn without_before(&mut self, engine: &Engine, error: BatchError) -> Result<Recounted, BatchError> {
+        if self.recount.existing.is_empty() {
+            return Err(error);
+        }
+        let date = format_date(self.recount.date);
+        tracing::warn!(date, error = error.in_full(), mode = ?self.mode, "rows of before cannot be built on");
+        self.recount.existing = Vec::new();
+        if self.mode == Mode::Closed {
+            self.before = Vec::new();
+        } else {
+            self.mode = Mode::Full;
+            self.recount.source.scope = Scope::All;
+        }
+        self.recount.run(engine, &|_| {}).await
     }
 }
 

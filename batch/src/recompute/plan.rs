@@ -120,7 +120,7 @@ impl DatePlan<'_> {
         if self.counts.is_empty() {
             return Ok(Some(Choice { mode: Mode::Full, scope: Scope::All, counted_before: 0 }));
         }
-        let counted_before = self.counted_before(engine, asked.closed).await?;
+        let counted_before = self.counted_before(engine, asked).await?;
         let choice = |mode, scope| Ok(Some(Choice { mode, scope, counted_before }));
         if self.has_lost(engine, asked.closed, counted_before).await? {
             return match self.new_events(engine, 0).await? {
@@ -165,20 +165,26 @@ impl DatePlan<'_> {
     }
 
     /// Events that the rows of before count, by the day; or, where those are damaged, by the hour or the minute.
-    async fn counted_before(&self, engine: &Engine, closed: bool) -> Result<u64, BatchError> {
-        for granularity in [Granularity::Day, Granularity::Hour, Granularity::Minute] {
+    ///
+    /// Where none of them can be read nothing says whether raw events are missing: a date is recounted then only if
+    /// somebody asks for it. Of a closed one more are missing than there can be: what is new comes beside its rows.
+    async fn counted_before(&self, engine: &Engine, asked: Asked) -> Result<u64, BatchError> {
+        for granularity in [Granularity::Day, Granularity::Hour] {
             match self.counted_by(engine, granularity).await {
                 Err(error) if Damaged::cause(&error).is_some() => {
                     tracing::warn!(%granularity, error = error.in_full(), "rows of before cannot be read");
-                    if closed && granularity == Granularity::Minute {
-                        return Err(error);
-                    }
                 }
                 counted => return counted,
             }
         }
-        // All raw events should be there, and nothing else says how many there were.
-        Ok(0)
+        match self.counted_by(engine, Granularity::Minute).await {
+            Err(error) if Damaged::cause(&error).is_some() && asked.always && !asked.closed => {
+                tracing::warn!(error = error.in_full(), "how many raw events there should be, nothing says");
+                Ok(0)
+            }
+            Err(error) if Damaged::cause(&error).is_some() && asked.closed => Ok(u64::MAX),
+            counted => counted,
+        }
     }
 
     async fn counted_by(&self, engine: &Engine, granularity: Granularity) -> Result<u64, BatchError> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use reckon_batch::maintain::{Maintainer, Safe, trim_log};
+use reckon_batch::mend::Mender;
 use reckon_batch::runs::{AfterRun, BatchRuns};
 use reckon_batch::schedule::{Schedule, run_every, run_on_schedule};
 use reckon_data::jobs::{Follower as _, JobError, Jobs as _, RunRequest};
@@ -44,19 +45,21 @@ async fn start_run(runs: Arc<BatchRuns>) {
 }
 
 /// After a run answers come from it at once; then the tables are maintained. Both are part of the run.
-pub fn after_run(serving: Arc<Serving>, maintainer: Arc<Maintainer>) -> AfterRun {
+pub fn after_run(serving: Arc<Serving>, maintainer: Arc<Maintainer>, mender: Arc<Mender>) -> AfterRun {
     Arc::new(move |_| {
-        let (serving, maintainer) = (Arc::clone(&serving), Arc::clone(&maintainer));
+        let (serving, maintainer, mender) = (Arc::clone(&serving), Arc::clone(&maintainer), Arc::clone(&mender));
         Box::pin(async move {
             if let Err(error) = serving.refresh().await {
                 tracing::warn!(%error, "the new batch version is looked for again");
             }
-            maintain(&maintainer).await;
+            maintain(&maintainer, &mender).await;
         })
     })
 }
 
-async fn maintain(maintainer: &Maintainer) {
+async fn maintain(maintainer: &Maintainer, mender: &Mender) {
+    // First: what is damaged cannot be put together with anything.
+    mender.run().await;
     let report = maintainer.run().await;
     for failure in &report.failed {
         tracing::warn!(failure, "maintenance");
@@ -66,13 +69,14 @@ async fn maintain(maintainer: &Maintainer) {
 /// Not while a batch run goes on: what it has written is not committed yet, and is swept if that takes too long.
 /// The run maintains the tables when it is over.
 fn maintenance(node: &Node, stop: watch::Receiver<bool>) -> JoinHandle<()> {
-    let (maintainer, runs) = (Arc::clone(&node.maintainer), Arc::clone(&node.runs));
+    let (maintainer, mender) = (Arc::clone(&node.maintainer), Arc::clone(&node.mender));
+    let runs = Arc::clone(&node.runs);
     tokio::spawn(async move {
         run_every(MAINTAIN_EVERY, stop, || {
-            let (maintainer, runs) = (Arc::clone(&maintainer), Arc::clone(&runs));
+            let (maintainer, mender, runs) = (Arc::clone(&maintainer), Arc::clone(&mender), Arc::clone(&runs));
             async move {
                 if !runs.is_running() {
-                    maintain(&maintainer).await;
+                    maintain(&maintainer, &mender).await;
                 }
             }
         })
@@ -81,7 +85,8 @@ fn maintenance(node: &Node, stop: watch::Receiver<bool>) -> JoinHandle<()> {
 }
 
 fn trimming(node: &Node, stop: watch::Receiver<bool>) -> JoinHandle<()> {
-    let (log, counter, archiver) = (Arc::clone(&node.log), Arc::clone(&node.counter), Arc::clone(&node.archiver));
+    let (log, counter, archiver) =
+        (Arc::clone(&node.status.log), Arc::clone(&node.counter), Arc::clone(&node.archiver));
     let (clock, keep) = (Arc::clone(&node.clock), node.settings.log.keep);
     tokio::spawn(async move {
         run_every(LOOK_EVERY, stop, || async {

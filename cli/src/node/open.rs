@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, anyhow};
 use reckon_batch::archive::{Archiver, ArchiverParts};
 use reckon_batch::lock::DirLock;
 use reckon_batch::maintain::{Maintainer, MaintainerParts};
+use reckon_batch::mend::{Mender, MenderParts};
 use reckon_batch::recompute::{Recompute, RecomputeParts};
 use reckon_batch::runs::BatchRuns;
 use reckon_data::clock::{Clock, Names};
@@ -21,7 +22,7 @@ use reckon_serving::rest::RestParts;
 use reckon_serving::{Serving, ServingParts};
 use reckon_stream::counter::{Counter, CounterParts};
 use reckon_stream::gateway::{Gateway, GatewayParts};
-use reckon_tables::{DeltaTables, Storage, local_folder};
+use reckon_tables::{DeltaTables, MendedLog, Storage, local_folder};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -59,7 +60,8 @@ pub struct Node {
     /// How it is.
     pub status: Arc<NodeStatus>,
     pub(super) maintainer: Arc<Maintainer>,
-    pub(super) log: Arc<EmbeddedLog>,
+    pub(super) mender: Arc<Mender>,
+    log: Arc<EmbeddedLog>,
     replayer: Arc<Replayer>,
     stopping: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
@@ -73,6 +75,7 @@ struct Base {
     clock: Arc<dyn Clock>,
     names: Arc<dyn Names>,
     log: Arc<EmbeddedLog>,
+    mended: Arc<MendedLog>,
     tables: Arc<dyn Tables>,
     storage: Storage,
     scratch: PathBuf,
@@ -92,7 +95,8 @@ impl Node {
         let gateway = base.gateway()?;
         let serving = base.serving(&counter).await?;
         let maintainer = Arc::new(Maintainer::new(base.maintainer_parts()));
-        let runs = base.runs(&counter, &archiver, &serving, &maintainer)?;
+        let mender = Arc::new(base.mender());
+        let runs = base.runs(&counter, &archiver, &serving, &maintainer, &mender)?;
         let store = base.storage.store();
         let imports = Arc::new(ImportTable::new(
             Arc::clone(&base.tables),
@@ -101,7 +105,7 @@ impl Node {
             Arc::clone(&base.names),
         ));
         let status = Arc::new(NodeStatus {
-            log: Arc::clone(&base.log) as Arc<dyn Log>,
+            log: Arc::clone(&base.mended),
             gateway: Arc::clone(&gateway),
             counter: Arc::clone(&counter),
             archiver: Arc::clone(&archiver),
@@ -128,6 +132,7 @@ impl Node {
             imports,
             status,
             maintainer,
+            mender,
             replayer,
             stopping: watch::channel(false).0,
             tasks: Vec::new(),
@@ -203,12 +208,15 @@ impl Base {
         let scratch = dir.join("scratch");
         empty_scratch(&scratch).with_context(|| format!("{} cannot be emptied", scratch.display()))?;
         let storage = Storage::open(&settings.data_dir)?;
-        let tables = DeltaTables::new(storage.clone(), Arc::clone(&clock))?;
-        Ok(Self { definition, clock, names, log: Arc::new(log), tables: Arc::new(tables), storage, scratch, settings })
+        let tables: Arc<dyn Tables> = Arc::new(DeltaTables::new(storage.clone(), Arc::clone(&clock))?);
+        let log = Arc::new(log);
+        let mended = MendedLog::new(Arc::clone(&log) as Arc<dyn Log>, Arc::clone(&tables), storage.store());
+        let mended = Arc::new(mended);
+        Ok(Self { definition, clock, names, log, mended, tables, storage, scratch, settings })
     }
 
     fn log(&self) -> Arc<dyn Log> {
-        Arc::clone(&self.log) as Arc<dyn Log>
+        Arc::clone(&self.mended) as Arc<dyn Log>
     }
 
     fn gateway(&self) -> Result<Arc<Gateway>> {
@@ -280,12 +288,24 @@ impl Base {
         }
     }
 
+    fn mender(&self) -> Mender {
+        Mender::new(MenderParts {
+            log: self.log(),
+            tables: Arc::clone(&self.tables),
+            store: self.storage.store(),
+            damage: Arc::new(self.storage.clone()),
+            names: Arc::clone(&self.names),
+            file_bytes: self.settings.archive.file_size.as_u64(),
+        })
+    }
+
     fn runs(
         &self,
         counter: &Arc<Counter>,
         archiver: &Arc<Archiver>,
         serving: &Arc<Serving>,
         maintainer: &Arc<Maintainer>,
+        mender: &Arc<Mender>,
     ) -> Result<Arc<BatchRuns>> {
         let followers: Vec<Arc<dyn Follower>> = vec![Arc::clone(counter) as _, Arc::clone(archiver) as _];
         let recompute = Recompute::new(RecomputeParts {
@@ -301,8 +321,9 @@ impl Base {
             settings: self.settings.batch.clone(),
             followers,
         })?;
-        let hook = background::after_run(Arc::clone(serving), Arc::clone(maintainer));
-        Ok(Arc::new(BatchRuns::new(recompute, Arc::clone(&self.clock), Arc::clone(&self.names), Some(hook))))
+        let hook = background::after_run(Arc::clone(serving), Arc::clone(maintainer), Arc::clone(mender));
+        let (clock, names) = (Arc::clone(&self.clock), Arc::clone(&self.names));
+        Ok(Arc::new(BatchRuns::new(recompute, clock, names, Some(Arc::clone(mender)), Some(hook))))
     }
 }
 

@@ -11,12 +11,12 @@ use reckon_serving::Serving;
 use reckon_serving::rest::{Health, MetricsText, Readiness, Totals};
 use reckon_stream::counter::Counter;
 use reckon_stream::gateway::Gateway;
-use reckon_tables::Storage;
+use reckon_tables::{MendedLog, Storage};
 
 /// How a node is.
 #[derive(Debug)]
 pub struct NodeStatus {
-    pub log: Arc<dyn Log>,
+    pub log: Arc<MendedLog>,
     pub gateway: Arc<Gateway>,
     pub counter: Arc<Counter>,
     pub archiver: Arc<Archiver>,
@@ -46,6 +46,12 @@ impl NodeStatus {
         counter.map(|error| error.to_string()).or_else(archiver)
     }
 
+    /// Data files and records of the log that are not what was written.
+    fn damaged(&self) -> Vec<String> {
+        let files = self.storage.damaged().into_iter().map(|file| file.to_string());
+        files.chain(self.log.damaged().into_iter().map(|record| record.to_string())).collect()
+    }
+
     /// Everything counted since the start.
     #[must_use]
     pub fn totals(&self) -> Totals {
@@ -63,7 +69,7 @@ impl Health for NodeStatus {
             lag_records: self.lag_records(),
             totals: self.totals(),
             reasons,
-            damaged: self.storage.damaged().iter().map(ToString::to_string).collect(),
+            damaged: self.damaged(),
         }
     }
 
@@ -83,6 +89,8 @@ impl Health for NodeStatus {
         );
         let damaged = self.storage.damaged().len();
         into.single("reckon_damaged_files", "gauge", "Data files of the tables that were found damaged.", damaged);
+        let damaged = self.log.damaged().len();
+        into.single("reckon_damaged_records", "gauge", "Records of the log that were found damaged.", damaged);
         invariant_metrics(into);
         into.single("reckon_ready", "gauge", "Whether counter and archiver go on.", u8::from(self.trouble().is_none()));
     }

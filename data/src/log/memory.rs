@@ -32,7 +32,7 @@ struct Partition {
     watchers: Mutex<Vec<watch::Sender<u64>>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Kept {
     start: u64,
     records: VecDeque<Bytes>,
@@ -50,6 +50,21 @@ impl MemoryLog {
     pub fn new(partitions: u32, names: &dyn Names) -> Self {
         let partition = |_| Partition { kept: Mutex::default(), watchers: Mutex::default() };
         Self(Arc::new(Inner { identity: names.fresh(), partitions: (0..partitions).map(partition).collect() }))
+    }
+
+    /// The same log as it was when one of its partitions ended at `end` already: restored from an older copy. What is
+    /// appended to one of the two is not in the other.
+    #[must_use]
+    pub fn restored(&self, partition: u32, end: u64) -> Self {
+        let copy = |(number, of): (u32, &Partition)| {
+            let Kept { start, mut records } = of.kept.lock().clone();
+            if number == partition {
+                records.truncate(usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX));
+            }
+            Partition { kept: Mutex::new(Kept { start, records }), watchers: Mutex::default() }
+        };
+        let partitions = (0..).zip(&self.0.partitions).map(copy).collect();
+        Self(Arc::new(Inner { identity: self.0.identity, partitions }))
     }
 
     fn partition(&self, partition: u32) -> Result<&Partition, LogError> {

@@ -59,6 +59,10 @@ pub(crate) fn encode(commit: &Commit, read: u64, now: i64, storage: &Storage) ->
 }
 
 fn add(commit: &Commit, file: &DataFile, millis: i64, storage: &Storage) -> Result<Add, TableError> {
+    let sums = storage.sums(commit.table, &file.path);
+    if sums.is_none() {
+        tracing::warn!(table = commit.table.name(), file.path, "a file is committed whose checksums are not known");
+    }
     let stats = serde_json::to_string(&Stats::of(commit.table, file))
         .map_err(|error| format::storage(commit.table, format!("statistics of file {}: {error}", file.path)))?;
     Ok(Add {
@@ -68,7 +72,7 @@ fn add(commit: &Commit, file: &DataFile, millis: i64, storage: &Storage) -> Resu
         modification_time: millis,
         data_change: commit.data_change,
         stats: Some(stats),
-        tags: storage.sums(commit.table, &file.path).map(|sums| HashMap::from([(SUMS.to_owned(), Some(sums))])),
+        tags: sums.map(|sums| HashMap::from([(SUMS.to_owned(), Some(sums))])),
         ..Add::default()
     })
 }

@@ -6,6 +6,8 @@
 //! [`provider`] shows a pinned list of files to DataFusion, [`read`] reads single files, [`stats`]
 //! turns file statistics into what Delta Lake stores and back.
 //!
+//! [`mended`] is a log whose damaged records are made anew from what is archived of them.
+//!
 //! A data file's checksums ([`checked`], `sums`) stand in its table's log: a bit that flips is found by whoever
 //! reads it.
 //!
@@ -22,6 +24,7 @@ mod format;
 mod load;
 mod log;
 pub mod memory;
+pub mod mended;
 pub mod provider;
 pub mod read;
 pub mod schema;
@@ -35,7 +38,9 @@ mod vacuum;
 pub use checked::CheckedStore;
 pub use delta::DeltaTables;
 pub use memory::MemoryTables;
+pub use mended::MendedLog;
 pub use store::{Storage, local_folder};
+pub use sums::Sums;
 pub use synced::SyncedLocal;
 
 #[cfg(test)]

@@ -5,12 +5,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Int32Array, Int64Array, RecordBatch};
+use arrow::compute::and;
+use arrow::compute::kernels::cmp::eq;
 use futures::TryStreamExt as _;
 use futures::stream::BoxStream;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowPredicateFn, RowFilter};
 #[allow(deprecated, reason = "its successor is to write the same by hand; small reads need no more")]
 use parquet::arrow::async_reader::ParquetObjectReader;
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
@@ -51,6 +54,30 @@ pub async fn read_file(
         return Err(storage(table, format!("file {} holds {rows} rows, not {}", file.path, file.rows)));
     }
     Ok(batches)
+}
+
+/// The rows of a file of raw events or dead letters that one record of the log has become.
+///
+/// # Errors
+/// As [`stream_file`].
+pub async fn rows_at(
+    store: Arc<dyn ObjectStore>,
+    table: Table,
+    file: &DataFile,
+    partition: i32,
+    offset: i64,
+) -> Result<Vec<RecordBatch>, TableError> {
+    let failed = |error: parquet::errors::ParquetError| storage(table, format!("file {}: {error}", file.path));
+    #[allow(deprecated, reason = "see the import")]
+    let reader = ParquetObjectReader::new(store, Storage::path(table, &file.path)).with_file_size(file.bytes);
+    let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(failed)?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), ["log_partition", "log_offset"]);
+    let is_there = ArrowPredicateFn::new(mask, move |batch| {
+        let of_partition = eq(batch.column(0), &Int32Array::new_scalar(partition))?;
+        and(&of_partition, &eq(batch.column(1), &Int64Array::new_scalar(offset))?)
+    });
+    let stream = builder.with_row_filter(RowFilter::new(vec![Box::new(is_there)])).build().map_err(failed)?;
+    stream.map_err(failed).try_collect().await
 }
 
 pub(crate) async fn batches(

@@ -43,10 +43,14 @@ struct Found {
     damaged: Option<Damaged>,
 }
 
-/// Which segments each file of `stream_counts` holds. Files never change, so this is read once a file.
+/// What a file holds, or that it is damaged.
+type Held = Result<Arc<[(Place, Content)]>, Damaged>;
+
+/// Which segments each file of `stream_counts` holds. Files never change, so this is read once a file, also if it is
+/// damaged.
 #[derive(Debug)]
 pub struct Segments {
-    by_file: Cache<String, Arc<[(Place, Content)]>>,
+    by_file: Cache<String, Held>,
     /// One load of segments at a time: the next one finds them in memory.
     turn: Semaphore,
 }
@@ -127,12 +131,18 @@ impl Segments {
         let mut segments: BTreeMap<(u64, u64), (Content, Vec<usize>)> = BTreeMap::new();
         let mut unreadable = None;
         for (at, file) in snapshot.files.iter().enumerate().filter(|(_, file)| may_touch(file, partition, range)) {
-            let places = match self.by_file.get_or_insert_async(&file.path, places::read(index, file)).await {
-                Err(ServingError::Damaged { damaged }) => {
+            let held = async {
+                match places::read(index, file).await {
+                    Err(ServingError::Damaged { damaged }) => Ok(Err(damaged)),
+                    places => places.map(Ok),
+                }
+            };
+            let places = match self.by_file.get_or_insert_async(&file.path, held).await? {
+                Ok(places) => places,
+                Err(damaged) => {
                     unreadable = Some(damaged);
                     continue;
                 }
-                places => places?,
             };
             let touches = |place: &Place| place.0 == partition && place.1 < range.end && place.2 > range.start;
             for ((_, start, end), part) in places.iter().filter(|(place, _)| touches(place)) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
+use arrow::error::ArrowError;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::DiskManagerBuilder;
@@ -201,10 +202,13 @@ impl Limits {
     /// What DataFusion says of a query that somebody else wrote.
     #[must_use]
     pub fn of_query(&self, error: &DataFusionError) -> ServingError {
-        if let Some(damaged) = Damaged::cause(error) {
+        let root = error.find_root();
+        // Anything can stand in the texts of other errors: they quote the query.
+        if is_of_store(root)
+            && let Some(damaged) = Damaged::cause(error)
+        {
             return ServingError::Damaged { damaged };
         }
-        let root = error.find_root();
         match root {
             DataFusionError::ResourcesExhausted(message) => {
                 ServingError::MemoryLimit { limit_bytes: self.memory, message: first_line(message) }
@@ -218,6 +222,20 @@ impl Limits {
             | DataFusionError::Configuration(_) => ServingError::internal(root),
             _ => ServingError::bad("query", first_line(&error.strip_backtrace())),
         }
+    }
+}
+
+/// Whether an error comes from reading files.
+const fn is_of_store(root: &DataFusionError) -> bool {
+    match root {
+        DataFusionError::ObjectStore(_)
+        | DataFusionError::IoError(_)
+        | DataFusionError::ParquetError(_)
+        | DataFusionError::External(_) => true,
+        DataFusionError::ArrowError(error, _) => {
+            matches!(**error, ArrowError::ExternalError(_) | ArrowError::IoError(..) | ArrowError::ParquetError(_))
+        }
+        _ => false,
     }
 }
 

@@ -61,9 +61,10 @@ pub(super) async fn recover(parts: &CounterParts) -> Result<Recovered, CounterEr
     let from = coverage.iter().zip(&sealed).map(|(coverage, sealed)| *coverage.min(sealed)).min().unwrap_or(0);
     let mut stored = read_summaries(parts, &stream, from).await?;
     let window = parts.settings.dedup_minutes;
-    let last_fills = |(number, sealed)| last_of(&stored, number, sealed).is_none_or(|last| fills(last, last, window));
+    let last_fills =
+        |(number, sealed)| last_of(&stored, number, sealed).map_or(sealed == 0, |last| fills(last, last, window));
     if !numbers.clone().zip(sealed.iter().copied()).all(last_fills) {
-        // The window was raised: where it begins now, an older summary knows.
+        // The window was raised, or the last summary is gone: where it begins now, an older one knows.
         stored = read_summaries(parts, &stream, 0).await?;
     }
     let mut recovered = Recovered { partitions: Vec::new(), segments: Vec::new() };
@@ -71,7 +72,7 @@ pub(super) async fn recover(parts: &CounterParts) -> Result<Recovered, CounterEr
         let own: Vec<&Stored> = stored.iter().filter(|stored| stored.summary.partition == number).collect();
         let start = parts.log.extent(number).await?.start;
         let last = last_of(&stored, number, sealed).map(|last| refilled_from(last, &own, window, start));
-        let counter = resume(parts, number, sealed, last.as_ref()).await?;
+        let counter = resume(parts, number, sealed, last.as_ref(), &own).await?;
         let mut history = History::new(sealed, last.map_or(0, |last| last.refill_offset), coverage);
         let above: Vec<&Stored> = own.into_iter().filter(|stored| stored.summary.start >= coverage).collect();
         for (range, log_time) in tile(&above, coverage..sealed) {
@@ -158,6 +159,7 @@ async fn resume(
     partition: u32,
     sealed: u64,
     last: Option<&Summary>,
+    own: &[&Stored],
 ) -> Result<PartitionCounter, CounterError> {
     let rules = Rules {
         dedup_minutes: parts.settings.dedup_minutes,
@@ -176,18 +178,29 @@ async fn resume(
     if extent.start > needed {
         return Err(CounterError::Trimmed { partition, needed, start: extent.start });
     }
-    Ok(match last {
-        Some(last) => PartitionCounter::resume(rules, last),
-        None if sealed == 0 => PartitionCounter::new(partition, rules),
-        None => {
-            tracing::warn!(
-                partition,
-                sealed,
-                "stream_counts has no summary of the last segment: refilling from all of the log"
-            );
-            PartitionCounter::resume_without_summary(partition, rules, extent.start, sealed)
+    match last {
+        Some(last) => return Ok(PartitionCounter::resume(rules, last)),
+        None if sealed == 0 => return Ok(PartitionCounter::new(partition, rules)),
+        None => {}
+    }
+    tracing::warn!(
+        partition,
+        sealed,
+        "stream_counts has no summary of the last segment: more of the log is read again"
+    );
+    Ok(match newest(own, sealed, extent.start) {
+        Some(older) => {
+            let older = refilled_from(older, own, rules.dedup_minutes, extent.start);
+            PartitionCounter::resume_past(rules, &older, sealed)
         }
+        None => PartitionCounter::resume_without_summary(partition, rules, extent.start, sealed),
     })
+}
+
+/// The newest summary that is left, of those from whose refill offset on the log still holds everything.
+fn newest<'a>(own: &[&'a Stored], sealed: u64, log_start: u64) -> Option<&'a Summary> {
+    let summaries = own.iter().map(|stored| &stored.summary);
+    summaries.filter(|s| s.end <= sealed && s.refill_offset >= log_start).max_by_key(|s| s.end)
 }
 
 /// The summaries in all files that may hold segments which end at `from` or above.

@@ -1,5 +1,6 @@
 //! Appending a round: all partitions at once, then the answers of the requests in it.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -39,13 +40,18 @@ async fn append_to(log: &dyn Log, stats: &GatewayStats, records: Records) -> (u3
     let (count, bytes) = (events.len() as u64, events.iter().map(Bytes::len).sum::<usize>());
     let outcome = match log.append(partition, events).await {
         Ok(offsets) if DURABILITY.holds(offsets.end.checked_sub(offsets.start) == Some(count)) => {
+            stats.failing.store(0, Ordering::Relaxed);
             add(&stats.records, count);
             add(&stats.record_bytes, bytes as u64);
             Ok(offsets.start)
         }
         Ok(offsets) => Err(Failure::Unavailable(format!("the log put {count} records at offsets {offsets:?}"))),
         Err(error) => {
-            tracing::warn!(partition, %error, "records could not be appended");
+            // A disk that is full stays so for a while: what is said of it must not fill another one.
+            let failed = stats.failing.fetch_add(1, Ordering::Relaxed) + 1;
+            if failed.is_power_of_two() {
+                tracing::warn!(partition, %error, failed, "records could not be appended");
+            }
             Err(error.into())
         }
     };

@@ -49,6 +49,8 @@ pub struct GatewayStats {
     pub rounds: AtomicU64,
     /// Rounds of which not all could be appended.
     pub rounds_failed: AtomicU64,
+    /// Appends that have failed since the last one that did not.
+    pub(super) failing: AtomicU64,
     /// Time spent decompressing.
     pub inflate_nanos: AtomicU64,
     /// Time spent splitting, parsing, validating, hashing and building columns.

@@ -21,12 +21,8 @@ type Held = Result<bool, String>;
 /// # Errors
 /// What is wrong.
 pub fn count(oracle: &Oracle, question: &Question, answer: &Result<CountAnswer, ServingError>) -> Held {
-    let answer = match answer {
-        Ok(answer) => answer,
-        Err(error) => return refusal(error),
-    };
+    let Some((answer, reach)) = reached(oracle, answer, |answer| &answer.provenance)? else { return Ok(false) };
     let provenance = &answer.provenance;
-    let reach = reach(oracle, provenance)?;
     let (batch, stream) = oracle.counted(question, &reach);
     let (batch, stream) = (batch.len() as u64, stream.len() as u64);
     if answer.count != answer.batch + answer.stream || provenance.batch != Some(answer.batch) {
@@ -48,11 +44,7 @@ pub fn count(oracle: &Oracle, question: &Question, answer: &Result<CountAnswer, 
 /// # Errors
 /// What is wrong.
 pub fn top(oracle: &Oracle, question: &Question, answer: &Result<TopAnswer, ServingError>) -> Held {
-    let answer = match answer {
-        Ok(answer) => answer,
-        Err(error) => return refusal(error),
-    };
-    let reach = reach(oracle, &answer.provenance)?;
+    let Some((answer, reach)) = reached(oracle, answer, |answer| &answer.provenance)? else { return Ok(false) };
     let expected = oracle.top(question, &reach);
     let (batch, stream) = oracle.counted(question, &reach);
     let parts = (Some(batch.len() as u64), Some(stream.len() as u64));
@@ -83,11 +75,7 @@ pub fn top(oracle: &Oracle, question: &Question, answer: &Result<TopAnswer, Serv
 /// # Errors
 /// What is wrong.
 pub fn stats(oracle: &Oracle, question: &Question, answer: &Result<StatsAnswer, ServingError>) -> Held {
-    let answer = match answer {
-        Ok(answer) => answer,
-        Err(error) => return refusal(error),
-    };
-    let reach = reach(oracle, &answer.provenance)?;
+    let Some((answer, reach)) = reached(oracle, answer, |answer| &answer.provenance)? else { return Ok(false) };
     if !is_exact(&answer.provenance) {
         return Ok(false);
     }
@@ -172,11 +160,7 @@ type Row = (String, String, i64, Option<String>);
 /// # Errors
 /// What is wrong.
 pub fn sql(oracle: &Oracle, table: Counts, question: &Question, answer: &Result<SqlAnswer, ServingError>) -> Held {
-    let answer = match answer {
-        Ok(answer) => answer,
-        Err(error) => return refusal(error),
-    };
-    let reach = reach(oracle, &answer.provenance)?;
+    let Some((answer, reach)) = reached(oracle, answer, |answer| &answer.provenance)? else { return Ok(false) };
     if !is_exact(&answer.provenance) {
         return Ok(false);
     }
@@ -232,11 +216,17 @@ fn read(row: Vec<Value>) -> Option<(Row, [Value; 5])> {
     Some(((text(&entity)?, text(&event_type)?, minute, text(&country)), values))
 }
 
-/// An answer may be refused for a while; it may not say that the question was wrong, or that something is broken.
-fn refusal(error: &ServingError) -> Held {
-    match error {
-        ServingError::Unavailable { .. } | ServingError::Timeout { .. } => Ok(false),
-        other => Err(format!("a question was answered with {other:?}")),
+/// An answer and how far it reaches; none if it was refused for a while, as it may be. It may not be said that the question
+/// was wrong, or that something is broken.
+fn reached<'a, A>(
+    oracle: &Oracle,
+    answer: &'a Result<A, ServingError>,
+    provenance: fn(&A) -> &Provenance,
+) -> Result<Option<(&'a A, Vec<Reach>)>, String> {
+    match answer {
+        Ok(answer) => Ok(Some((answer, reach(oracle, provenance(answer))?))),
+        Err(ServingError::Unavailable { .. } | ServingError::Timeout { .. } | ServingError::Damaged { .. }) => Ok(None),
+        Err(other) => Err(format!("a question was answered with {other:?}")),
     }
 }
 

@@ -24,8 +24,10 @@ pub(crate) struct Ledger {
     pub(crate) sent: u64,
     pub(crate) submitted: BTreeSet<Key>,
     pub(crate) acknowledged: BTreeSet<Key>,
-    /// What was refused, as it was sent.
-    pub(crate) refused: BTreeSet<String>,
+    /// What has been acknowledged since it was last held to the log.
+    pub(crate) unheld: Vec<Key>,
+    /// What has been refused since, as it was sent.
+    pub(crate) refused: Vec<String>,
     pub(crate) wrong: Option<String>,
 }
 
@@ -97,11 +99,13 @@ impl Client {
         }
         for (line, index) in request.lines.iter().zip(0..) {
             if refused.contains(&index) {
-                ledger.refused.insert(line.json.clone());
+                ledger.refused.push(line.json.clone());
             }
             match (&line.key, refused.contains(&index)) {
                 (Some(key), false) => {
-                    ledger.acknowledged.insert(key.clone());
+                    if ledger.acknowledged.insert(key.clone()) {
+                        ledger.unheld.push(key.clone());
+                    }
                 }
                 // The clock may have been set back since it was made up: then it lies too far ahead.
                 (Some(_), true) | (None, true) => {}

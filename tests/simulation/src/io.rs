@@ -1,5 +1,6 @@
 //! Log, tables and object store as one process sees them: the models, with faults before and after.
 
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use parking_lot::Mutex;
 use reckon_data::log::memory::MemoryLog;
 use reckon_data::log::{Log, LogError, Stored};
 use reckon_data::table::{Commit, Snapshot, Table, TableError, Tables};
-use reckon_tables::MemoryTables;
+use reckon_tables::{CheckedStore, MemoryTables, Storage, Sums};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -26,6 +27,18 @@ use crate::faults::{Fate, Io};
 /// Everything that was ever appended, trimmed or not: partition, offset, record.
 pub type History = Arc<Mutex<Vec<Vec<Bytes>>>>;
 
+/// What has become of the log on its disk.
+#[derive(Debug, Default)]
+pub struct Flips {
+    /// Records in which a bit has flipped: partition and offset.
+    pub records: BTreeSet<(u32, u64)>,
+    /// It is the only copy of something: nobody may trim it.
+    pub keeps: bool,
+}
+
+/// The same for all who use the log.
+pub type Flipped = Arc<Mutex<Flips>>;
+
 /// The log, with faults.
 #[derive(Debug)]
 pub struct FaultyLog {
@@ -33,11 +46,28 @@ pub struct FaultyLog {
     pub log: MemoryLog,
     /// What was appended to it.
     pub history: History,
+    /// What has become of it on its disk.
+    pub flipped: Flipped,
     /// Whose I/O it is.
     pub io: Io,
 }
 
 impl FaultyLog {
+    /// What a read gives: records up to one that is damaged, which is an error if it is the first.
+    fn checked(&self, partition: u32, mut records: Vec<Stored>) -> Result<Vec<Stored>, LogError> {
+        let flipped = self.flipped.lock();
+        let damaged = records.iter().position(|record| flipped.records.contains(&(partition, record.offset)));
+        match (damaged, records.first()) {
+            (Some(0), Some(Stored { offset, .. })) => {
+                Err(LogError::Corrupt { partition, offset: *offset, reason: "a bit has flipped".to_owned() })
+            }
+            (at, _) => {
+                records.truncate(at.unwrap_or(records.len()));
+                Ok(records)
+            }
+        }
+    }
+
     async fn store(&self, partition: u32, records: Vec<Bytes>) -> Result<Range<u64>, LogError> {
         let offsets = self.log.append(partition, records.clone()).await?;
         self.history.lock()[partition as usize].extend(records);
@@ -79,7 +109,7 @@ impl Log for FaultyLog {
 
     async fn read(&self, partition: u32, from: u64, max_bytes: usize) -> Result<Vec<Stored>, LogError> {
         match self.io.fate("log read", &format!("{partition}/{from}")).await {
-            Fate::Fine => self.log.read(partition, from, max_bytes).await,
+            Fate::Fine => self.checked(partition, self.log.read(partition, from, max_bytes).await?),
             Fate::Error | Fate::ErrorAfter => Err(storage()),
             Fate::CrashBefore | Fate::CrashAfter => self.io.die().await,
         }
@@ -98,6 +128,9 @@ impl Log for FaultyLog {
     }
 
     async fn trim(&self, partition: u32, below: u64) -> Result<(), LogError> {
+        if self.flipped.lock().keeps {
+            return Err(storage());
+        }
         match self.io.fate("log trim", &format!("{partition}/{below}")).await {
             Fate::Fine => self.log.trim(partition, below).await,
             Fate::Error => Err(storage()),
@@ -119,8 +152,41 @@ impl Log for FaultyLog {
 pub struct FaultyTables {
     /// The model.
     pub tables: Arc<MemoryTables>,
+    /// The checksums of their files.
+    pub sums: FileSums,
+    /// The process's files, which it reads with those.
+    pub files: CheckedStore,
     /// Whose I/O it is.
     pub io: Io,
+}
+
+/// The checksums of data files, as the tables' logs have them.
+pub type FileSums = Arc<Mutex<HashMap<Path, Sums>>>;
+
+impl FaultyTables {
+    /// A snapshot, after which its files are read with their checksums.
+    async fn open(&self, table: Table) -> Result<Snapshot, TableError> {
+        let snapshot = self.tables.snapshot(table).await?;
+        let sums = self.sums.lock();
+        for path in snapshot.files.iter().map(|file| Storage::path(table, &file.path)) {
+            if let Some(of_file) = sums.get(&path).filter(|_| self.files.sums(&path).is_none()) {
+                self.files.know(path, of_file.clone());
+            }
+        }
+        Ok(snapshot)
+    }
+
+    async fn change(&self, commit: Commit) -> Result<u64, TableError> {
+        let (table, added, removed) = (commit.table, commit.add.clone(), commit.remove.clone());
+        let version = self.tables.commit(commit).await?;
+        for path in added.iter().map(|file| Storage::path(table, &file.path)) {
+            if let Some(of_file) = self.files.sums(&path) {
+                self.sums.lock().insert(path, (*of_file).clone());
+            }
+        }
+        removed.iter().for_each(|file| self.files.removed(&Storage::path(table, &file.path)));
+        Ok(version)
+    }
 }
 
 fn unknown(table: Table) -> TableError {
@@ -131,7 +197,7 @@ fn unknown(table: Table) -> TableError {
 impl Tables for FaultyTables {
     async fn snapshot(&self, table: Table) -> Result<Snapshot, TableError> {
         match self.io.fate("table snapshot", table.name()).await {
-            Fate::Fine => self.tables.snapshot(table).await,
+            Fate::Fine => self.open(table).await,
             Fate::Error | Fate::ErrorAfter => Err(unknown(table)),
             Fate::CrashBefore | Fate::CrashAfter => self.io.die().await,
         }
@@ -148,16 +214,16 @@ impl Tables for FaultyTables {
     async fn commit(&self, commit: Commit) -> Result<u64, TableError> {
         let table = commit.table;
         match self.io.fate("table commit", table.name()).await {
-            Fate::Fine => self.tables.commit(commit).await,
+            Fate::Fine => self.change(commit).await,
             Fate::Error => Err(unknown(table)),
             Fate::ErrorAfter => {
-                self.tables.commit(commit).await?;
+                self.change(commit).await?;
                 Err(unknown(table))
             }
             Fate::CrashBefore => self.io.die().await,
             Fate::CrashAfter => {
                 // Refused or not, nobody hears of it.
-                let _ = self.tables.commit(commit).await;
+                let _ = self.change(commit).await;
                 self.io.die().await
             }
         }

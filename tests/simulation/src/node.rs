@@ -4,27 +4,31 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt as _};
 use reckon_batch::archive::{Archiver, ArchiverParts};
-use reckon_batch::maintain::{Maintainer, MaintainerParts, Safe, trim_log};
+use reckon_batch::maintain::{MaintainReport, Maintainer, MaintainerParts, Safe, trim_log};
+use reckon_batch::mend::{Mender, MenderParts};
 use reckon_batch::recompute::{Recompute, RecomputeParts};
 use reckon_data::clock::{Clock, Names};
 use reckon_data::config::Settings;
-use reckon_data::damage::NoDamage;
+use reckon_data::damage::{Damage as _, Damaged};
 use reckon_data::definition::Definition;
 use reckon_data::jobs::{Follower, RunRequest};
 use reckon_data::log::Log;
 use reckon_data::log::memory::MemoryLog;
-use reckon_data::table::Tables;
+use reckon_data::table::{Table, Tables};
 use reckon_serving::{Serving, ServingParts};
 use reckon_stream::counter::{Counter, CounterParts};
 use reckon_stream::gateway::{Gateway, GatewayParts};
-use reckon_tables::MemoryTables;
+use reckon_tables::{CheckedStore, MemoryTables, MendedLog, Storage};
 use tokio::sync::Mutex;
 
 use crate::faults::Io;
-use crate::io::{FaultyLog, FaultyStore, FaultyTables, History};
+use crate::io::{FaultyLog, FaultyStore, FaultyTables, FileSums, Flipped, History};
+
+/// What maintenance says of files that lost rows on the way, and of panics.
+const DEFECTS: [&str; 2] = ["rows and should hold", "a thread of maintenance ended"];
 
 /// What outlives every process.
 #[derive(Debug, Clone)]
@@ -37,6 +41,10 @@ pub struct Durable {
     pub tables: Arc<MemoryTables>,
     /// Their files.
     pub store: Arc<InMemory>,
+    /// The checksums of those.
+    pub sums: FileSums,
+    /// What has become of the log on its disk.
+    pub flipped: Flipped,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Names; they differ from process to process because they are counted on.
@@ -63,7 +71,9 @@ pub struct Node {
     /// Held by a batch run.
     running: Mutex<()>,
     maintainer: Maintainer,
+    mender: Mender,
     log: Arc<dyn Log>,
+    files: CheckedStore,
     durable: Durable,
 }
 
@@ -74,11 +84,22 @@ impl Node {
     /// What the parts say.
     pub async fn start(durable: &Durable, io: Io) -> Result<Self> {
         let definition = Arc::new(durable.settings.definition()?);
-        let log: Arc<dyn Log> =
-            Arc::new(FaultyLog { log: durable.log.clone(), history: Arc::clone(&durable.history), io: io.clone() });
-        let tables: Arc<dyn Tables> = Arc::new(FaultyTables { tables: Arc::clone(&durable.tables), io: io.clone() });
-        let store: Arc<dyn ObjectStore> = Arc::new(FaultyStore { store: Arc::clone(&durable.store), io: io.clone() });
-        let base = Base { durable, definition, log, tables, store };
+        let log: Arc<dyn Log> = Arc::new(FaultyLog {
+            log: durable.log.clone(),
+            history: Arc::clone(&durable.history),
+            flipped: Arc::clone(&durable.flipped),
+            io: io.clone(),
+        });
+        let files = CheckedStore::new(Arc::new(FaultyStore { store: Arc::clone(&durable.store), io: io.clone() }));
+        let tables: Arc<dyn Tables> = Arc::new(FaultyTables {
+            tables: Arc::clone(&durable.tables),
+            sums: Arc::clone(&durable.sums),
+            files: files.clone(),
+            io: io.clone(),
+        });
+        let store: Arc<dyn ObjectStore> = Arc::new(files.clone());
+        let log: Arc<dyn Log> = Arc::new(MendedLog::new(log, Arc::clone(&tables), Arc::clone(&store)));
+        let base = Base { durable, definition, log, tables, store, files };
         let counter = base.counter().await?;
         let archiver = base.archiver().await?;
         let serving = base.serving(&counter).await?;
@@ -87,11 +108,13 @@ impl Node {
             recompute: base.recompute(&counter, &archiver),
             running: Mutex::new(()),
             maintainer: Maintainer::new(base.maintainer()),
+            mender: base.mender(),
             io,
             counter,
             archiver,
             serving,
             log: base.log,
+            files: base.files,
             durable: durable.clone(),
         })
     }
@@ -103,7 +126,11 @@ impl Node {
     pub async fn batch(&self, full: bool) -> Result<()> {
         let _running = self.running.lock().await;
         let request = RunRequest { full, ..RunRequest::default() };
-        let report = self.recompute.run(&request, self.durable.names.fresh(), &|_| {}).await?;
+        let run = || async { self.recompute.run(&request, self.durable.names.fresh(), &|_| {}).await };
+        let report = match run().await {
+            Err(error) if Damaged::cause(&error).is_some() && self.mender.run().await > 0 => run().await?,
+            ran => ran?,
+        };
         if let Some(date) = report.dates.iter().find(|date| date.raw_missing) {
             bail!("raw events of {} are missing", date.date);
         }
@@ -112,13 +139,42 @@ impl Node {
         Ok(())
     }
 
-    /// Maintenance, never beside a batch run of the same process; whether all of it was done. What fails is tried again
-    /// the next time.
-    pub async fn maintain(&self) -> bool {
-        match self.running.try_lock() {
-            Ok(_running) => self.maintainer.run().await.failed.is_empty(),
-            Err(_) => false,
+    /// Maintenance, never beside a batch run of the same process. What fails is tried again the next time.
+    ///
+    /// # Errors
+    /// When something is wrong that no fault explains.
+    pub async fn maintain(&self) -> Result<MaintainReport> {
+        let Ok(_running) = self.running.try_lock() else { return Ok(MaintainReport::default()) };
+        self.mender.run().await;
+        let report = self.maintainer.run().await;
+        match report.failed.iter().find(|failed| DEFECTS.iter().any(|defect| failed.contains(defect))) {
+            Some(defect) => bail!("{defect}"),
+            None => Ok(report),
         }
+    }
+
+    /// Files that were found damaged.
+    #[must_use]
+    pub fn damaged(&self) -> Vec<Damaged> {
+        self.files.damaged()
+    }
+
+    /// Reads every file of a table; whether none is damaged. What is, is known from then on.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn is_whole(&self, table: Table) -> Result<bool> {
+        let snapshot = self.durable.tables.snapshot(table).await?;
+        let mut whole = true;
+        for file in snapshot.files.iter() {
+            let path = Storage::path(table, &file.path);
+            if let Some(sums) = self.durable.sums.lock().get(&path) {
+                self.files.know(path.clone(), sums.clone());
+            }
+            let read = async { self.files.get(&path).await?.bytes().await };
+            whole &= read.await.is_ok();
+        }
+        Ok(whole)
     }
 
     /// Trims the log as far as it is safe; whether that was done.
@@ -149,9 +205,21 @@ struct Base<'a> {
     log: Arc<dyn Log>,
     tables: Arc<dyn Tables>,
     store: Arc<dyn ObjectStore>,
+    files: CheckedStore,
 }
 
 impl Base<'_> {
+    fn mender(&self) -> Mender {
+        Mender::new(MenderParts {
+            log: Arc::clone(&self.log),
+            tables: Arc::clone(&self.tables),
+            store: Arc::clone(&self.store),
+            damage: Arc::new(self.files.clone()),
+            names: Arc::clone(&self.durable.names),
+            file_bytes: self.durable.settings.archive.file_size.as_u64(),
+        })
+    }
+
     fn gateway(&self) -> Result<Arc<Gateway>> {
         let Durable { clock, names, settings, .. } = self.durable;
         Ok(Gateway::on_one_thread(GatewayParts {
@@ -212,7 +280,7 @@ impl Base<'_> {
         let Durable { clock, names, settings, scratch, .. } = self.durable;
         let followers: Vec<Arc<dyn Follower>> = vec![Arc::clone(counter) as _, Arc::clone(archiver) as _];
         Recompute::on_one_thread(RecomputeParts {
-            damage: Arc::new(NoDamage),
+            damage: Arc::new(self.files.clone()),
             log: Arc::clone(&self.log),
             tables: Arc::clone(&self.tables),
             store: Arc::clone(&self.store),

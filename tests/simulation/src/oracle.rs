@@ -39,6 +39,8 @@ pub struct Logged {
 #[derive(Debug, Default)]
 struct Partition {
     events: Vec<Logged>,
+    /// How many of them [`Oracle::unheld`] has given out.
+    held: usize,
     /// Dead letters, with their bodies, by offset and index.
     dead: BTreeMap<(u64, u32), Option<Vec<u8>>>,
     /// Their bodies.
@@ -118,6 +120,20 @@ impl Oracle {
     pub fn dead(&self) -> impl Iterator<Item = ((u32, u64, u32), &Option<Vec<u8>>)> {
         let all = (0..).zip(&self.partitions);
         all.flat_map(|(p, of)| of.dead.iter().map(move |((offset, index), body)| ((p, *offset, *index), body)))
+    }
+
+    /// Whether an event with this key was ever logged.
+    #[must_use]
+    pub fn is_logged(&self, key: &Key) -> bool {
+        self.partitions.iter().any(|partition| partition.last.contains_key(key))
+    }
+
+    /// The keys of the events that were read since this was last asked.
+    pub fn unheld(&mut self) -> impl Iterator<Item = &Key> {
+        self.partitions.iter_mut().flat_map(|partition| {
+            let from = std::mem::replace(&mut partition.held, partition.events.len());
+            partition.events[from..].iter().map(|event| &event.key)
+        })
     }
 
     /// Whether something refused lies in the dead letters, with its bytes.

@@ -2,8 +2,9 @@
 
 mod act;
 mod ask;
+mod damage;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,13 +28,16 @@ use crate::client::{Client, Front, Ledger};
 use crate::clock::SimClock;
 use crate::faults::{Faults, Rates};
 use crate::node::{Durable, Node};
-use crate::oracle::{Key, Oracle, Question, Reach};
+use crate::oracle::{Oracle, Question, Reach};
 use crate::plan::{Kind, Outcome, Plan};
 use crate::tables;
 use crate::traffic::{ENTITIES, Traffic};
 
 /// How often a process tries to start; in the second half nothing stands in its way.
 const STARTS: u32 = 8;
+
+/// A process that has not started by then hangs.
+const PATIENCE_TO_START: Duration = Duration::from_secs(900);
 
 /// Whatever else happens, the process dies in each of these steps.
 const CRASH_EVERY: u32 = 12;
@@ -76,6 +80,10 @@ struct Simulation {
     stormy: bool,
     /// Whether the process has had a rival, who may have fenced it.
     rival: bool,
+    /// Whether a bit has flipped somewhere.
+    flipped: bool,
+    /// Whether one has flipped in counts.
+    flipped_counts: bool,
 }
 
 fn settings(rng: &mut StdRng) -> Settings {
@@ -108,6 +116,8 @@ impl Simulation {
             history: Arc::new(Mutex::new(vec![Vec::new(); partitions as usize])),
             tables: Arc::new(MemoryTables::new(Arc::clone(&clock) as Arc<dyn Clock>)),
             store: Arc::new(InMemory::new()),
+            sums: Arc::default(),
+            flipped: Arc::default(),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             names,
             scratch,
@@ -127,6 +137,8 @@ impl Simulation {
             incomplete: 0,
             stormy: false,
             rival: false,
+            flipped: false,
+            flipped_counts: false,
             plan: plan.clone(),
             rng,
             clock,
@@ -235,7 +247,7 @@ impl Simulation {
         while self.node.is_none() {
             self.rival = self.zombie.is_some();
             let io = self.faults.process();
-            let started = timeout(Duration::from_secs(900), Node::start(&self.durable, io.clone())).await;
+            let started = timeout(PATIENCE_TO_START, Node::start(&self.durable, io.clone())).await;
             match started {
                 Ok(Ok(node)) => {
                     self.front.send_replace(Some((Arc::clone(&node.gateway), io)));
@@ -264,21 +276,21 @@ impl Simulation {
         self.oracle.follow(&self.durable.history.lock());
     }
 
-    /// what was acknowledged is in the log.
+    /// what was acknowledged is in the log. What was held to it once stays so: nothing is ever taken from the history.
     fn hold_to_ledger(&mut self) -> Result<()> {
         self.follow();
-        let ledger = self.ledger.lock();
+        let mut ledger = self.ledger.lock();
         if let Some(wrong) = &ledger.wrong {
             bail!("{wrong}");
         }
-        let logged: BTreeSet<&Key> = self.oracle.events().map(|(_, event)| &event.key).collect();
-        if let Some(lost) = ledger.acknowledged.iter().find(|key| !logged.contains(key)) {
+        if let Some(lost) = std::mem::take(&mut ledger.unheld).iter().find(|key| !self.oracle.is_logged(key)) {
             bail!("R-3: {lost:?} was acknowledged and is not in the log");
         }
-        if let Some(refused) = ledger.refused.iter().find(|refused| !self.oracle.is_buried(refused.as_bytes())) {
+        let refused = std::mem::take(&mut ledger.refused);
+        if let Some(refused) = refused.iter().find(|refused| !self.oracle.is_buried(refused.as_bytes())) {
             bail!("R-8: {refused} was refused and is in no dead letter");
         }
-        if let Some(made) = logged.iter().find(|key| !ledger.submitted.contains(**key)) {
+        if let Some(made) = self.oracle.unheld().find(|key| !ledger.submitted.contains(*key)) {
             bail!("R-2: {made:?} is in the log and nobody has sent it");
         }
         Ok(())
@@ -302,10 +314,22 @@ impl Simulation {
         let node = self.node.clone().context("no process")?;
         // All is counted, sealed and archived: nothing may be missing, while batch has not covered the end.
         sleep(Duration::from_secs(300)).await;
-        self.audit(&node, false).await?;
+        if self.flipped {
+            self.make_good(&node).await?;
+        } else if let [damaged, ..] = node.damaged().as_slice() {
+            bail!("no bit has flipped, and {damaged}");
+        }
+        if !self.flipped_counts {
+            self.audit(&node, false).await?;
+        }
         // A run that a process which is gone has begun may have left a cut, and nothing else.
         timeout(Duration::from_secs(3_600), node.batch(false)).await.context("batch hangs")?.context("batch")?;
         self.hold_to_ledger()?;
+        let report = node.maintain().await.context("maintenance")?;
+        if !report.failed.is_empty() {
+            bail!("maintenance fails, with nothing in its way: {:?}", report.failed);
+        }
+        act::note(&self.faults, &report);
         sleep(Duration::from_secs(180)).await;
         if let Some(failure) = node.failure() {
             bail!("a process stopped by itself: {failure}");

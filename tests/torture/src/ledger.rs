@@ -12,9 +12,7 @@ pub type Cell = (String, String);
 pub struct Ledger {
     /// Different events of each entity and minute.
     pub cells: BTreeMap<Cell, u64>,
-    /// Events that were acknowledged, repeats among them.
-    pub acknowledged: u64,
-    /// Of those, repeats.
+    /// Events that were acknowledged once more in the same request.
     pub repeats: u64,
     /// What came of requests that had to be sent again.
     pub refusals: BTreeMap<String, u64>,
@@ -39,6 +37,16 @@ impl Ledger {
     #[must_use]
     pub fn events(&self) -> u64 {
         self.cells.values().sum()
+    }
+
+    /// Different events of each entity.
+    #[must_use]
+    pub fn entities(&self) -> BTreeMap<&str, u64> {
+        let mut entities = BTreeMap::new();
+        for ((entity, _), events) in &self.cells {
+            *entities.entry(entity.as_str()).or_default() += events;
+        }
+        entities
     }
 
     /// How `counted` differs from what was acknowledged.

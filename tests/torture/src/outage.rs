@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
+use crate::senders::Sending;
 use crate::server::Server;
 
 /// A file system with more room than that is nobody's to fill.
 const FILLED_MAX: u64 = 16 << 30;
 /// How long it may take to catch up.
 const CATCH_UP_MAX: Duration = Duration::from_secs(900);
+/// Records that are behind at the end of an outage, at the least.
+const LAG_MIN: u64 = 50;
 /// The name of the file that fills the disk.
 const BALLAST: &str = "ballast";
 
@@ -40,6 +43,8 @@ pub struct Survived {
     pub peak: u64,
     /// Records of the log that were neither counted nor archived at its end.
     pub lag: u64,
+    /// Requests that were refused meanwhile.
+    pub refused: u64,
     /// How long it took until there were none.
     pub caught_up: Duration,
 }
@@ -49,18 +54,26 @@ impl Outage {
     ///
     /// # Errors
     /// When it cannot be brought about, and when the server does not come through it.
-    pub async fn befall(self, server: &Server, dir: &Path, lasts: Duration) -> Result<Survived> {
-        let before = server.memory()?;
+    pub async fn befall(self, server: &Server, dir: &Path, lasts: Duration, sent: &Sending) -> Result<Survived> {
+        let (before, refused_before) = (server.memory()?, sent.refused());
         let begun = Instant::now();
         let mut peak = before;
         self.begin(dir)?;
         while begun.elapsed() < lasts {
             tokio::time::sleep(Duration::from_secs(1)).await;
             peak = peak.max(server.memory()?);
+            if matches!(self, Self::DiskFull) {
+                // What the server has freed meanwhile.
+                fill(dir)?;
+            }
         }
+        let (lag, refused) = (server.lag().await?, sent.refused() - refused_before);
         self.end(dir)?;
         let (lasted, ended) = (begun.elapsed(), Instant::now());
-        let lag = server.lag().await?;
+        // An outage of which nothing was felt shows nothing.
+        if refused == 0 && lag < LAG_MIN {
+            bail!("{self:?} had no effect: {lag} records behind, no request refused");
+        }
         // More comes all the time: a little is always on its way.
         while server.lag().await? > lag.min(100) / 2 + 10 {
             if ended.elapsed() > CATCH_UP_MAX {
@@ -69,7 +82,7 @@ impl Outage {
             tokio::time::sleep(Duration::from_millis(200)).await;
             peak = peak.max(server.memory()?);
         }
-        Ok(Survived { lasted, before, peak, lag, caught_up: ended.elapsed() })
+        Ok(Survived { lasted, before, peak, lag, refused, caught_up: ended.elapsed() })
     }
 
     fn begin(self, dir: &Path) -> Result<()> {
@@ -112,7 +125,7 @@ fn fill(dir: &Path) -> Result<()> {
     if free > FILLED_MAX {
         bail!("{} has {} GiB of room: give a folder on a small file system with --dir", dir.display(), free >> 30);
     }
-    let mut ballast = File::create(dir.join(BALLAST))?;
+    let mut ballast = File::options().create(true).append(true).open(dir.join(BALLAST))?;
     for block in [1 << 20, 4 << 10, 1] {
         let zeroes = vec![0; block];
         while ballast.write_all(&zeroes).is_ok() {}
@@ -123,15 +136,27 @@ fn fill(dir: &Path) -> Result<()> {
 fn each_folder(dir: &Path, mode: u32) -> Result<()> {
     let mut folders = vec![dir.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+        // First: what is made in it afterwards would be left out.
+        there(fs::set_permissions(&folder, Permissions::from_mode(mode)))?;
+        let Some(entries) = there(fs::read_dir(&folder)).with_context(|| folder.display().to_string())? else {
+            continue;
+        };
+        for entry in entries {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
                 folders.push(entry.path());
             } else {
-                fs::set_permissions(entry.path(), Permissions::from_mode(mode & 0o666))?;
+                there(fs::set_permissions(entry.path(), Permissions::from_mode(mode & 0o666)))?;
             }
         }
-        fs::set_permissions(&folder, Permissions::from_mode(mode))?;
     }
     Ok(())
+}
+
+/// Files come and go meanwhile: what is gone needs nothing.
+fn there<T>(result: std::io::Result<T>) -> std::io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
 }

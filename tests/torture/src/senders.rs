@@ -18,6 +18,8 @@ use crate::ledger::Ledger;
 const ENTITIES: u32 = 200;
 /// Event times lie so far back at most, in seconds.
 const LATE_SECONDS: u64 = 600;
+/// How long a request is sent again and again: longer than any outage lasts.
+const PATIENCE: Duration = Duration::from_secs(3_600);
 /// Of a hundred events so many are sent twice.
 const REPEATS: u32 = 1;
 
@@ -30,6 +32,16 @@ pub struct Sending {
     pub ledger: Mutex<Ledger>,
     /// Set when no more is to be sent.
     pub stop: AtomicBool,
+}
+
+impl Sending {
+    /// Requests that the server has refused so far and will take later.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        let ledger = self.ledger.lock();
+        let refused = |what: &&String| what.starts_with('5') || what.starts_with("429");
+        ledger.refusals.keys().filter(refused).map(|what| ledger.refusals[what]).sum()
+    }
 }
 
 /// One sender.
@@ -64,8 +76,8 @@ impl Sender {
             let events: Vec<Event> = (0..self.batch).map(|_| self.event(&mut rng, &mut sent)).collect();
             let repeats = (0..self.batch).filter(|_| rng.random_ratio(REPEATS, 100)).collect::<Vec<_>>();
             let body = body(&events, &repeats);
-            let refusals = deliver(&client, &self.shared.url, &body, events.len() + repeats.len()).await?;
-            self.enter(&events, repeats.len(), refusals);
+            deliver(&client, &self.shared, &body, events.len() + repeats.len()).await?;
+            self.enter(&events, repeats.len());
         }
         Ok(())
     }
@@ -80,16 +92,12 @@ impl Sender {
         Event { entity, seconds: now - late, id: format!("{}-{sent}", self.number) }
     }
 
-    fn enter(&self, events: &[Event], repeats: usize, refusals: Vec<String>) {
+    fn enter(&self, events: &[Event], repeats: usize) {
         let mut ledger = self.shared.ledger.lock();
         for event in events {
             *ledger.cells.entry((format!("v{}", event.entity), minute(event.seconds))).or_default() += 1;
         }
-        ledger.acknowledged += (events.len() + repeats) as u64;
         ledger.repeats += repeats as u64;
-        for refusal in refusals {
-            *ledger.refusals.entry(refusal).or_default() += 1;
-        }
     }
 }
 
@@ -112,11 +120,11 @@ fn body(events: &[Event], repeats: &[usize]) -> String {
     body
 }
 
-/// Sends a body until it is acknowledged, and returns what came of the attempts before.
-async fn deliver(client: &Client, url: &str, body: &str, events: usize) -> Result<Vec<String>> {
-    let mut refusals = Vec::new();
+/// Sends a body until it is acknowledged; what came of the attempts before is noted.
+async fn deliver(client: &Client, shared: &Sending, body: &str, events: usize) -> Result<()> {
+    let begun = Instant::now();
     loop {
-        let request = client.post(format!("{url}/v1/events")).header("content-type", "application/x-ndjson");
+        let request = client.post(format!("{}/v1/events", shared.url)).header("content-type", "application/x-ndjson");
         let answer = request.body(body.to_owned()).send().await;
         if let Ok(refused) = &answer
             && refused.status().is_client_error()
@@ -129,7 +137,7 @@ async fn deliver(client: &Client, url: &str, body: &str, events: usize) -> Resul
                 Ok(text) => {
                     let receipt: Value = serde_json::from_str(&text)?;
                     anyhow::ensure!(receipt["accepted"] == events as u64, "{events} events got the receipt {receipt}");
-                    return Ok(refusals);
+                    return Ok(());
                 }
                 Err(_) => "half an answer".to_owned(),
             },
@@ -140,7 +148,8 @@ async fn deliver(client: &Client, url: &str, body: &str, events: usize) -> Resul
             Err(error) if error.is_timeout() => "no answer in 20 s".to_owned(),
             Err(_) => "a lost connection".to_owned(),
         };
-        refusals.push(refusal);
+        anyhow::ensure!(begun.elapsed() < PATIENCE, "after {} s still {refusal}", PATIENCE.as_secs());
+        *shared.ledger.lock().refusals.entry(refusal).or_default() += 1;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -12,6 +12,8 @@ use serde_json::Value;
 
 /// How long a server may take to be ready.
 const READY_MAX: Duration = Duration::from_secs(120);
+/// How long another batch run may go on.
+const BUSY_MAX: Duration = Duration::from_secs(1_800);
 
 /// A server and where it lives.
 pub struct Server {
@@ -154,19 +156,43 @@ impl Server {
         Ok(serde_json::from_str(&text)?)
     }
 
-    /// Runs batch to its end.
-    pub async fn batch(&self) -> Result<()> {
-        let url = self.url() + "/v1/batch/runs";
-        let request = self.client.post(&url).header("content-type", "application/json").body("{}");
-        let run: Value = serde_json::from_str(&request.send().await?.error_for_status()?.text().await?)?;
-        let id = run["id"].as_str().context("a run without an id")?.to_owned();
+    /// Recounts all dates from raw events, whatever is new.
+    ///
+    /// # Errors
+    /// When the run fails, and when it misses raw events: it would keep the counts of before then.
+    pub async fn recount(&self) -> Result<()> {
+        let id = self.begin_recount().await?;
         loop {
             let run = self.get(&format!("/v1/batch/runs/{id}")).await?;
             match run["state"].as_str() {
-                Some("succeeded") => return Ok(()),
+                Some("succeeded") => {
+                    let dates = run["report"]["dates"].as_array().context("a run without dates")?;
+                    return match dates.iter().find(|date| date["raw_missing"] != false || date["mode"] != "full") {
+                        Some(date) => bail!("raw events are missing: {date}"),
+                        None => Ok(()),
+                    };
+                }
                 Some("failed") => bail!("batch: {}", run["error"]),
                 _ => tokio::time::sleep(Duration::from_millis(100)).await,
             }
+        }
+    }
+
+    /// Starts a run, after the scheduled one that may be going on.
+    async fn begin_recount(&self) -> Result<String> {
+        let url = self.url() + "/v1/batch/runs";
+        let begun = Instant::now();
+        loop {
+            let request = self.client.post(&url).header("content-type", "application/json").body(r#"{"full":true}"#);
+            let answer = request.send().await?;
+            if answer.status() != reqwest::StatusCode::CONFLICT {
+                let run: Value = serde_json::from_str(&answer.error_for_status()?.text().await?)?;
+                return Ok(run["id"].as_str().context("a run without an id")?.to_owned());
+            }
+            if begun.elapsed() > BUSY_MAX {
+                bail!("a batch run has been going on for {} s", BUSY_MAX.as_secs());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 }

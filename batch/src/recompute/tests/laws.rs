@@ -157,7 +157,7 @@ async fn runs_are_jobs_one_at_a_time() {
         seen.fetch_add(report.events, std::sync::atomic::Ordering::SeqCst);
         Box::pin(async {})
     });
-    let runs = BatchRuns::new(world.recompute(1), world.clock.clone(), world.archive.names.clone(), Some(hook));
+    let runs = BatchRuns::new(world.recompute(1), world.clock.clone(), world.archive.names.clone(), None, Some(hook));
     let started = runs.start(RunRequest::default()).await.unwrap();
     assert!(matches!(runs.start(RunRequest::default()).await, Err(JobError::AlreadyRunning(id)) if id == started.id));
     assert!(runs.is_running());

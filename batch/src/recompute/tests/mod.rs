@@ -1,6 +1,7 @@
 //! The recompute against a naive count of the same events.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod damage;
 mod laws;
 mod modes;
 mod oracle;

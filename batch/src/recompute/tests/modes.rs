@@ -11,11 +11,11 @@ use super::oracle::{Kept, Placed, Row, add};
 use super::world::{DAY, MINUTE, World};
 use crate::recompute::{BatchError, Mode, RunReport};
 
-const KEPT: Kept = Kept::COUNTRY_AND_VALUES;
+pub const KEPT: Kept = Kept::COUNTRY_AND_VALUES;
 /// A date that is neither today nor yesterday.
-const OLD: i64 = DAY - 20 * MICROS_PER_DAY;
+pub const OLD: i64 = DAY - 20 * MICROS_PER_DAY;
 
-fn rows(count: usize, entities: usize, tag: &str) -> Vec<Row> {
+pub fn rows(count: usize, entities: usize, tag: &str) -> Vec<Row> {
     let row = |n: usize| Row {
         country: [Some("US"), Some("DE"), None][n % 3],
         value: n.is_multiple_of(4).then_some(n as i64 - 50),
@@ -24,11 +24,11 @@ fn rows(count: usize, entities: usize, tag: &str) -> Vec<Row> {
     (0..count).map(row).collect()
 }
 
-fn date() -> i32 {
+pub fn date() -> i32 {
     (OLD / MICROS_PER_DAY) as i32
 }
 
-fn modes(report: &RunReport) -> Vec<Mode> {
+pub fn modes(report: &RunReport) -> Vec<Mode> {
     report.dates.iter().map(|date| date.mode).collect()
 }
 

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Decimal128Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    ArrayRef, AsArray as _, Decimal128Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
 };
+use arrow::datatypes::Int64Type;
 use async_trait::async_trait;
 use bytesize::ByteSize;
-use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt as _};
 use parking_lot::Mutex;
 use reckon_data::clock::{ManualClock, Names, SeededNames};
 use reckon_data::definition::Definition;
@@ -20,9 +22,9 @@ use reckon_data::minute::{MICROS_PER_DAY, date_of, format_date};
 use reckon_data::paths::{Transaction, partition_folder, segment_file};
 use reckon_data::record::encode_cut;
 use reckon_data::table::{Commit, DataFile, Snapshot, Step, Table, Tables};
-use reckon_tables::MemoryTables;
 use reckon_tables::read::read_file;
 use reckon_tables::schema::{VALUE_TYPE, file_schema};
+use reckon_tables::{CheckedStore, MemoryTables, Storage};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -48,6 +50,9 @@ pub struct Archive {
     pub log: MemoryLog,
     pub tables: Arc<MemoryTables>,
     pub store: Arc<dyn ObjectStore>,
+    /// The same with what it knows of damage, and what lies below.
+    pub checked: CheckedStore,
+    disk: Arc<InMemory>,
     pub names: Arc<SeededNames>,
     pending: Mutex<Vec<Placed>>,
     /// Appended when the next run waits: these lie above its cuts.
@@ -66,10 +71,14 @@ impl World {
     pub fn with(partitions: u32, definition: Definition, file_rows: usize) -> Self {
         let names = Arc::new(SeededNames::new(7));
         let clock = Arc::new(ManualClock::at(DAY + MICROS_PER_DAY / 2));
+        let disk = Arc::new(InMemory::new());
+        let checked = CheckedStore::new(Arc::clone(&disk) as Arc<dyn ObjectStore>);
         let archive = Archive {
             log: MemoryLog::new(partitions, &*names),
             tables: Arc::new(MemoryTables::new(clock.clone())),
-            store: Arc::new(InMemory::new()),
+            store: Arc::new(checked.clone()),
+            checked,
+            disk,
             names,
             pending: Mutex::default(),
             late: Mutex::default(),
@@ -86,7 +95,7 @@ impl World {
 
     pub fn recompute(&self, threads: usize) -> Recompute {
         let parts = RecomputeParts {
-            damage: Arc::new(reckon_data::damage::NoDamage),
+            damage: Arc::new(self.archive.checked.clone()),
             log: Arc::new(self.archive.log.clone()),
             tables: self.archive.tables.clone(),
             store: Arc::clone(&self.archive.store),
@@ -132,6 +141,48 @@ impl World {
             read(granularity, &batches, &mut counts);
         }
         counts
+    }
+
+    /// Flips a bit in the middle of all files of a table that are of a kind, and has the damage found.
+    pub async fn flip(&self, table: Table, is_meant: impl Fn(&DataFile) -> bool) {
+        let snapshot = self.snapshot(table).await;
+        for file in snapshot.files.iter().filter(|file| is_meant(file)) {
+            let path = Storage::path(table, &file.path);
+            let mut bytes = self.archive.disk.get(&path).await.unwrap().bytes().await.unwrap().to_vec();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            self.archive.disk.put(&path, bytes.into()).await.unwrap();
+            let read = self.archive.store.get(&path).await;
+            assert!(read.is_err() || read.unwrap().bytes().await.is_err(), "{path} was read");
+        }
+    }
+
+    /// Nobody has met any damage yet.
+    pub async fn restart(&mut self) {
+        let checked = CheckedStore::new(Arc::clone(&self.archive.disk) as Arc<dyn ObjectStore>);
+        for table in [Table::Events, Table::BatchCounts] {
+            for file in self.snapshot(table).await.files.iter() {
+                let path = Storage::path(table, &file.path);
+                let sums = self.archive.checked.sums(&path).unwrap();
+                checked.know(path, (*sums).clone());
+            }
+        }
+        let archive = Arc::get_mut(&mut self.archive).unwrap();
+        archive.store = Arc::new(checked.clone());
+        archive.checked = checked;
+    }
+
+    /// The sum of the counts of one granularity.
+    pub async fn counted(&self, granularity: &str) -> i64 {
+        let mut sum = 0;
+        for file in self.snapshot(Table::BatchCounts).await.files.iter() {
+            if file.partition["granularity"].as_deref() == Some(granularity) {
+                for batch in read_file(Arc::clone(&self.archive.store), Table::BatchCounts, file).await.unwrap() {
+                    sum += batch["count"].as_primitive::<Int64Type>().values().iter().sum::<i64>();
+                }
+            }
+        }
+        sum
     }
 
     /// Removes all raw events of a date, as retention does.

@@ -173,12 +173,19 @@ impl Log for EmbeddedLog {
         if from == end {
             return Ok(Vec::new());
         }
-        let store = Arc::clone(&self.store);
-        let reading = tokio::task::spawn_blocking(move || store.read(partition, from, end, max_bytes));
-        // The crate panics when its index points to a value that is not there.
-        reading.await.unwrap_or_else(|stopped| {
-            Err(LogError::Corrupt { partition, offset: from, reason: format!("reading stopped: {stopped}") })
-        })
+        // The crate panics when its index points to a value that is not there: then the first record alone says whether
+        // it is that one.
+        let mut stopped = None;
+        for room in [max_bytes, 0] {
+            let store = Arc::clone(&self.store);
+            match tokio::task::spawn_blocking(move || store.read(partition, from, end, room)).await {
+                Ok(read) => return read,
+                Err(error) if error.is_panic() => stopped = Some(error),
+                Err(error) => return Err(LogError::Storage(format!("reading stopped: {error}"))),
+            }
+        }
+        let reason = stopped.map_or_else(String::new, |error| format!("reading stopped: {error}"));
+        Err(LogError::Corrupt { partition, offset: from, reason })
     }
 
     async fn extent(&self, partition: u32) -> Result<Range<u64>, LogError> {

@@ -102,17 +102,14 @@ impl Store {
         let mut records: Vec<Stored> = Vec::new();
         let mut room = max_bytes;
         for offset in from..end {
-            let key = offset.to_be_bytes();
-            if !records.is_empty() {
-                let size = keyspace.size_of(key).map_err(|e| reading(&e, partition, offset))?;
-                if size.is_some_and(|size| size as usize > room.saturating_add(value::HEAD_BYTES)) {
-                    break;
-                }
-            }
-            let Some(stored) = keyspace.get(key).map_err(|e| reading(&e, partition, offset))? else {
-                return self.gone(partition, offset);
+            let bytes = match one(keyspace, partition, offset, (!records.is_empty()).then_some(room)) {
+                Ok(Found::Record(bytes)) => bytes,
+                Ok(Found::TooLarge) => break,
+                // Those before it are as they were written; whoever reads on from here hears of it.
+                Ok(Found::Nothing) | Err(_) if !records.is_empty() => break,
+                Ok(Found::Nothing) => return self.gone(partition, offset),
+                Err(error) => return Err(error),
             };
-            let bytes = value::unwrap(&stored.into(), partition, offset)?;
             room = room.saturating_sub(bytes.len());
             records.push(Stored { offset, bytes });
             if room == 0 {
@@ -233,6 +230,30 @@ fn keyspaces(db: &Database, dir: &Path, partitions: u32) -> Result<Vec<Keyspace>
         db.keyspace(&name, Default::default).map_err(|e| storage(&e))
     };
     (0..partitions).map(open).collect()
+}
+
+/// What lies at an offset.
+enum Found {
+    Record(Bytes),
+    /// A record of more bytes than there is room for.
+    TooLarge,
+    Nothing,
+}
+
+/// The record at an offset, if it is no larger than the room there may be.
+fn one(keyspace: &Keyspace, partition: u32, offset: u64, room: Option<usize>) -> Result<Found, LogError> {
+    let key = offset.to_be_bytes();
+    let failed = |error| reading(&error, partition, offset);
+    if let Some(room) = room {
+        let size = keyspace.size_of(key).map_err(failed)?;
+        if size.is_some_and(|size| size as usize > room.saturating_add(value::HEAD_BYTES)) {
+            return Ok(Found::TooLarge);
+        }
+    }
+    match keyspace.get(key).map_err(failed)? {
+        Some(stored) => Ok(Found::Record(value::unwrap(&stored.into(), partition, offset)?)),
+        None => Ok(Found::Nothing),
+    }
 }
 
 /// The offset after the last one stored.

@@ -121,6 +121,15 @@ impl PartitionCounter {
         counter
     }
 
+    /// A counter that goes on at `sealed`, where the summary is gone and `older` is the last one left. It is first to be
+    /// refilled from where that one says: before the window of every later segment, and with log time as it was.
+    #[must_use]
+    pub fn resume_past(rules: Rules, older: &Summary, sealed: u64) -> Self {
+        let mut counter = Self::resume(rules, older);
+        counter.refill = Some(Target { end: sealed, log_time: None, event_time_max: older.event_time_max });
+        counter
+    }
+
     /// A counter that goes on at `sealed`, of which no summary is left, and is first to be refilled from `start`,
     /// where the log begins now: more than a window before, unless `sealed` is less than that old.
     #[must_use]

@@ -109,6 +109,31 @@ proptest! {
         }
         prop_assert_eq!(again.open_mut().take().len(), whole.open_mut().take().len());
     }
+
+    /// nor does it change anything if the last summaries are gone, whatever clocks did before them.
+    #[test]
+    fn a_restart_from_an_older_summary_changes_nothing(
+        log in log(1..80),
+        segment_events in prop_oneof![Just(1_000_000_u64), 5..80_u64],
+        which in any::<(prop::sample::Index, prop::sample::Index)>(),
+    ) {
+        let records = records(&log);
+        let all = run_all(&mut PartitionCounter::new(0, rules(segment_events)), &records);
+        prop_assume!(!all.is_empty());
+        let at = which.0.index(all.len());
+        let (older, sealed) = (&all[which.1.index(at + 1)].summary, all[at].summary.end);
+        let mut again = PartitionCounter::resume_past(rules(segment_events), older, sealed);
+        while again.refill_end().is_some() {
+            again.refill(again.next(), &records[again.next() as usize]).unwrap();
+        }
+        prop_assert_eq!(again.next(), sealed);
+        let rest = run_all(&mut again, &records);
+        prop_assert_eq!(rest.len(), all.len() - at - 1);
+        for (one, other) in rest.iter().zip(&all[at + 1..]) {
+            prop_assert_eq!(one.summary, other.summary);
+            prop_assert_eq!(one.freeze().unwrap(), other.freeze().unwrap());
+        }
+    }
 }
 
 fn views(time: i64, ids: &[u32]) -> Appended {

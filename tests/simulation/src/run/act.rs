@@ -6,13 +6,30 @@ use std::time::Duration;
 use anyhow::Result;
 use rand::Rng as _;
 use rand::rngs::StdRng;
+use reckon_batch::maintain::MaintainReport;
 use reckon_batch::recompute::BatchError;
 use reckon_data::minute::{MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_MINUTE};
 use tokio::time::{sleep, timeout};
 
 use super::Simulation;
-use crate::faults::Rates;
+use crate::faults::{Faults, Rates};
 use crate::plan::Kind;
+
+/// Whether a batch run has failed for a reason that no fault explains: numbers that do not add up, or a panic.
+const fn is_defect(error: &BatchError) -> bool {
+    matches!(error, BatchError::Broken(_) | BatchError::Stopped(_))
+}
+
+/// What maintenance got done.
+pub(super) fn note(faults: &Faults, report: &MaintainReport) {
+    let done = [
+        ("done: maintenance", report.failed.is_empty()),
+        ("done: compacted events", report.events.commits > 0),
+        ("done: compacted stream counts", report.stream_counts.commits > 0),
+        ("done: dropped covered segments", report.covered_files > 0),
+    ];
+    done.iter().filter(|(_, done)| *done).for_each(|(what, _)| faults.note(what));
+}
 
 impl Simulation {
     /// Something else that happens.
@@ -33,19 +50,22 @@ impl Simulation {
                     }
                     // A run that fails is no violation, the next one makes up for it; unless numbers do not add up.
                     if let Ok(Err(error)) = ran
-                        && error.downcast_ref::<BatchError>().is_none_or(|error| matches!(error, BatchError::Broken(_)))
+                        && error.downcast_ref::<BatchError>().is_none_or(is_defect)
                     {
                         ledger.lock().wrong = Some(format!("R-2: batch: {error:#}"));
                     }
                 });
             }
             Kind::Maintain => {
-                let faults = self.faults.clone();
+                let (ledger, faults) = (Arc::clone(&self.ledger), self.faults.clone());
                 self.jobs.spawn(async move {
                     tokio::select! {
                         biased;
                         () = node.io.died() => {}
-                        done = node.maintain() => if done { faults.note("done: maintenance") },
+                        done = node.maintain() => match done {
+                            Ok(report) => note(&faults, &report),
+                            Err(error) => ledger.lock().wrong = Some(format!("maintenance: {error:#}")),
+                        },
                     }
                 });
             }
@@ -73,6 +93,8 @@ impl Simulation {
             Kind::Rival => self.take_over(luck).await?,
             Kind::Clock => self.jump(luck),
             Kind::Storm => self.weather(luck),
+            Kind::Flip => self.flip(luck).await?,
+            Kind::Log => self.exchange(luck).await?,
         }
         Ok(())
     }

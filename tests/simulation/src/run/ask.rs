@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use rand::Rng as _;
 use reckon_data::clock::Clock as _;
 use reckon_data::filter::Filter;
@@ -46,7 +46,7 @@ impl Simulation {
         let Window { from, to, filter } = Window::of(question)?;
         let (entity, event_type) = (entity_of(question), question.event_type.clone());
         let query = CountQuery { entity, event_type, from, to, filter };
-        let Some(answer) = heard(node, Box::pin(node.serving.count(&query))).await? else { return Ok(()) };
+        let Some(answer) = self.heard(node, Box::pin(node.serving.count(&query))).await? else { return Ok(()) };
         let question = Question { entity: Some(query.entity), ..question.clone() };
         self.follow();
         self.take(answers::count(&self.oracle, &question, &answer))
@@ -56,7 +56,7 @@ impl Simulation {
         let question = Question { entity: None, ..question.clone() };
         let Window { from, to, filter } = Window::of(&question)?;
         let query = TopQuery { event_type: question.event_type.clone(), n: 1_000, from, to, filter };
-        let Some(answer) = heard(node, Box::pin(node.serving.top(&query))).await? else { return Ok(()) };
+        let Some(answer) = self.heard(node, Box::pin(node.serving.top(&query))).await? else { return Ok(()) };
         self.follow();
         self.take(answers::top(&self.oracle, &question, &answer))
     }
@@ -68,7 +68,7 @@ impl Simulation {
         let step = Step::of_minutes([1, 7, 60, 1_440][self.rng.random_range(0..4)])?;
         let (entity, event_type) = (entity_of(question), question.event_type.clone());
         let query = StatsQuery { entity, event_type, function, from, to, step, filter };
-        let Some(answer) = heard(node, Box::pin(node.serving.stats(&query))).await? else { return Ok(()) };
+        let Some(answer) = self.heard(node, Box::pin(node.serving.stats(&query))).await? else { return Ok(()) };
         let question = Question { entity: Some(query.entity), ..question.clone() };
         self.follow();
         self.take(answers::stats(&self.oracle, &question, &answer))
@@ -77,9 +77,26 @@ impl Simulation {
     async fn ask_sql(&mut self, node: &Node, question: &Question) -> Result<()> {
         let table = answers::COUNTS[self.rng.random_range(0..answers::COUNTS.len())];
         let text = answers::query(table, question);
-        let Some(answer) = heard(node, Box::pin(node.serving.sql(&text))).await? else { return Ok(()) };
+        let Some(answer) = self.heard(node, Box::pin(node.serving.sql(&text))).await? else { return Ok(()) };
         self.follow();
         self.take(answers::sql(&self.oracle, table, question, &answer))
+    }
+
+    /// An answer, unless the process dies over it.
+    async fn heard<T>(
+        &self,
+        node: &Node,
+        answer: impl Future<Output = Result<T, ServingError>>,
+    ) -> Result<Option<Result<T, ServingError>>> {
+        let answer = tokio::select! {
+            biased;
+            () = node.io.died() => return Ok(None),
+            answer = timeout(PATIENCE, answer) => answer.context("R-7: no answer")?,
+        };
+        match answer {
+            Err(ServingError::Damaged { damaged }) if !self.flipped => bail!("no bit has flipped, and {damaged}"),
+            answer => Ok(Some(answer)),
+        }
     }
 
     /// Counts an answer that may be so.
@@ -122,17 +139,5 @@ impl Window {
         let filter = question.country.as_ref().map(|country| Filter::column_value(&format!("country:{country}")));
         let [from, to] = [question.minutes.start, question.minutes.end].map(start_of_minute);
         Ok(Self { from, to, filter: filter.transpose()? })
-    }
-}
-
-/// An answer, unless the process dies over it.
-async fn heard<T>(
-    node: &Node,
-    answer: impl Future<Output = Result<T, ServingError>>,
-) -> Result<Option<Result<T, ServingError>>> {
-    tokio::select! {
-        biased;
-        () = node.io.died() => Ok(None),
-        answer = timeout(PATIENCE, answer) => answer.map(Some).context("R-7: no answer"),
     }
 }
