@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reckon_data::clock::Clock;
-use reckon_data::log::Log;
+use reckon_data::log::{Log, LogError};
 use reckon_data::record::decode_header;
 
 use super::error::MaintainError;
@@ -59,7 +59,14 @@ async fn first_kept(log: &dyn Log, partition: u32, start: u64, end: u64, oldest:
     let (mut low, mut high) = (start, end);
     while low < high {
         let middle = low + (high - low) / 2;
-        let records = log.read(partition, middle, 1).await?;
+        let records = match log.read(partition, middle, 1).await {
+            // How old it is, nobody knows: it and what follows stay.
+            Err(LogError::Corrupt { .. }) => {
+                high = middle;
+                continue;
+            }
+            records => records?,
+        };
         let record = |reason: String| MaintainError::Record { partition, offset: middle, reason };
         let first = records.first().ok_or_else(|| record("it is missing".to_owned()))?;
         let header = decode_header(&first.bytes).map_err(|error| record(error.to_string()))?;

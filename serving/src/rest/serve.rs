@@ -21,8 +21,9 @@ use tokio_io_timeout::TimeoutStream;
 const GRACE: Duration = Duration::from_secs(3);
 /// Connections at the same time, if there are twice as many descriptors; more wait to be accepted.
 const CONNECTIONS_MAX: u64 = 4_096;
-/// How long a connection may take until the head of its next request is there.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long a connection may take until the head of its next request is there. Most clients close what they do not use
+/// after 90 s: were it shorter, they would now and then send into a connection that is just being closed.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long a client may read nothing of its answer.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
 /// Bytes that a connection buffers of what it reads; only those whose client is fast get there.

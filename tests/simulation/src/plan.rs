@@ -73,6 +73,12 @@ impl Kind {
 }
 
 impl Plan {
+    /// Whether something is left out for most of a seed's time. Every fourth goes without batch runs: sealed files gather,
+    /// are put together, and are read for long.
+    pub(crate) const fn rests(&self, kind: Kind, step: u32) -> bool {
+        matches!(kind, Kind::Batch) && self.seed % 4 == 1 && step < 40
+    }
+
     /// What a seed does unless it is told otherwise.
     #[must_use]
     pub const fn of(seed: u64) -> Self {

@@ -186,7 +186,7 @@ impl Simulation {
             5..9 => self.rng.random_range(1..90_000),
             _ => self.rng.random_range(1..900_000),
         };
-        if let Some(kind) = happens.filter(|kind| !self.plan.without.contains(kind)) {
+        if let Some(kind) = happens.filter(|kind| !self.plan.without.contains(kind) && !self.plan.rests(*kind, step)) {
             self.act(kind, StdRng::seed_from_u64(luck)).await?;
         }
         sleep(Duration::from_millis(wait)).await;

@@ -30,6 +30,7 @@ fn seeds_run_without_a_violation() {
         "done: batch",
         "done: maintenance",
         "done: compacted events",
+        "done: compacted stream counts",
         "done: dropped covered segments",
         "bit flipped: log",
         "bit flipped: events",

@@ -79,6 +79,9 @@ struct Arguments {
     /// How many bits flip in its files after that, while it is down.
     #[arg(long, default_value_t = 0)]
     flips: u32,
+    /// Run it with its default settings; with those of the torture everything happens often.
+    #[arg(long)]
+    plain: bool,
     /// Do nothing to it for so long, seconds, and look at its memory.
     #[arg(long, default_value_t = 0)]
     quiet_seconds: u64,
@@ -98,7 +101,8 @@ async fn main() -> Result<ExitCode> {
         None => std::env::current_exe()?.with_file_name("reckon"),
     };
     let more = if arguments.flips > 0 { &KEEP_LOG[..] } else { &[] };
-    let flags: Vec<String> = FLAGS.iter().chain(more).map(|&flag| flag.to_owned()).collect();
+    let often = if arguments.plain { &[] } else { &FLAGS[..] };
+    let flags: Vec<String> = often.iter().chain(more).map(|&flag| flag.to_owned()).collect();
     let mut server = Server::new(&binary, &dir, &flags)?;
     if arguments.outage == Some(Outage::ReadOnly) {
         server.without_privileges()?;
@@ -181,8 +185,16 @@ async fn watch(server: &Server, dir: &Path, time: Duration) -> Result<()> {
     let begun = std::time::Instant::now();
     while begun.elapsed() < time {
         tokio::time::sleep(Duration::from_secs(60).min(time)).await;
-        let files = files(dir)?;
-        println!("{:6} s: {} MiB, {files} files", begun.elapsed().as_secs(), server.memory()? >> 20);
+        let files = |part: &str| files_or_none(&dir.join(part));
+        println!(
+            "{:6} s: {} MiB; {} files of the log, {} of raw events, {} of sealed counts, {} of batch counts",
+            begun.elapsed().as_secs(),
+            server.memory()? >> 20,
+            files("log"),
+            files("tables/events"),
+            files("tables/stream_counts"),
+            files("tables/batch_counts"),
+        );
     }
     Ok(())
 }
