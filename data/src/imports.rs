@@ -40,5 +40,13 @@ pub trait Imports: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// A sentence, when it could not be written.
-    async fn record(&self, entry: ImportEntry) -> Result<(), String>;
+    async fn record(&self, entry: ImportEntry) -> Result<(), String> {
+        self.record_all(vec![entry]).await
+    }
+
+    /// Remembers several at once: all of them or none, and durable when it returns.
+    ///
+    /// # Errors
+    /// A sentence, when it could not be written; whether it was may be unknown.
+    async fn record_all(&self, entries: Vec<ImportEntry>) -> Result<(), String>;
 }

@@ -7,9 +7,7 @@
 
 mod background;
 mod call;
-mod imports;
 mod open;
-mod replay;
 mod status;
 
 pub use call::call;

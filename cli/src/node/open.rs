@@ -18,17 +18,16 @@ use reckon_data::jobs::Follower;
 use reckon_data::log::Log;
 use reckon_data::log::embedded::{EmbeddedLog, Options};
 use reckon_data::table::Tables;
+use reckon_serving::replay::Replayer;
 use reckon_serving::rest::RestParts;
 use reckon_serving::{Serving, ServingParts};
 use reckon_stream::counter::{Counter, CounterParts};
 use reckon_stream::gateway::{Gateway, GatewayParts};
-use reckon_tables::{DeltaTables, MendedLog, Storage, local_folder};
+use reckon_tables::{DeltaTables, ImportTable, MendedLog, Storage, local_folder};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::background;
-use super::imports::ImportTable;
-use super::replay::Replayer;
 use super::status::NodeStatus;
 
 /// The role of a process that recounts and does nothing else.
@@ -114,8 +113,8 @@ impl Node {
         });
         let replayer = Arc::new(Replayer {
             serving: Arc::clone(&serving),
-            gateway: Arc::clone(&gateway),
-            imports: Arc::clone(&imports),
+            ingest: Arc::clone(&gateway) as _,
+            imports: Arc::clone(&imports) as _,
             limits: base.settings.limits()?,
             definition: Arc::clone(&base.definition),
             clock: Arc::clone(&base.clock),

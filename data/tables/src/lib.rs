@@ -6,6 +6,8 @@
 //! [`provider`] shows a pinned list of files to DataFusion, [`read`] reads single files, [`stats`]
 //! turns file statistics into what Delta Lake stores and back.
 //!
+//! [`imports`] is the table of imports, which what is replayed of dead letters stands in too.
+//!
 //! [`mended`] is a log whose damaged records are made anew from what is archived of them.
 //!
 //! A data file's checksums ([`checked`], `sums`) stand in its table's log: a bit that flips is found by whoever
@@ -21,6 +23,7 @@ pub mod checked;
 pub mod conformance;
 pub mod delta;
 mod format;
+pub mod imports;
 mod load;
 mod log;
 pub mod memory;
@@ -33,10 +36,11 @@ pub mod stats;
 pub mod store;
 mod sums;
 mod synced;
-mod vacuum;
+pub mod vacuum;
 
 pub use checked::CheckedStore;
 pub use delta::DeltaTables;
+pub use imports::ImportTable;
 pub use memory::MemoryTables;
 pub use mended::MendedLog;
 pub use store::{Storage, local_folder};

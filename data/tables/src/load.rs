@@ -12,12 +12,13 @@ use arrow::datatypes::Int64Type;
 use deltalake_core::DeltaTableError;
 use deltalake_core::kernel::{Action, Snapshot};
 use futures::{StreamExt as _, TryStreamExt as _};
-use object_store::ObjectMeta;
+use object_store::{ObjectMeta, ObjectStore};
 use reckon_data::table::{Table, TableError};
 
 use crate::format::{self, storage, unusable};
 use crate::log::TableLog;
 use crate::state::{State, file_of};
+use crate::store::log_folder;
 use crate::{actions, read};
 
 /// Times a table is opened anew when its log was cleaned meanwhile.
@@ -35,10 +36,10 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    /// Lists a log.
-    pub async fn of(log: &TableLog) -> Result<Self, TableError> {
+    /// Lists the log of a table.
+    pub async fn of(store: &Arc<dyn ObjectStore>, table: Table) -> Result<Self, TableError> {
         let entries: Vec<ObjectMeta> =
-            log.store.list(Some(&log.folder())).try_collect().await.map_err(|error| storage(log.table, error))?;
+            store.list(Some(&log_folder(table))).try_collect().await.map_err(|error| storage(table, error))?;
         let mut listing = Self::default();
         let mut parts: BTreeMap<(u64, u32), Vec<ObjectMeta>> = BTreeMap::new();
         for entry in entries {
@@ -86,7 +87,7 @@ fn parse(name: &str) -> Option<Entry> {
 pub(crate) async fn load(log: &TableLog) -> Result<(State, u64), TableError> {
     let mut last = None;
     for _ in 0..ATTEMPTS {
-        let listing = Listing::of(log).await?;
+        let listing = Listing::of(&log.store, log.table).await?;
         if listing.commits.is_empty() && listing.checkpoints.is_empty() {
             let created = format::creation(log.table, &*log.clock)?;
             // Whether it was us or another: version 0 exists now.

@@ -39,7 +39,7 @@ impl Imports for Memory {
         Ok(Vec::new())
     }
 
-    async fn record(&self, _: ImportEntry) -> Result<(), String> {
+    async fn record_all(&self, _: Vec<ImportEntry>) -> Result<(), String> {
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Clients: they send until they are acknowledged, and remember what was.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,14 +15,19 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::faults::Io;
-use crate::oracle::Key;
-use crate::traffic::Request;
+use crate::oracle::{Key, Letter, Oracle, Place};
+use crate::traffic::{Line, Request};
+
+/// Names of events that had none when they were refused begin so.
+const REPLAYED: &str = "dead-";
 
 /// What clients know: who is in front, and what was acknowledged.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) sent: u64,
     pub(crate) submitted: BTreeSet<Key>,
+    /// What was sent, by its text.
+    pub(crate) lines: BTreeMap<String, Line>,
     pub(crate) acknowledged: BTreeSet<Key>,
     /// What has been acknowledged since it was last held to the log.
     pub(crate) unheld: Vec<Key>,
@@ -32,6 +37,35 @@ pub(crate) struct Ledger {
 }
 
 pub(crate) type Front = Option<(Arc<Gateway>, Io)>;
+
+impl Ledger {
+    /// The key that the event of a dead letter is counted under when it is replayed; none if it is no event.
+    pub(crate) fn replayed(&self, place: Place, letter: &Letter) -> Option<Key> {
+        let line = self.lines.get(std::str::from_utf8(letter.body.as_deref()?).ok()?)?;
+        let (id, entity, event_type, date) = line.key.clone()?;
+        // An event without an id is named for the place where it was refused.
+        let (partition, offset, index) = place;
+        let id = if line.is_named { id } else { format!("{REPLAYED}{partition}-{offset}-{index}-0") };
+        Some((id, entity, event_type, date))
+    }
+
+    /// Whether this is the key of an event that had none, and was refused where the key says.
+    pub(crate) fn is_replayed(&self, oracle: &Oracle, key: &Key) -> bool {
+        let place = key.0.strip_prefix(REPLAYED).and_then(|place| {
+            let mut parts = place.split('-').map(str::parse::<u64>);
+            let mut next = || parts.next()?.ok();
+            let (partition, offset, index) = (next()?, next()?, next()?);
+            Some((u32::try_from(partition).ok()?, offset, u32::try_from(index).ok()?))
+        });
+        let letter = place.and_then(|place| Some((place, oracle.letter(place).filter(|letter| !letter.is_again)?)));
+        letter.and_then(|(place, letter)| self.replayed(place, letter)).as_ref() == Some(key)
+    }
+
+    /// The latest event that was sent and is one, microseconds.
+    pub(crate) fn latest(&self) -> i64 {
+        self.lines.values().filter(|line| line.key.is_some()).map(|line| line.time).max().unwrap_or(0)
+    }
+}
 
 /// Somebody who sends a request until it is acknowledged, or gives up.
 pub(crate) struct Client {
@@ -46,6 +80,7 @@ impl Client {
             let mut ledger = self.ledger.lock();
             ledger.sent += request.lines.len() as u64;
             ledger.submitted.extend(request.lines.iter().filter_map(|line| line.key.clone()));
+            ledger.lines.extend(request.lines.iter().map(|line| (line.json.clone(), line.clone())));
         }
         // Some come late to the network.
         if self.rng.random_ratio(1, 5) {

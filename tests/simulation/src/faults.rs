@@ -12,6 +12,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::shelf::Shown;
+
 /// How often things go wrong, each in thousandths of all I/O.
 #[derive(Debug, Clone, Copy)]
 pub struct Rates {
@@ -23,11 +25,13 @@ pub struct Rates {
     pub slow: u32,
     /// It takes up to a minute: whoever has a time limit meets it.
     pub stall: u32,
+    /// A list is not what there is; in thousandths of all lists.
+    pub list: u32,
 }
 
 impl Rates {
     /// Nothing goes wrong.
-    pub const NONE: Self = Self { error: 0, error_after: 0, slow: 0, stall: 0 };
+    pub const NONE: Self = Self { error: 0, error_after: 0, slow: 0, stall: 0, list: 0 };
 }
 
 /// What becomes of one I/O.
@@ -138,7 +142,7 @@ impl Faults {
 }
 
 impl Io {
-    /// The process dies at its `ios`-th I/O from now, of those whose names begin with `kind`.
+    /// The process dies at its `ios`-th I/O from now, of those whose names, or names and places, begin with `kind`.
     pub fn crash_in(&self, ios: u32, kind: &'static str) {
         self.process.lock().crash_in = Some((ios, kind));
     }
@@ -184,7 +188,7 @@ impl Io {
         let crash = {
             let mut process = self.process.lock();
             match process.crash_in.as_mut() {
-                Some((ios, kind)) if op.starts_with(*kind) => {
+                Some((ios, kind)) if is_of(kind, op, place) => {
                     let now = *ios == 0;
                     *ios = ios.saturating_sub(1);
                     now
@@ -229,6 +233,19 @@ impl Io {
         if below == 0 { 0 } else { self.world.lock().rng.random_range(0..below) }
     }
 
+    /// What a list shows.
+    #[must_use]
+    pub fn shown(&self) -> Shown {
+        let mut world = self.world.lock();
+        if world.rng.random_range(0..1_000) >= world.rates.list {
+            return Shown::Whole;
+        }
+        let (name, shown) =
+            if world.rng.random() { ("list: lacks files", Shown::Partial) } else { ("list: stale", Shown::Stale) };
+        *world.struck.entry(name.to_owned()).or_default() += 1;
+        shown
+    }
+
     /// Dies, and does not return.
     pub async fn die<T>(&self) -> T {
         self.kill();
@@ -261,4 +278,10 @@ impl Io {
         *world.struck.entry(format!("{name}: {op}")).or_default() += 1;
         Some(Duration::from_millis(world.rng.random_range(1..most)))
     }
+}
+
+/// Whether an I/O is of a kind: `table commit` is, and `table commit imports`.
+fn is_of(kind: &str, op: &str, place: &str) -> bool {
+    op.starts_with(kind)
+        || kind.strip_prefix(op).and_then(|rest| rest.strip_prefix(' ')).is_some_and(|rest| place.starts_with(rest))
 }

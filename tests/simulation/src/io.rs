@@ -18,11 +18,13 @@ use parking_lot::Mutex;
 use reckon_data::log::memory::MemoryLog;
 use reckon_data::log::{Log, LogError, Stored};
 use reckon_data::table::{Commit, Snapshot, Table, TableError, Tables};
+use reckon_tables::vacuum::{Swept, sweep};
 use reckon_tables::{CheckedStore, MemoryTables, Storage, Sums};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::faults::{Fate, Io};
+use crate::shelf::Shelf;
 
 /// Everything that was ever appended, trimmed or not: partition, offset, record.
 pub type History = Arc<Mutex<Vec<Vec<Bytes>>>>;
@@ -147,7 +149,7 @@ impl Log for FaultyLog {
     }
 }
 
-/// The tables, with faults. Their model has no files, so vacuum forgets names and deletes nothing.
+/// The tables, with faults. Their model has no files; those of the store are swept as Delta Lake's are.
 #[derive(Debug)]
 pub struct FaultyTables {
     /// The model.
@@ -156,6 +158,8 @@ pub struct FaultyTables {
     pub sums: FileSums,
     /// The process's files, which it reads with those.
     pub files: CheckedStore,
+    /// What lies in the store.
+    pub shelf: Shelf,
     /// Whose I/O it is.
     pub io: Io,
 }
@@ -177,8 +181,10 @@ impl FaultyTables {
     }
 
     async fn change(&self, commit: Commit) -> Result<u64, TableError> {
-        let (table, added, removed) = (commit.table, commit.add.clone(), commit.remove.clone());
-        let version = self.tables.commit(commit).await?;
+        let table = commit.table;
+        let version = self.tables.commit(commit.clone()).await?;
+        self.shelf.commit(&commit, version);
+        let Commit { add: added, remove: removed, .. } = commit;
         for path in added.iter().map(|file| Storage::path(table, &file.path)) {
             if let Some(of_file) = self.files.sums(&path) {
                 self.sums.lock().insert(path, (*of_file).clone());
@@ -231,10 +237,35 @@ impl Tables for FaultyTables {
 
     async fn vacuum(&self, table: Table, retention_micros: i64) -> Result<u64, TableError> {
         match self.io.fate("table vacuum", table.name()).await {
-            Fate::Fine => self.tables.vacuum(table, retention_micros).await,
+            Fate::Fine => {
+                let store = Arc::new(self.files.clone()) as Arc<dyn ObjectStore>;
+                sweep(&SweptTable { tables: self, table }, &store, self.shelf.now() - retention_micros).await
+            }
             Fate::Error | Fate::ErrorAfter => Err(unknown(table)),
             Fate::CrashBefore | Fate::CrashAfter => self.io.die().await,
         }
+    }
+}
+
+/// A table as it is swept.
+struct SweptTable<'a> {
+    tables: &'a FaultyTables,
+    table: Table,
+}
+
+#[async_trait]
+impl Swept for SweptTable<'_> {
+    fn table(&self) -> Table {
+        self.table
+    }
+
+    async fn newest(&self) -> Result<(u64, Vec<Path>), TableError> {
+        let snapshot = self.tables.snapshot(self.table).await?;
+        Ok((snapshot.version, snapshot.files.iter().map(|file| Storage::path(self.table, &file.path)).collect()))
+    }
+
+    async fn removed_by(&self, version: u64) -> Result<Option<Vec<Path>>, TableError> {
+        Ok(self.tables.shelf.removed_by(self.table, version))
     }
 }
 
@@ -243,6 +274,8 @@ impl Tables for FaultyTables {
 pub struct FaultyStore {
     /// The model.
     pub store: Arc<InMemory>,
+    /// What lies in it.
+    pub shelf: Shelf,
     /// Whose I/O it is.
     pub io: Io,
 }
@@ -255,6 +288,10 @@ impl std::fmt::Display for FaultyStore {
 
 fn broken() -> object_store::Error {
     object_store::Error::Generic { store: "simulation", source: "a fault of the simulation".into() }
+}
+
+fn gone(at: &Path) -> object_store::Error {
+    object_store::Error::NotFound { path: at.to_string(), source: "a simulated file".into() }
 }
 
 /// Runs an I/O with an effect, as its fate will have it.
@@ -283,7 +320,12 @@ async fn with_effect<T, E>(
 #[async_trait]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, at: &Path, payload: PutPayload, opts: PutOptions) -> object_store::Result<PutResult> {
-        with_effect(&self.io, "store put", at.as_ref(), broken, self.store.put_opts(at, payload, opts)).await
+        let put = async {
+            let put = self.store.put_opts(at, payload, opts).await?;
+            self.shelf.put(at);
+            Ok(put)
+        };
+        with_effect(&self.io, "store put", at.as_ref(), broken, put).await
     }
 
     async fn put_multipart_opts(
@@ -293,7 +335,7 @@ impl ObjectStore for FaultyStore {
     ) -> object_store::Result<Box<dyn MultipartUpload>> {
         let begin = self.store.put_multipart_opts(at, opts);
         let upload = with_effect(&self.io, "store begin upload", at.as_ref(), broken, begin).await?;
-        Ok(Box::new(FaultyUpload { upload, io: self.io.clone() }))
+        Ok(Box::new(FaultyUpload { upload, at: at.clone(), shelf: self.shelf.clone(), io: self.io.clone() }))
     }
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> object_store::Result<GetResult> {
@@ -304,14 +346,17 @@ impl ObjectStore for FaultyStore {
         &self,
         locations: BoxStream<'static, object_store::Result<Path>>,
     ) -> BoxStream<'static, object_store::Result<Path>> {
-        let (store, io) = (Arc::clone(&self.store), self.io.clone());
+        let (store, shelf, io) = (Arc::clone(&self.store), self.shelf.clone(), self.io.clone());
         locations
             .then(move |at| {
-                let (store, io) = (Arc::clone(&store), io.clone());
+                let (store, shelf, io) = (Arc::clone(&store), shelf.clone(), io.clone());
                 async move {
                     let at = at?;
                     let one = futures::stream::once(std::future::ready(Ok(at.clone()))).boxed();
                     let delete = async {
+                        if !shelf.delete(&at) {
+                            return Err(gone(&at));
+                        }
                         let mut deleted = store.delete_stream(one);
                         deleted.next().await.unwrap_or_else(|| Err(broken()))
                     };
@@ -322,7 +367,15 @@ impl ObjectStore for FaultyStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        self.store.list(prefix)
+        let (shelf, io, prefix) = (self.shelf.clone(), self.io.clone(), prefix.cloned().unwrap_or_default());
+        let listed = async move {
+            let list = async { Ok(shelf.list(&prefix, io.shown(), &io)) };
+            match with_effect(&io, "store list", prefix.as_ref(), broken, list).await {
+                Ok(found) => found.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error)],
+            }
+        };
+        futures::stream::once(listed).flat_map(futures::stream::iter).boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
@@ -338,6 +391,8 @@ impl ObjectStore for FaultyStore {
 #[derive(Debug)]
 struct FaultyUpload {
     upload: Box<dyn MultipartUpload>,
+    at: Path,
+    shelf: Shelf,
     io: Io,
 }
 
@@ -351,7 +406,12 @@ impl MultipartUpload for FaultyUpload {
 
     async fn complete(&mut self) -> object_store::Result<PutResult> {
         let io = self.io.clone();
-        with_effect(&io, "store complete upload", "", broken, self.upload.complete()).await
+        let complete = async {
+            let complete = self.upload.complete().await?;
+            self.shelf.put(&self.at);
+            Ok(complete)
+        };
+        with_effect(&io, "store complete upload", "", broken, complete).await
     }
 
     async fn abort(&mut self) -> object_store::Result<()> {

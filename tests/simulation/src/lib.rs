@@ -22,6 +22,7 @@ pub mod node;
 pub mod oracle;
 pub mod plan;
 pub mod run;
+pub mod shelf;
 pub mod tables;
 pub mod traffic;
 

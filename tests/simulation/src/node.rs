@@ -18,14 +18,17 @@ use reckon_data::jobs::{Follower, RunRequest};
 use reckon_data::log::Log;
 use reckon_data::log::memory::MemoryLog;
 use reckon_data::table::{Table, Tables};
+use reckon_serving::replay::Replayer;
+use reckon_serving::rest::{Replay as _, ReplayReport, ReplayRequest};
 use reckon_serving::{Serving, ServingParts};
 use reckon_stream::counter::{Counter, CounterParts};
 use reckon_stream::gateway::{Gateway, GatewayParts};
-use reckon_tables::{CheckedStore, MemoryTables, MendedLog, Storage};
+use reckon_tables::{CheckedStore, ImportTable, MemoryTables, MendedLog, Storage};
 use tokio::sync::Mutex;
 
 use crate::faults::Io;
 use crate::io::{FaultyLog, FaultyStore, FaultyTables, FileSums, Flipped, History};
+use crate::shelf::Shelf;
 
 /// What maintenance says of files that lost rows on the way, and of panics.
 const DEFECTS: [&str; 2] = ["rows and should hold", "a thread of maintenance ended"];
@@ -43,6 +46,8 @@ pub struct Durable {
     pub store: Arc<InMemory>,
     /// The checksums of those.
     pub sums: FileSums,
+    /// What lies in the store, and what lay there.
+    pub shelf: Shelf,
     /// What has become of the log on its disk.
     pub flipped: Flipped,
     /// The time of day.
@@ -72,6 +77,7 @@ pub struct Node {
     running: Mutex<()>,
     maintainer: Maintainer,
     mender: Mender,
+    replayer: Replayer,
     log: Arc<dyn Log>,
     files: CheckedStore,
     durable: Durable,
@@ -90,11 +96,13 @@ impl Node {
             flipped: Arc::clone(&durable.flipped),
             io: io.clone(),
         });
-        let files = CheckedStore::new(Arc::new(FaultyStore { store: Arc::clone(&durable.store), io: io.clone() }));
+        let (store, shelf) = (Arc::clone(&durable.store), durable.shelf.clone());
+        let files = CheckedStore::new(Arc::new(FaultyStore { store, shelf: shelf.clone(), io: io.clone() }));
         let tables: Arc<dyn Tables> = Arc::new(FaultyTables {
             tables: Arc::clone(&durable.tables),
             sums: Arc::clone(&durable.sums),
             files: files.clone(),
+            shelf,
             io: io.clone(),
         });
         let store: Arc<dyn ObjectStore> = Arc::new(files.clone());
@@ -103,8 +111,10 @@ impl Node {
         let counter = base.counter().await?;
         let archiver = base.archiver().await?;
         let serving = base.serving(&counter).await?;
+        let gateway = base.gateway()?;
         Ok(Self {
-            gateway: base.gateway()?,
+            replayer: base.replayer(&serving, &gateway)?,
+            gateway,
             recompute: base.recompute(&counter, &archiver),
             running: Mutex::new(()),
             maintainer: Maintainer::new(base.maintainer()),
@@ -151,6 +161,14 @@ impl Node {
             Some(defect) => bail!("{defect}"),
             None => Ok(report),
         }
+    }
+
+    /// An operator replays dead letters.
+    ///
+    /// # Errors
+    /// What the operator is told.
+    pub async fn replay(&self, request: ReplayRequest) -> Result<ReplayReport, String> {
+        self.replayer.replay(request).await
     }
 
     /// Files that were found damaged.
@@ -217,6 +235,19 @@ impl Base<'_> {
             damage: Arc::new(self.files.clone()),
             names: Arc::clone(&self.durable.names),
             file_bytes: self.durable.settings.archive.file_size.as_u64(),
+        })
+    }
+
+    fn replayer(&self, serving: &Arc<Serving>, gateway: &Arc<Gateway>) -> Result<Replayer> {
+        let Durable { clock, names, settings, .. } = self.durable;
+        let (tables, store) = (Arc::clone(&self.tables), Arc::clone(&self.store));
+        Ok(Replayer {
+            serving: Arc::clone(serving),
+            ingest: Arc::clone(gateway) as _,
+            imports: Arc::new(ImportTable::new(tables, store, Arc::clone(clock), Arc::clone(names))),
+            limits: settings.limits()?,
+            definition: Arc::clone(&self.definition),
+            clock: Arc::clone(clock),
         })
     }
 

@@ -11,6 +11,9 @@ use reckon_data::logtime::LogTime;
 use reckon_data::minute::{date_of, minute_of};
 use reckon_data::record::{Body, decode};
 
+/// What is replayed says so.
+const REPLAY: &str = "replay of ";
+
 /// What makes two events the same.
 pub type Key = (String, String, String, i32);
 
@@ -35,14 +38,26 @@ pub struct Logged {
     pub streamed: bool,
 }
 
+/// A place in the log: partition, offset, index.
+pub type Place = (u32, u64, u32);
+
+/// A dead letter of the log.
+#[derive(Debug, Clone)]
+pub struct Letter {
+    /// What was refused.
+    pub body: Option<Vec<u8>>,
+    /// Whether it is one of an event that was refused once more when it was replayed.
+    pub is_again: bool,
+}
+
 /// One partition, as far as it was read.
 #[derive(Debug, Default)]
 struct Partition {
     events: Vec<Logged>,
     /// How many of them [`Oracle::unheld`] has given out.
     held: usize,
-    /// Dead letters, with their bodies, by offset and index.
-    dead: BTreeMap<(u64, u32), Option<Vec<u8>>>,
+    /// Dead letters by offset and index.
+    dead: BTreeMap<(u64, u32), Letter>,
     /// Their bodies.
     bodies: BTreeSet<Vec<u8>>,
     cuts: HashSet<u64>,
@@ -116,10 +131,16 @@ impl Oracle {
         (0..).zip(&self.partitions).flat_map(|(partition, of)| of.events.iter().map(move |event| (partition, event)))
     }
 
-    /// All dead letters: their places and bodies.
-    pub fn dead(&self) -> impl Iterator<Item = ((u32, u64, u32), &Option<Vec<u8>>)> {
+    /// All dead letters, with their places.
+    pub fn dead(&self) -> impl Iterator<Item = (Place, &Letter)> {
         let all = (0..).zip(&self.partitions);
-        all.flat_map(|(p, of)| of.dead.iter().map(move |((offset, index), body)| ((p, *offset, *index), body)))
+        all.flat_map(|(p, of)| of.dead.iter().map(move |((offset, index), letter)| ((p, *offset, *index), letter)))
+    }
+
+    /// The dead letter at a place.
+    #[must_use]
+    pub fn letter(&self, (partition, offset, index): Place) -> Option<&Letter> {
+        self.partitions.get(partition as usize)?.dead.get(&(offset, index))
     }
 
     /// Whether an event with this key was ever logged.
@@ -239,7 +260,8 @@ impl Partition {
             Body::Dead(letters) => {
                 for (letter, index) in letters.into_iter().zip(0..) {
                     self.bodies.extend(letter.body.clone());
-                    self.dead.insert((offset, index), letter.body);
+                    let is_again = letter.source.is_some_and(|source| source.starts_with(REPLAY));
+                    self.dead.insert((offset, index), Letter { body: letter.body, is_again });
                 }
             }
             Body::Events(events) => {

@@ -38,11 +38,13 @@ pub enum Kind {
     Flip,
     /// The log is another one: made anew, or restored from an older copy.
     Log,
+    /// Dead letters are replayed.
+    Replay,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Batch,
         Self::Maintain,
         Self::Trim,
@@ -52,13 +54,15 @@ impl Kind {
         Self::Storm,
         Self::Flip,
         Self::Log,
+        Self::Replay,
     ];
 
     /// What happens in a step, if anything.
     pub(crate) const fn of(number: u32) -> Option<Self> {
         Some(match number {
-            // Half of the time of a seed goes into these; from 12 to 17 there were more of them once.
+            // Half of the time of a seed goes into these.
             0..12 => Self::Batch,
+            12..18 => Self::Replay,
             18..30 => Self::Maintain,
             30..40 => Self::Trim,
             40..55 => Self::Crash,

@@ -3,6 +3,8 @@
 mod act;
 mod ask;
 mod damage;
+mod lists;
+mod replay;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,8 +30,9 @@ use crate::client::{Client, Front, Ledger};
 use crate::clock::SimClock;
 use crate::faults::{Faults, Rates};
 use crate::node::{Durable, Node};
-use crate::oracle::{Oracle, Question, Reach};
+use crate::oracle::{Key, Oracle, Question, Reach};
 use crate::plan::{Kind, Outcome, Plan};
+use crate::shelf::Shelf;
 use crate::tables;
 use crate::traffic::{ENTITIES, Traffic};
 
@@ -38,6 +41,9 @@ const STARTS: u32 = 8;
 
 /// A process that has not started by then hangs.
 const PATIENCE_TO_START: Duration = Duration::from_secs(900);
+
+/// What a process says that another has fenced off, or trimmed the log of.
+const RIVALRY: [&str; 3] = ["fenced", "but counting has to go on from", "the records between are gone"];
 
 /// Whatever else happens, the process dies in each of these steps.
 const CRASH_EVERY: u32 = 12;
@@ -100,8 +106,14 @@ fn settings(rng: &mut StdRng) -> Settings {
     settings.archive.file_size = ByteSize::kib(rng.random_range(8..256));
     settings.batch.memory = ByteSize::mib(64);
     settings.retention.covered_segments = Duration::from_secs(rng.random_range(60..1_200));
+    // Longer than whatever a process may be stopped for between writing a file and committing it.
+    settings.retention.removed_files = Duration::from_secs(rng.random_range(2_100..3_600));
     settings.serving.index_memory = ByteSize::mib(rng.random_range(0..16));
     settings
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
 
 impl Simulation {
@@ -117,6 +129,7 @@ impl Simulation {
             tables: Arc::new(MemoryTables::new(Arc::clone(&clock) as Arc<dyn Clock>)),
             store: Arc::new(InMemory::new()),
             sums: Arc::default(),
+            shelf: Shelf::new(micros(settings.retention.removed_files)),
             flipped: Arc::default(),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             names,
@@ -234,9 +247,10 @@ impl Simulation {
             // Fenced by the other owner, or dead.
             if let Some(failure) = node.failure()
                 && node.io.is_alive()
-                && !self.rival
+                && !(self.rival && RIVALRY.iter().any(|said| failure.contains(said)))
             {
-                bail!("a process stopped by itself, with nobody else there: {failure}");
+                let others = if self.rival { "for a reason that no other explains" } else { "with nobody else there" };
+                bail!("a process stopped by itself, {others}: {failure}");
             }
             node.io.kill();
             if let Some(zombie) = self.zombie.take() {
@@ -280,7 +294,7 @@ impl Simulation {
     fn hold_to_ledger(&mut self) -> Result<()> {
         self.follow();
         let mut ledger = self.ledger.lock();
-        if let Some(wrong) = &ledger.wrong {
+        if let Some(wrong) = ledger.wrong.clone().or_else(|| self.durable.shelf.wrong()) {
             bail!("{wrong}");
         }
         if let Some(lost) = std::mem::take(&mut ledger.unheld).iter().find(|key| !self.oracle.is_logged(key)) {
@@ -290,7 +304,9 @@ impl Simulation {
         if let Some(refused) = refused.iter().find(|refused| !self.oracle.is_buried(refused.as_bytes())) {
             bail!("R-8: {refused} was refused and is in no dead letter");
         }
-        if let Some(made) = self.oracle.unheld().find(|key| !ledger.submitted.contains(*key)) {
+        let unsent = self.oracle.unheld().filter(|key| !ledger.submitted.contains(*key));
+        let unsent: Vec<Key> = unsent.cloned().collect();
+        if let Some(made) = unsent.iter().find(|key| !ledger.is_replayed(&self.oracle, key)) {
             bail!("R-2: {made:?} is in the log and nobody has sent it");
         }
         Ok(())
@@ -322,6 +338,7 @@ impl Simulation {
         if !self.flipped_counts {
             self.audit(&node, false).await?;
         }
+        self.replay_all(&node).await.context("a replay of all dead letters")?;
         // A run that a process which is gone has begun may have left a cut, and nothing else.
         timeout(Duration::from_secs(3_600), node.batch(false)).await.context("batch hangs")?.context("batch")?;
         self.hold_to_ledger()?;
@@ -330,6 +347,7 @@ impl Simulation {
             bail!("maintenance fails, with nothing in its way: {:?}", report.failed);
         }
         act::note(&self.faults, &report);
+        self.sweep(&node).await?;
         sleep(Duration::from_secs(180)).await;
         if let Some(failure) = node.failure() {
             bail!("a process stopped by itself: {failure}");

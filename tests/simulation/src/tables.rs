@@ -14,7 +14,7 @@ use reckon_tables::read::read_file;
 use reckon_tables::{Storage, Sums};
 
 use crate::node::Durable;
-use crate::oracle::Oracle;
+use crate::oracle::{Oracle, Place};
 
 /// What is wrong, if anything is.
 type Verdict = Result<(), String>;
@@ -30,7 +30,7 @@ pub async fn hold(oracle: &Oracle, durable: &Durable) -> Verdict {
         ((partition, event.offset, event.index), raw)
     });
     same("R-4: the raw events", &raw(durable).await?, &logged.collect())?;
-    let buried = oracle.dead().map(|(place, body)| (place, body.clone()));
+    let buried = oracle.dead().map(|(place, letter)| (place, letter.body.clone()));
     same("R-8: the dead letters", &letters(durable).await?, &buried.collect())?;
     segments(oracle, durable).await
 }
@@ -43,8 +43,6 @@ async fn is_damaged(durable: &Durable, table: Table, file: &DataFile) -> Result<
     let bytes = read.await.map_err(|error| error.to_string())?;
     Ok(sums.is_some_and(|sums| sums != Sums::of(&bytes)))
 }
-
-type Place = (u32, u64, u32);
 
 /// A raw event as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]

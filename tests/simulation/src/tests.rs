@@ -39,6 +39,13 @@ fn seeds_run_without_a_violation() {
         "log made anew",
         "log restored from an older copy",
         "done: trim",
+        "done: deleted what nothing refers to",
+        "list: lacks files",
+        "list: stale",
+        "done: replay that counts",
+        "replay beside another",
+        "replay: the process dies",
+        "replay: fails, and is tried again",
     ] {
         assert!(struck.contains_key(kind), "{kind} is not among {struck:?}");
     }

@@ -6,6 +6,7 @@ mod damage;
 mod durable;
 mod faults;
 mod foreign;
+mod lists;
 mod pruning;
 mod sweep;
 

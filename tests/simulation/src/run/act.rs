@@ -27,6 +27,7 @@ pub(super) fn note(faults: &Faults, report: &MaintainReport) {
         ("done: compacted events", report.events.commits > 0),
         ("done: compacted stream counts", report.stream_counts.commits > 0),
         ("done: dropped covered segments", report.covered_files > 0),
+        ("done: deleted what nothing refers to", report.deleted > 0),
     ];
     done.iter().filter(|(_, done)| *done).for_each(|(what, _)| faults.note(what));
 }
@@ -95,6 +96,7 @@ impl Simulation {
             Kind::Storm => self.weather(luck),
             Kind::Flip => self.flip(luck).await?,
             Kind::Log => self.exchange(luck).await?,
+            Kind::Replay => self.replay(&node, luck),
         }
         Ok(())
     }
@@ -108,6 +110,7 @@ impl Simulation {
                 error_after: luck.random_range(0..100),
                 slow: luck.random_range(0..200),
                 stall: luck.random_range(0..20),
+                list: luck.random_range(0..800),
             }
         } else {
             Rates::NONE

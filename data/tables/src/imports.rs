@@ -1,13 +1,12 @@
 //! The table of imports: one row for how far each file is; folded into one file as it grows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, anyhow};
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use async_trait::async_trait;
 use object_store::ObjectStore;
 use reckon_data::clock::{Clock, Names};
@@ -15,12 +14,16 @@ use reckon_data::files::{FileWriter, WriteOptions};
 use reckon_data::imports::{ImportEntry, Imports};
 use reckon_data::paths::{Transaction, mixed_file};
 use reckon_data::table::{Commit, DataFile, Snapshot, Step, Table, Tables};
-use reckon_tables::read::read_file;
-use reckon_tables::schema::file_schema;
 use tokio::sync::Mutex;
+
+use crate::read::read_file;
+use crate::schema::file_schema;
 
 /// Live files of the table, above which they are folded into one.
 const FILES_MAX: usize = 16;
+
+/// Errors are sentences, as whoever asks wants them.
+type Result<T> = std::result::Result<T, String>;
 
 /// The table of imports.
 #[derive(Debug)]
@@ -51,10 +54,13 @@ impl ImportTable {
     }
 
     async fn load(&self) -> Result<Known> {
-        let snapshot = self.tables.snapshot(Table::Imports).await?;
+        self.read(&self.tables.snapshot(Table::Imports).await.map_err(said)?).await
+    }
+
+    async fn read(&self, snapshot: &Snapshot) -> Result<Known> {
         let mut known = Known::default();
         for file in snapshot.files.iter() {
-            for batch in read_file(Arc::clone(&self.store), Table::Imports, file).await? {
+            for batch in read_file(Arc::clone(&self.store), Table::Imports, file).await.map_err(said)? {
                 for (at, entry) in rows(&batch)? {
                     known.put(at, entry);
                 }
@@ -63,41 +69,18 @@ impl ImportTable {
         Ok(known)
     }
 
-    /// Remembers several at once: one commit, durable when it returns.
-    ///
-    /// # Errors
-    /// A sentence, when it could not be written; then none of them is remembered.
-    pub async fn record_all(&self, entries: Vec<ImportEntry>) -> Result<(), String> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let mut slot = self.known.lock().await;
-        if slot.is_none() {
-            *slot = Some(self.load().await.map_err(|e| format!("{e:#}"))?);
-        }
-        let known = slot.get_or_insert_default();
-        let at = self.clock.now();
-        self.write(known, at, &entries).await.map_err(|e| format!("{e:#}"))?;
-        for entry in entries {
-            known.put(at, entry);
-        }
-        Ok(())
-    }
-
-    async fn write(&self, known: &Known, at: i64, entries: &[ImportEntry]) -> Result<()> {
-        let snapshot = self.tables.snapshot(Table::Imports).await?;
+    /// Writes entries to the table, with all that lies there when it is folded: that of others, and what was written
+    /// although it was said that it could not be.
+    async fn write(&self, at: i64, entries: &[ImportEntry]) -> Result<()> {
+        let snapshot = self.tables.snapshot(Table::Imports).await.map_err(said)?;
         let fold = snapshot.files.len() >= FILES_MAX;
-        let new = entries.iter().map(|entry| (at, entry));
-        let rows: Vec<(i64, &ImportEntry)> = if fold {
-            let replaced: BTreeSet<_> = entries.iter().map(key).collect();
-            let others = known.entries.iter().filter(|(key, _)| !replaced.contains(*key));
-            others.map(|(_, (at, entry))| (*at, entry)).chain(new).collect()
-        } else {
-            new.collect()
-        };
+        let mut written = if fold { self.read(&snapshot).await? } else { Known::default() };
+        for entry in entries {
+            written.put(at, entry.clone());
+        }
+        let rows: Vec<(i64, &ImportEntry)> = written.entries.values().map(|(at, entry)| (*at, entry)).collect();
         let file = self.write_file(&batch(&rows)?).await?;
-        let commit = self.commit(&snapshot, file, fold);
-        self.tables.commit(commit).await?;
+        self.tables.commit(self.commit(&snapshot, file, fold)).await.map_err(said)?;
         Ok(())
     }
 
@@ -118,16 +101,11 @@ impl ImportTable {
     async fn write_file(&self, batch: &RecordBatch) -> Result<DataFile> {
         let path = mixed_file("imports", self.names.fresh());
         let store = Arc::clone(&self.store);
-        let mut writer = FileWriter::create(
-            store,
-            Table::Imports,
-            path,
-            &batch.schema(),
-            &WriteOptions::default(),
-            BTreeMap::new(),
-        )?;
-        writer.write(batch).await?;
-        Ok(writer.close().await?)
+        let writer =
+            FileWriter::create(store, Table::Imports, path, &batch.schema(), &WriteOptions::default(), BTreeMap::new());
+        let mut writer = writer.map_err(said)?;
+        writer.write(batch).await.map_err(said)?;
+        writer.close().await.map_err(said)
     }
 }
 
@@ -147,18 +125,42 @@ fn key(entry: &ImportEntry) -> (String, String) {
 
 #[async_trait]
 impl Imports for ImportTable {
-    async fn find(&self, mapping_hash: &str) -> Result<Vec<ImportEntry>, String> {
+    async fn find(&self, mapping_hash: &str) -> Result<Vec<ImportEntry>> {
         let mut known = self.known.lock().await;
         if known.is_none() {
-            *known = Some(self.load().await.map_err(|e| format!("{e:#}"))?);
+            *known = Some(self.load().await?);
         }
         let entries = known.iter().flat_map(|known| known.entries.values());
         Ok(entries.map(|(_, entry)| entry).filter(|entry| entry.mapping_hash == mapping_hash).cloned().collect())
     }
 
-    async fn record(&self, entry: ImportEntry) -> Result<(), String> {
-        self.record_all(vec![entry]).await
+    async fn record_all(&self, entries: Vec<ImportEntry>) -> Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mut slot = self.known.lock().await;
+        let at = self.clock.now();
+        if let Err(error) = self.write(at, &entries).await {
+            // It may have been written all the same: the table is read again.
+            *slot = None;
+            return Err(error);
+        }
+        if let Some(known) = slot.as_mut() {
+            entries.into_iter().for_each(|entry| known.put(at, entry));
+        }
+        Ok(())
     }
+}
+
+/// An error and all that it comes from.
+fn said(error: impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text += &format!(": {next}");
+        cause = next.source();
+    }
+    text
 }
 
 /// The rows of the table, in the order of its schema.
@@ -167,8 +169,8 @@ fn batch(entries: &[(i64, &ImportEntry)]) -> Result<RecordBatch> {
         Arc::new(StringArray::from_iter_values(entries.iter().map(|(_, entry)| get(entry))))
     };
     let number = |get: fn(&ImportEntry) -> u64| -> Result<ArrayRef> {
-        let numbers = entries.iter().map(|(_, entry)| i64::try_from(get(entry)));
-        Ok(Arc::new(Int64Array::from(numbers.collect::<Result<Vec<_>, _>>()?)))
+        let numbers = entries.iter().map(|(_, entry)| i64::try_from(get(entry)).map_err(said));
+        Ok(Arc::new(Int64Array::from(numbers.collect::<Result<Vec<_>>>()?)))
     };
     let times: TimestampMicrosecondArray = entries.iter().map(|(at, _)| Some(*at)).collect();
     let schema = file_schema(Table::Imports);
@@ -183,20 +185,21 @@ fn batch(entries: &[(i64, &ImportEntry)]) -> Result<RecordBatch> {
         "counted" => number(|e| e.accepted),
         "skipped" => number(|e| e.skipped),
         "refused" => number(|e| e.refused),
-        other => Err(anyhow!("the table of imports has a column {other}")),
+        other => Err(format!("the table of imports has a column {other}")),
     });
-    Ok(RecordBatch::try_new(Arc::clone(&schema), columns.collect::<Result<Vec<_>>>()?)?)
+    RecordBatch::try_new(Arc::clone(&schema), columns.collect::<Result<Vec<_>>>()?).map_err(said)
 }
 
 fn rows(batch: &RecordBatch) -> Result<Vec<(i64, ImportEntry)>> {
-    let column = |name: &str| batch.column_by_name(name).with_context(|| format!("the table of imports lacks {name}"));
+    let lacks = |name: &str| format!("the table of imports lacks {name}");
+    let column = |name: &str| batch.column_by_name(name).ok_or_else(|| lacks(name));
     let text = |name: &str| column(name).map(|array| array.as_string::<i32>().clone());
     let number = |name: &str| column(name).map(|array| array.as_primitive::<Int64Type>().clone());
     let (file_hash, mapping_hash, name) = (text("file_hash")?, text("mapping_hash")?, text("name")?);
     let (bytes, lines) = (number("bytes")?, number("lines")?);
     let (accepted, skipped, refused) = (number("counted")?, number("skipped")?, number("refused")?);
     let finished = column("finished")?.as_boolean().clone();
-    let at = column("updated_at")?.as_primitive::<arrow::datatypes::TimestampMicrosecondType>().clone();
+    let at = column("updated_at")?.as_primitive::<TimestampMicrosecondType>().clone();
     let at_row = |array: &Int64Array, row: usize| {
         if array.is_null(row) { 0 } else { u64::try_from(array.value(row)).unwrap_or(0) }
     };
@@ -216,4 +219,62 @@ fn rows(batch: &RecordBatch) -> Result<Vec<(i64, ImportEntry)>> {
             (at.value(row), entry)
         })
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use object_store::memory::InMemory;
+    use reckon_data::clock::{RandomNames, SystemClock};
+    use reckon_data::table::TableError;
+
+    use super::*;
+    use crate::MemoryTables;
+
+    /// Tables whose commits are made, and nobody hears of every third.
+    #[derive(Debug)]
+    struct Unheard(MemoryTables, std::sync::atomic::AtomicU32);
+
+    #[async_trait]
+    impl Tables for Unheard {
+        async fn snapshot(&self, table: Table) -> std::result::Result<Snapshot, TableError> {
+            self.0.snapshot(table).await
+        }
+
+        async fn version(&self, table: Table) -> std::result::Result<u64, TableError> {
+            self.0.version(table).await
+        }
+
+        async fn commit(&self, commit: Commit) -> std::result::Result<u64, TableError> {
+            let version = self.0.commit(commit).await?;
+            if self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 3 == 2 {
+                let reason = "the connection broke".to_owned();
+                return Err(TableError::Storage { table: Table::Imports.name(), reason });
+            }
+            Ok(version)
+        }
+
+        async fn vacuum(&self, table: Table, retention_micros: i64) -> std::result::Result<u64, TableError> {
+            self.0.vacuum(table, retention_micros).await
+        }
+    }
+
+    #[tokio::test]
+    async fn entries_of_others_and_of_unknown_outcome_survive_folding() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let tables: Arc<dyn Tables> = Arc::new(Unheard(MemoryTables::new(Arc::clone(&clock)), 0.into()));
+        let (store, names): (Arc<dyn ObjectStore>, Arc<dyn Names>) = (Arc::new(InMemory::new()), Arc::new(RandomNames));
+        let table =
+            || ImportTable::new(Arc::clone(&tables), Arc::clone(&store), Arc::clone(&clock), Arc::clone(&names));
+        let owners = [table(), table()];
+        let mut unheard = 0;
+        for number in 0..3 * FILES_MAX {
+            let entry = ImportEntry { file_hash: format!("{number:03}"), ..ImportEntry::default() };
+            unheard += usize::from(owners[number % 2].record(entry).await.is_err());
+        }
+        assert!(unheard > FILES_MAX / 2);
+        let mut found: Vec<String> = table().find("").await.unwrap().into_iter().map(|entry| entry.file_hash).collect();
+        found.sort();
+        assert_eq!(found, (0..3 * FILES_MAX).map(|number| format!("{number:03}")).collect::<Vec<_>>());
+    }
 }

@@ -7,14 +7,12 @@ use bytes::Bytes;
 use reckon_data::clock::Clock;
 use reckon_data::definition::Definition;
 use reckon_data::event::{Draft, Limits, wire};
-use reckon_data::imports::{ImportEntry, Imports as _};
-use reckon_data::ingest::{Framing, Ingest as _, Submission};
-use reckon_serving::Serving;
-use reckon_serving::query::{DeadLetterRow, DeadLettersQuery, Place};
-use reckon_serving::rest::{Replay, ReplayReport, ReplayRequest};
-use reckon_stream::gateway::Gateway;
+use reckon_data::imports::{ImportEntry, Imports};
+use reckon_data::ingest::{Framing, Ingest, Submission};
 
-use super::imports::ImportTable;
+use crate::Serving;
+use crate::query::{DeadLetterRow, DeadLettersQuery, Place};
+use crate::rest::{Replay, ReplayReport, ReplayRequest};
 
 /// In the table of imports, replayed letters stand under this mapping.
 const MAPPING: &str = "replayed";
@@ -24,11 +22,17 @@ const PAGE: usize = 500;
 /// Replays dead letters.
 #[derive(Debug)]
 pub struct Replayer {
+    /// Where the letters are read.
     pub serving: Arc<Serving>,
-    pub gateway: Arc<Gateway>,
-    pub imports: Arc<ImportTable>,
+    /// Where they go.
+    pub ingest: Arc<dyn Ingest>,
+    /// Where it is remembered which were taken.
+    pub imports: Arc<dyn Imports>,
+    /// What the front door judges events by.
     pub limits: Limits,
+    /// See `limits`.
     pub definition: Arc<Definition>,
+    /// See `limits`.
     pub clock: Arc<dyn Clock>,
 }
 
@@ -93,7 +97,7 @@ impl Replayer {
             source: Some(format!("replay of {}", letter.place)),
             ..Submission::default()
         };
-        let receipt = self.gateway.submit(submission).await.map_err(|error| error.to_string())?;
+        let receipt = self.ingest.submit(submission).await.map_err(|error| error.to_string())?;
         report.accepted += receipt.accepted;
         report.refused += receipt.refused;
         // One that was refused after all is another letter now, and this one may be tried again.
