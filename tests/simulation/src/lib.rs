@@ -1,7 +1,7 @@
 //! All layers under one seeded scheduler, with faults, held to an oracle that counts for itself.
 //!
 //! ```text
-//! seed ─▶ steps: traffic, batch, maintenance, crashes, stopped processes, clock jumps, storms of faults
+//! seed ─▶ steps: traffic, batch, maintenance, replays, crashes, stopped processes, clock jumps, storms of faults
 //!              │
 //!        gateway, counter, archiver, recompute, serving: the real ones, on one thread and in virtual time
 //!              │ every I/O asks first: fine? error? unknown outcome? slow? does the process die?

@@ -62,7 +62,7 @@ impl Kind {
         Some(match number {
             // Half of the time of a seed goes into these.
             0..12 => Self::Batch,
-            12..18 => Self::Replay,
+            12..16 => Self::Replay,
             18..30 => Self::Maintain,
             30..40 => Self::Trim,
             40..55 => Self::Crash,
