@@ -73,7 +73,7 @@ fn a_newer_table_is_refused_by_name() {
     let (_dir, data) = fixture();
     let log = data.join("tables/stream_counts/_delta_log/00000000000000000000.json");
     let text = std::fs::read_to_string(&log).unwrap();
-    let newer = text.replace(r#""reckon.schema":"1""#, r#""reckon.schema":"2""#);
+    let newer = text.replace(r#""reckon.schema":"1""#, r#""reckon.schema":"3""#);
     assert_ne!(text, newer);
     std::fs::write(&log, newer).unwrap();
     let refusal = refusal(&data);

@@ -4,15 +4,18 @@
 //! was counted with, so that an answer over mixed versions can say so.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::filter::Filter;
 use crate::metric::Function;
+use crate::minute::minute_of;
 pub use crate::run::Dimension;
 
-/// Raised whenever the code counts differently from how it did, with the same configuration.
-const COUNTING_FORMAT: u32 = 1;
+/// Raised whenever the code counts differently from how it did, with the same configuration. Since 2 late events are
+/// counted apart, too.
+const COUNTING_FORMAT: u32 = 2;
 
 /// What is counted, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub struct Definition {
     pub filters: BTreeMap<String, Filter>,
     /// Entities whose ids begin so are Reckon's own: refused from outside, absent from top lists.
     pub reserved_prefixes: Vec<String>,
+    /// How long after its minute an event may come without being late.
+    pub lateness: Duration,
 }
 
 impl Default for Definition {
@@ -34,6 +39,7 @@ impl Default for Definition {
             metrics: vec![Function::Count, Function::Sum, Function::Min, Function::Max, Function::Avg],
             filters: BTreeMap::new(),
             reserved_prefixes: vec!["_reckon/".to_owned()],
+            lateness: Duration::from_secs(60),
         }
     }
 }
@@ -50,8 +56,23 @@ impl Definition {
             hash.update(b"/");
         }
         hash.update(&[u8::from(self.has_values()), u8::from(self.has_distinct())]);
+        hash.update(&self.lateness_micros().to_le_bytes());
         // Tables store it as a signed number; keeping it positive spares readers a puzzle.
         hash.digest() >> 1
+    }
+
+    /// An event of a minute below this one is late when it is appended at `append_time` (microseconds): its minute had
+    /// ended longer ago than [`Definition::lateness`], so it may have been called settled.
+    ///
+    /// A pure function of the log, unlike the watermark, and never later than that was, which is at most the clock less
+    /// the lateness: every event that changed a settled minute is late.
+    #[must_use]
+    pub fn late_before(&self, append_time: i64) -> i64 {
+        minute_of(append_time.saturating_sub(self.lateness_micros()))
+    }
+
+    fn lateness_micros(&self) -> i64 {
+        i64::try_from(self.lateness.as_micros()).unwrap_or(i64::MAX)
     }
 
     /// Whether aggregates of `value` are kept.
@@ -90,6 +111,19 @@ mod tests {
         assert_eq!(base.version(), Definition { filters, ..base.clone() }.version());
         assert_ne!(base.version(), Definition { dimensions: vec![], ..base.clone() }.version());
         assert_ne!(base.version(), Definition { metrics: vec![Function::Count], ..base.clone() }.version());
+        assert_ne!(base.version(), Definition { lateness: Duration::ZERO, ..base.clone() }.version());
+    }
+
+    #[test]
+    fn an_event_is_late_once_its_minute_had_ended_longer_ago_than_the_lateness() {
+        let definition = Definition { lateness: Duration::from_secs(90), ..Definition::default() };
+        let second = 1_000_000;
+        // Minute 7 ends at 480 s.
+        assert_eq!(definition.late_before(570 * second - 1), 7);
+        assert_eq!(definition.late_before(570 * second), 8);
+        assert_eq!(definition.late_before(-second), -2);
+        let never = Definition { lateness: Duration::MAX, ..Definition::default() };
+        assert_eq!(never.late_before(570 * second), minute_of(i64::MIN + 570 * second + 1));
     }
 
     #[test]

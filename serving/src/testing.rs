@@ -56,9 +56,23 @@ impl Ev {
         reckon_data::key::Key { event_id: &self.id, entity_id: &self.entity, event_type: self.event_type, date }.hash()
     }
 
+    /// Some are late.
+    pub(crate) const fn is_late(&self) -> bool {
+        self.minute % 4 == 1
+    }
+
+    const fn event_time(&self) -> i64 {
+        start_of_minute(self.minute) + MICROS_PER_MINUTE / 2
+    }
+
+    const fn received_at(&self) -> i64 {
+        self.event_time() + if self.is_late() { 5 * MICROS_PER_MINUTE } else { 0 }
+    }
+
     fn add_to(&self, builder: &mut RunBuilder, granularity: Granularity) {
         let minute = granularity.start_of(self.minute);
         let cell = Cell::one(self.hash(), self.value, None);
+        let cell = if self.is_late() { cell.as_late() } else { cell };
         builder.add(entity_hash(&self.entity), &self.entity, self.event_type, minute, &[self.country], &cell).unwrap();
     }
 }
@@ -403,9 +417,8 @@ fn raw(schema: &SchemaRef, partition: usize, events: &[(u64, &Ev)]) -> RecordBat
             "entity_id" => texts(&|event| Some(event.entity.clone())),
             "country" => texts(&|event| event.country.map(str::to_owned)),
             "ip" => texts(&|event| event.ip.map(str::to_owned)),
-            "event_time" | "received_at" => {
-                times(events.iter().map(|(_, event)| Some(start_of_minute(event.minute) + MICROS_PER_MINUTE / 2)))
-            }
+            "event_time" => times(events.iter().map(|(_, event)| Some(event.event_time()))),
+            "received_at" => times(events.iter().map(|(_, event)| Some(event.received_at()))),
             "value" => {
                 let values = events
                     .iter()

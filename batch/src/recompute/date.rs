@@ -143,6 +143,7 @@ impl DateJob {
                 }
                 let session = engine.session(1, late);
                 source.register(&session, pieces, Some(&repeated))?;
+                session.register_udf(functions::is_late(&definition));
                 let counts = session.sql(&counts_sql(&definition, &filters)).await?;
                 sorter.sort(counts.execute_stream().await?).await
             });
@@ -167,6 +168,7 @@ impl DateJob {
         let mut filters = self.source.filters(&pieces);
         filters.push("repeated(key_hash)".to_owned());
         self.source.register(&session, pieces, Some(&found.repeated))?;
+        session.register_udf(functions::is_late(&self.definition));
         let sql = firsts_sql(&self.definition, &filters);
         let spilled = found.repeated.rows().is_none_or(|rows| rows > engine.chunk_rows as u64);
         let sorter = self.sorter(engine, spilled);

@@ -10,6 +10,7 @@ use datafusion::logical_expr::{
 };
 use hashbrown::HashSet;
 use reckon_data::columns::time_type;
+use reckon_data::definition::Definition;
 use reckon_data::metric::Distinct;
 use reckon_data::minute;
 
@@ -44,6 +45,17 @@ pub fn below_cut(span: Arc<Span>) -> ScalarUDF {
 /// `is_old(log_partition, log_offset)`: whether an earlier run has counted the event.
 pub fn is_old(span: Arc<Span>) -> ScalarUDF {
     placed("is_old", move |partition, offset| span.is_old(partition, offset))
+}
+
+/// `is_late(event_time, received_at)`: whether the event is late, see [`Definition::late_before`].
+pub fn is_late(definition: &Arc<Definition>) -> ScalarUDF {
+    let definition = Arc::clone(definition);
+    function("is_late", vec![time_type(), time_type()], DataType::Boolean, move |args| {
+        let times = |at: usize| args[at].as_primitive::<TimestampMicrosecondType>().values().iter();
+        let pairs = times(0).zip(times(1));
+        let late = pairs.map(|(event, received)| minute::minute_of(*event) < definition.late_before(*received));
+        Ok(Arc::new(BooleanArray::from(late.collect::<Vec<bool>>())) as ArrayRef)
+    })
 }
 
 /// `touched(entity_id)`: whether the entity is one of those to be recounted.

@@ -34,6 +34,7 @@ pub struct Rows {
     values: Option<Values>,
     distinct: Option<BinaryArray>,
     definition: Int64Array,
+    late: Option<Int64Array>,
 }
 
 #[derive(Debug)]
@@ -64,6 +65,7 @@ impl Rows {
             values,
             distinct: present(12).map(|column| column.as_binary::<i32>().clone()),
             definition: whole(13),
+            late: present(14).map(|column| column.as_primitive::<Int64Type>().clone()),
         }
     }
 
@@ -122,7 +124,19 @@ impl Rows {
             value: self.values.as_ref().map_or(Ok(None), |values| values.get(row))?,
             distinct: distinct.transpose()?,
             definition: self.definition.value(row).cast_unsigned(),
+            late: self.late(row, count)?,
         })
+    }
+}
+
+impl Rows {
+    fn late(&self, row: usize, count: u64) -> Result<u64, BatchError> {
+        let Some(column) = self.late.as_ref().filter(|column| column.is_valid(row)) else { return Ok(0) };
+        let late = column.value(row);
+        u64::try_from(late)
+            .ok()
+            .filter(|late| *late <= count)
+            .ok_or_else(|| BatchError::Broken(format!("a row counts {late} late events of {count}")))
     }
 }
 
@@ -161,6 +175,8 @@ pub struct Counted {
     pub distinct: Option<Box<Distinct>>,
     /// The definition it was counted with.
     pub definition: u64,
+    /// Late events.
+    pub late: u64,
 }
 
 impl Counted {
@@ -175,6 +191,8 @@ impl Counted {
             .checked_add(other.count)
             .ok_or_else(|| BatchError::Broken("a count has overflowed".to_owned()))?;
         self.fingerprint = self.fingerprint.wrapping_add(other.fingerprint);
+        // There are no more of them than events.
+        self.late = self.late.saturating_add(other.late);
         match (&mut self.value, &other.value) {
             (Some(own), Some(value)) => own.merge(value),
             (own @ None, value) => *own = *value,

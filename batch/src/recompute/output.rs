@@ -135,6 +135,7 @@ struct Columns {
     values: Option<Values>,
     distinct_users: Sparse<BinaryBuilder>,
     definition: Vec<i64>,
+    late: Sparse<Int64Builder>,
 }
 
 impl Columns {
@@ -154,6 +155,12 @@ impl Columns {
                 finish: |builder| Arc::new(builder.finish()),
             },
             definition: Vec::with_capacity(BATCH_ROWS),
+            late: Sparse {
+                builder: None,
+                fresh: Int64Builder::new,
+                append_null: Int64Builder::append_null,
+                finish: |builder| Arc::new(builder.finish()),
+            },
         }
     }
 
@@ -187,6 +194,10 @@ impl Columns {
             None => self.distinct_users.null(),
         }
         self.definition.push(counted.definition.cast_signed());
+        match counted.late {
+            0 => self.late.null(),
+            late => self.late.at(row).append_value(whole(late)?),
+        }
         Ok(())
     }
 
@@ -212,6 +223,7 @@ impl Columns {
         }
         columns.push(self.distinct_users.finish(&DataType::Binary, rows));
         columns.push(whole(&mut self.definition));
+        columns.push(self.late.finish(&DataType::Int64, rows));
         Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
     }
 }

@@ -163,17 +163,18 @@ pub fn hashes_sql(filters: &[String]) -> String {
     format!("SELECT key_hash FROM events{}", filtered(filters))
 }
 
-/// The counts of the events; there are no two with the same key among them.
+/// The counts of the events; there are no two with the same key among them. The session has [`functions::is_late`].
 #[must_use]
 pub fn counts_sql(definition: &Definition, filters: &[String]) -> String {
     counts_from(definition, &format!("events{}", filtered(filters)))
 }
 
-/// The counts of those events that come first of all with their key, in the order of the log.
+/// The counts of those events that come first of all with their key, in the order of the log; otherwise as
+/// [`counts_sql`].
 #[must_use]
 pub fn firsts_sql(definition: &Definition, filters: &[String]) -> String {
     let firsts = format!(
-        "(SELECT entity_id, event_type, event_time, country, user_id, ip, value, key_hash, \
+        "(SELECT entity_id, event_type, event_time, received_at, country, user_id, ip, value, key_hash, \
          row_number() OVER (PARTITION BY key_hash, event_id, entity_id, event_type \
          ORDER BY log_partition, log_offset, log_index) AS place FROM events{}) AS placed WHERE place = 1",
         filtered(filters)
@@ -191,7 +192,8 @@ fn counts_from(definition: &Definition, events: &str) -> String {
     let users = if definition.has_distinct() { ", distinct_users(user_id) AS distinct_users" } else { "" };
     format!(
         "SELECT entity_id, event_type, minute_of(event_time) AS minute{dims}, count(*) AS count, \
-         sum(key_hash) AS fingerprint{values}{users} FROM {events} \
+         sum(key_hash) AS fingerprint{values}{users}, \
+         nullif(count(*) FILTER (WHERE is_late(event_time, received_at)), 0) AS late FROM {events} \
          GROUP BY entity_id, event_type, minute_of(event_time){dims}"
     )
 }
@@ -202,6 +204,6 @@ pub fn existing_sql(scope: &Scope) -> String {
     let filter = if matches!(scope, Scope::Entities(_)) { " WHERE NOT touched(entity_id)" } else { "" };
     format!(
         "SELECT entity_id, event_type, minute_of(minute) AS minute, country, user_id, ip, count, fingerprint, \
-         value_count, value_sum, value_min, value_max, distinct_users, definition FROM counts{filter}"
+         value_count, value_sum, value_min, value_max, distinct_users, definition, late FROM counts{filter}"
     )
 }

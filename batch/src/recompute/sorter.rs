@@ -9,7 +9,7 @@ use arrow::compute::{cast, concat, take};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
-use reckon_data::run::Dimension;
+use reckon_data::run::{Dimension, LATE_COLUMN};
 use reckon_tables::schema::{SUM_TYPE, VALUE_TYPE};
 
 use super::error::BatchError;
@@ -21,7 +21,7 @@ const BATCH_ROWS: usize = 8 * 1024;
 
 /// The columns of a run, in order: name and type. All but the first three, `count`, `fingerprint` and
 /// `definition` have the type Null where every row is null.
-pub const RUN_COLUMNS: [(&str, DataType); 14] = [
+pub const RUN_COLUMNS: [(&str, DataType); 15] = [
     ("entity_id", DataType::Utf8),
     ("event_type", DataType::Utf8),
     ("minute", DataType::Int32),
@@ -36,6 +36,7 @@ pub const RUN_COLUMNS: [(&str, DataType); 14] = [
     ("value_max", VALUE_TYPE),
     ("distinct_users", DataType::Binary),
     ("definition", DataType::Int64),
+    (LATE_COLUMN, DataType::Int64),
 ];
 
 /// Sorts what a query returns into runs of at most `rows` rows each.
@@ -143,6 +144,7 @@ fn column(name: &str, of: &DataType, parts: &[&dyn Array]) -> Result<ArrayRef, B
 fn is_required(name: &str) -> bool {
     !name.starts_with("value_")
         && name != "distinct_users"
+        && name != LATE_COLUMN
         && !Dimension::ALL.iter().any(|dimension| dimension.column() == name)
 }
 

@@ -160,7 +160,7 @@ pub struct Counting {
     pub dedup_minutes: u32,
     /// A segment ends after this many events at the latest.
     pub segment_events: u64,
-    /// How late an event may be before its minute is called settled.
+    /// How late an event may be before its minute is called settled. Later ones are counted apart, too.
     #[serde(with = "humantime_serde")]
     pub lateness: Duration,
     /// A partition without records for this long does not hold back the watermark.

@@ -149,6 +149,7 @@ impl Settings {
             metrics: functions,
             filters: named,
             reserved_prefixes: reserved_prefixes.clone(),
+            lateness: self.stream.lateness,
         })
     }
 

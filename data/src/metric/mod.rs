@@ -23,6 +23,8 @@ pub struct Cell {
     pub count: u64,
     /// Wrapping sum of the key hashes of the events counted.
     pub fingerprint: u64,
+    /// Events among them that were late, see [`crate::definition::Definition::late_before`].
+    pub late: u64,
     /// Aggregates of `value`; none when no event had one.
     pub value: Option<ValueState>,
     /// Sketch of the distinct users; none unless configured.
@@ -73,7 +75,7 @@ impl ValueState {
 
 impl Cell {
     /// The cell of one event: its key hash, its value in millionths, and its user where distinct users
-    /// are counted.
+    /// are counted. It is not late.
     #[must_use]
     pub fn one(key_hash: u64, value: Option<i64>, user: Option<&str>) -> Self {
         let distinct = user.map(|user| {
@@ -81,24 +83,39 @@ impl Cell {
             distinct.insert(user);
             distinct
         });
-        Self { count: 1, fingerprint: key_hash, value: value.map(ValueState::one), distinct }
+        Self { count: 1, fingerprint: key_hash, late: 0, value: value.map(ValueState::one), distinct }
     }
 
     /// A cell of counts alone.
     #[must_use]
-    pub const fn counted(count: u64, fingerprint: u64) -> Self {
-        Self { count, fingerprint, value: None, distinct: None }
+    pub const fn counted(count: u64, fingerprint: u64, late: u64) -> Self {
+        Self { count, fingerprint, late, value: None, distinct: None }
+    }
+
+    /// The same, all of it late.
+    #[must_use]
+    pub const fn as_late(mut self) -> Self {
+        self.late = self.count;
+        self
     }
 
     /// Adds what `other` has counted.
     pub fn merge(&mut self, other: &Self) {
-        self.add(other.count, other.fingerprint, other.value, other.distinct.as_ref());
+        self.add(other.count, other.fingerprint, other.late, other.value, other.distinct.as_ref());
     }
 
     /// Adds the parts of a cell.
-    pub fn add(&mut self, count: u64, fingerprint: u64, value: Option<ValueState>, distinct: Option<&Distinct>) {
+    pub fn add(
+        &mut self,
+        count: u64,
+        fingerprint: u64,
+        late: u64,
+        value: Option<ValueState>,
+        distinct: Option<&Distinct>,
+    ) {
         self.count = self.count.saturating_add(count);
         self.fingerprint = self.fingerprint.wrapping_add(fingerprint);
+        self.late = self.late.saturating_add(late);
         match (&mut self.value, value) {
             (Some(own), Some(value)) => own.merge(&value),
             (own @ None, value) => *own = value,

@@ -7,8 +7,10 @@ use crate::decimal::VALUE_LIMIT;
 
 fn event() -> impl Strategy<Value = Cell> {
     let value = prop::option::of(1 - VALUE_LIMIT..VALUE_LIMIT);
-    (any::<u64>(), value, prop::option::of(0..600_u32))
-        .prop_map(|(hash, value, user)| Cell::one(hash, value, user.map(|u| u.to_string()).as_deref()))
+    (any::<u64>(), value, prop::option::of(0..600_u32), any::<bool>()).prop_map(|(hash, value, user, late)| {
+        let cell = Cell::one(hash, value, user.map(|u| u.to_string()).as_deref());
+        if late { cell.as_late() } else { cell }
+    })
 }
 
 fn cell() -> impl Strategy<Value = Cell> {
@@ -47,15 +49,15 @@ proptest! {
 
     #[test]
     fn what_was_counted_is_plausible(a in cell()) {
-        prop_assert!(a.value.is_none_or(|value| value.is_plausible()));
+        prop_assert!(a.value.is_none_or(|value| value.is_plausible()) && a.late <= a.count);
     }
 }
 
 #[test]
 fn an_overflow_stays_one() {
-    let mut cell = Cell::counted(u64::MAX - 1, 0);
+    let mut cell = Cell::counted(u64::MAX - 1, 0, 0);
     assert_eq!(cell.evaluate(Function::Count), Answer::Count(u64::MAX - 1));
-    cell.merge(&Cell::counted(5, 0));
+    cell.merge(&Cell::counted(5, 0, 0));
     cell.merge(&Cell::default());
     for function in Function::ALL {
         assert_eq!(cell.evaluate(function), Answer::Overflow);
@@ -67,7 +69,7 @@ fn functions_of_a_cell() {
     let cell = merged(&[
         Cell::one(7, Some(1_500_000), Some("a")),
         Cell::one(8, Some(-2), Some("b")),
-        Cell::one(9, None, None),
+        Cell::one(9, None, None).as_late(),
     ]);
     let json = |function: &str| cell.evaluate(function.parse().unwrap()).to_json().to_string();
     assert_eq!(json("count"), "3");
@@ -76,7 +78,7 @@ fn functions_of_a_cell() {
     assert_eq!(json("max"), "\"1.5\"");
     assert_eq!(json("avg"), "\"0.749999\"");
     assert_eq!(json("approx_distinct"), "2");
-    assert_eq!(cell.fingerprint, 24);
+    assert_eq!((cell.fingerprint, cell.late), (24, 1));
 }
 
 #[test]

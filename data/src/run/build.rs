@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::columns::RunColumns;
-use super::rows::{Counted, ValueColumns};
+use super::rows::{Counted, ValueColumns, push_late};
 use super::{DimValues, Run, RunError};
 use crate::metric::Cell;
 
@@ -56,6 +56,7 @@ impl RunBuilder {
         let counted = Counted {
             count: cell.count,
             fingerprint: cell.fingerprint,
+            late: cell.late,
             value: cell.value,
             distinct: cell.distinct.as_ref(),
         };
@@ -166,6 +167,7 @@ impl RunBuilder {
         columns.dim_ids.push(dim_id);
         columns.counts.push(counted.count);
         columns.fingerprints.push(counted.fingerprint);
+        push_late(&mut columns.late, before, counted.late);
         if counted.value.is_some() || columns.values.is_some() {
             columns.values.get_or_insert_with(|| ValueColumns::none(before)).push(counted.value);
         }

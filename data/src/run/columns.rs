@@ -34,6 +34,8 @@ pub struct RunColumns {
     pub counts: Vec<u64>,
     /// Wrapping sum of their key hashes.
     pub fingerprints: Vec<u64>,
+    /// Late events among them, where there are any; otherwise empty.
+    pub late: Vec<u64>,
     /// Aggregates of `value`, where there are any.
     pub values: Option<ValueColumns>,
     /// Sketches, where there are any; otherwise empty.
@@ -54,6 +56,7 @@ impl RunColumns {
         Counted {
             count: self.counts[row],
             fingerprint: self.fingerprints[row],
+            late: self.late.get(row).copied().unwrap_or(0),
             value: self.values.as_ref().and_then(|values| values.get(row)),
             distinct: self.distinct.get(row).and_then(Option::as_deref),
         }
@@ -74,6 +77,9 @@ impl RunColumns {
         }
         if !self.distinct.is_empty() && self.distinct.len() != rows {
             return bad("the sketches differ in number from the rows");
+        }
+        if !self.late.is_empty() && self.late.len() != rows {
+            return bad("the column of late events differs in length from the others");
         }
         if self.dims.is_empty() {
             self.dims.push(Arc::from([]));

@@ -9,7 +9,7 @@
 //! rows      type          0 0 1│0    │0 0 0│1      ascending (type, minute, dimensions)
 //!           minute        5 6 5│9    │1 2 2│7      within an entity
 //!           dimensions    0 0 0│0    │0 0 1│0
-//!           count, fingerprint, and only where there are any: values, sketches
+//!           count, fingerprint, and only where there are any: late events, values, sketches
 //! ```
 //!
 //! Types and combinations of dimensions are numbers into two sorted dictionaries of the run. Everything
@@ -44,7 +44,7 @@ pub use rows::ValueColumns;
 pub use scan::RowRef;
 pub use select::{DimCondition, Selection, StepSums};
 pub use top::EntitySums;
-pub use write::count_fields;
+pub use write::{LATE_COLUMN, count_fields};
 
 use entities::Entities;
 use offsets::Offsets;

@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, Decimal128Type, Int64Type, TimestampMicrosecond
 
 use super::build::minute_column;
 use super::rows::Counted;
+use super::write::LATE_COLUMN;
 use super::{Dimension, RunBuilder, RunError};
 use crate::columns::{SUM_TYPE, VALUE_TYPE, time_type};
 use crate::key::entity_hash;
@@ -23,6 +24,7 @@ struct Columns {
     dimensions: Vec<Option<StringArray>>,
     count: Int64Array,
     fingerprint: Int64Array,
+    late: Option<Int64Array>,
     values: Option<Values>,
     distinct_users: Option<BinaryArray>,
 }
@@ -42,6 +44,7 @@ impl Columns {
         });
         let distinct =
             find(batch, "distinct_users", &DataType::Binary)?.filter(|column| column.null_count() < column.len());
+        let late = find(batch, LATE_COLUMN, &DataType::Int64)?.filter(|column| column.null_count() < column.len());
         Ok(Self {
             entity_id: required(batch, "entity_id", &DataType::Utf8)?.as_string::<i32>().clone(),
             event_type: required(batch, "event_type", &DataType::Utf8)?.as_string::<i32>().clone(),
@@ -49,6 +52,7 @@ impl Columns {
             dimensions: dimensions.collect::<Result<_, RunError>>()?,
             count: required(batch, "count", &DataType::Int64)?.as_primitive::<Int64Type>().clone(),
             fingerprint: required(batch, "fingerprint", &DataType::Int64)?.as_primitive::<Int64Type>().clone(),
+            late: late.map(|column| column.as_primitive::<Int64Type>().clone()),
             values: Values::of(batch)?,
             distinct_users: distinct.map(|column| column.as_binary::<i32>().clone()),
         })
@@ -57,6 +61,16 @@ impl Columns {
     fn count(&self, row: usize) -> Result<u64, RunError> {
         let count = self.count.value(row);
         u64::try_from(count).map_err(|_| RunError::Batch { column: "count", reason: format!("{count} is negative") })
+    }
+
+    /// Late events, of which there are no more than events.
+    fn late(&self, row: usize) -> Result<u64, RunError> {
+        let Some(column) = self.late.as_ref().filter(|column| column.is_valid(row)) else { return Ok(0) };
+        let (late, count) = (column.value(row), self.count.value(row));
+        u64::try_from(late)
+            .ok()
+            .filter(|_| late <= count)
+            .ok_or_else(|| RunError::Batch { column: LATE_COLUMN, reason: format!("{late} of {count} events") })
     }
 
     fn minute(&self, row: usize) -> Result<i32, RunError> {
@@ -137,7 +151,7 @@ fn required(batch: &RecordBatch, name: &'static str, data_type: &DataType) -> Re
 
 impl RunBuilder {
     /// Adds the rows of a batch that has the columns of [`super::count_fields`], found by name, any others left
-    /// alone. Columns of dimensions, values and sketches may be missing. `dimensions` are those configured,
+    /// alone. Columns of dimensions, late events, values and sketches may be missing. `dimensions` are those configured,
     /// in their order. Fast when rows of the same entity lie together.
     ///
     /// # Errors
@@ -173,6 +187,7 @@ impl RunBuilder {
             let counted = Counted {
                 count: columns.count(row)?,
                 fingerprint: columns.fingerprint.value(row).cast_unsigned(),
+                late: columns.late(row)?,
                 value: columns.values.as_ref().map_or(Ok(None), |values| values.get(row))?,
                 distinct: distinct.as_ref(),
             };

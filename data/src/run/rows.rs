@@ -82,11 +82,21 @@ pub(super) const fn unpack(key: u128) -> (u32, i32, u32) {
     ((key >> 64) as u32, (((key >> 32) as u32) ^ (1 << 31)) as i32, key as u32)
 }
 
+/// Adds to a column of late events the number of row `before`, which is the next one; the column stays empty as long as
+/// there are none.
+pub(super) fn push_late(column: &mut Vec<u64>, before: usize, late: u64) {
+    if late > 0 || !column.is_empty() {
+        column.resize(before, 0);
+        column.push(late);
+    }
+}
+
 /// What is counted in a row.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Counted<'a> {
     pub(super) count: u64,
     pub(super) fingerprint: u64,
+    pub(super) late: u64,
     pub(super) value: Option<ValueState>,
     pub(super) distinct: Option<&'a Distinct>,
 }
@@ -100,6 +110,8 @@ pub(super) struct Rows {
     pub(super) dim_ids: Vec<u32>,
     pub(super) counts: Vec<u64>,
     pub(super) fingerprints: Vec<u64>,
+    /// Empty when no row has a late event.
+    pub(super) late: Vec<u64>,
     /// None when no row has a value.
     pub(super) values: Option<ValueColumns>,
     /// Empty when no row has a sketch.
@@ -114,6 +126,7 @@ impl Rows {
             dim_ids: Vec::with_capacity(if has_dims { rows } else { 0 }),
             counts: Vec::with_capacity(rows),
             fingerprints: Vec::with_capacity(rows),
+            late: Vec::new(),
             values: None,
             sketches: Vec::new(),
         }
@@ -139,12 +152,13 @@ impl Rows {
         Counted {
             count: self.counts[row],
             fingerprint: self.fingerprints[row],
+            late: self.late.get(row).copied().unwrap_or(0),
             value: self.value(row),
             distinct: self.sketch(row),
         }
     }
 
-    /// Whether rows hold counts and fingerprints only.
+    /// Whether rows hold numbers of events and fingerprints only.
     pub(super) fn is_plain(&self) -> bool {
         self.values.is_none() && self.sketches.is_empty()
     }
@@ -159,6 +173,7 @@ impl Rows {
         }
         self.counts.push(counted.count);
         self.fingerprints.push(counted.fingerprint);
+        push_late(&mut self.late, before, counted.late);
         if counted.value.is_some() || self.values.is_some() {
             self.values.get_or_insert_with(|| ValueColumns::none(before)).push(counted.value);
         }
@@ -173,6 +188,10 @@ impl Rows {
         let last = self.len() - 1;
         self.counts[last] = self.counts[last].saturating_add(counted.count);
         self.fingerprints[last] = self.fingerprints[last].wrapping_add(counted.fingerprint);
+        if counted.late > 0 {
+            self.late.resize(last + 1, 0);
+            self.late[last] = self.late[last].saturating_add(counted.late);
+        }
         if let Some(value) = counted.value {
             self.values.get_or_insert_with(|| ValueColumns::none(last + 1)).merge(last, &value);
         }
@@ -202,6 +221,13 @@ impl Rows {
         }
         self.counts.extend_from_slice(&other.counts[rows.clone()]);
         self.fingerprints.extend_from_slice(&other.fingerprints[rows.clone()]);
+        if !self.late.is_empty() || other.late.get(rows.clone()).is_some_and(|late| late.iter().any(|late| *late > 0)) {
+            self.late.resize(before, 0);
+            match other.late.get(rows.clone()) {
+                Some(late) => self.late.extend_from_slice(late),
+                None => self.late.resize(before + rows.len(), 0),
+            }
+        }
         match &other.values {
             Some(values) => self.values.get_or_insert_with(|| ValueColumns::none(before)).extend(values, rows.clone()),
             None => {
@@ -222,6 +248,7 @@ impl Rows {
         self.dim_ids.shrink_to_fit();
         self.counts.shrink_to_fit();
         self.fingerprints.shrink_to_fit();
+        self.late.shrink_to_fit();
         if let Some(values) = &mut self.values {
             values.shrink();
         }
@@ -230,7 +257,7 @@ impl Rows {
 
     pub(super) fn memory_bytes(&self) -> usize {
         4 * (self.type_ids.capacity() + self.minutes.capacity() + self.dim_ids.capacity())
-            + 8 * (self.counts.capacity() + self.fingerprints.capacity())
+            + 8 * (self.counts.capacity() + self.fingerprints.capacity() + self.late.capacity())
             + self.values.as_ref().map_or(0, ValueColumns::memory_bytes)
             + size_of::<Option<Box<Distinct>>>() * self.sketches.capacity()
             + self.sketches.iter().flatten().map(|distinct| distinct.memory_bytes()).sum::<usize>()

@@ -23,6 +23,8 @@ pub struct RowRef<'a> {
     pub count: u64,
     /// Wrapping sum of their key hashes.
     pub fingerprint: u64,
+    /// Late events among them.
+    pub late: u64,
     /// Aggregates of `value`.
     pub value: Option<ValueState>,
     /// Sketch of distinct users.
@@ -33,7 +35,8 @@ impl RowRef<'_> {
     /// What is counted in the row.
     #[must_use]
     pub fn cell(&self) -> Cell {
-        Cell { count: self.count, fingerprint: self.fingerprint, value: self.value, distinct: self.distinct.cloned() }
+        let Self { count, fingerprint, late, value, .. } = *self;
+        Cell { count, fingerprint, late, value, distinct: self.distinct.cloned() }
     }
 }
 
@@ -62,6 +65,7 @@ impl Run {
             dims: &self.dims[self.rows.dim_id(row) as usize],
             count: counted.count,
             fingerprint: counted.fingerprint,
+            late: counted.late,
             value: counted.value,
             distinct: counted.distinct,
         }

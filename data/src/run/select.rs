@@ -171,8 +171,11 @@ impl Run {
         self.for_each_span(rows, type_id, minutes, |span| {
             if plain {
                 let count = self.rows.counts[span.clone()].iter().fold(0, |sum: u64, count| sum.saturating_add(*count));
-                let print = self.rows.fingerprints[span].iter().fold(0, |sum: u64, print| sum.wrapping_add(*print));
-                into.add(StepSums::WHOLE, &Cell::counted(count, print));
+                let prints = &self.rows.fingerprints[span.clone()];
+                let print = prints.iter().fold(0, |sum: u64, print| sum.wrapping_add(*print));
+                let late = self.rows.late.get(span).unwrap_or_default();
+                let late = late.iter().fold(0, |sum: u64, late| sum.saturating_add(*late));
+                into.add(StepSums::WHOLE, &Cell::counted(count, print, late));
             } else {
                 self.sum_span(span, selection, into);
             }
@@ -190,11 +193,11 @@ impl Run {
             let counted = self.rows.counted(row);
             match &mut current {
                 Some((at, cell)) if *at == step => {
-                    cell.add(counted.count, counted.fingerprint, counted.value, counted.distinct);
+                    cell.add(counted.count, counted.fingerprint, counted.late, counted.value, counted.distinct);
                 }
                 _ => {
                     let mut cell = Cell::default();
-                    cell.add(counted.count, counted.fingerprint, counted.value, counted.distinct);
+                    cell.add(counted.count, counted.fingerprint, counted.late, counted.value, counted.distinct);
                     if let Some((at, done)) = current.replace((step, cell)) {
                         into.add(at, &done);
                     }

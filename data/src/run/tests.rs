@@ -17,7 +17,10 @@ fn row() -> impl Strategy<Value = (Key, Cell)> {
     let key = (entity, "view|like|click", -200..200_i64, dims());
     let value = prop::option::weighted(0.3, -9_000_000..9_000_000_i64);
     let user = prop::option::weighted(0.1, "[a-z]");
-    (key, any::<u64>(), value, user).prop_map(|(key, hash, value, user)| (key, Cell::one(hash, value, user.as_deref())))
+    (key, any::<u64>(), value, user, prop::bool::weighted(0.1)).prop_map(|(key, hash, value, user, late)| {
+        let cell = Cell::one(hash, value, user.as_deref());
+        (key, if late { cell.as_late() } else { cell })
+    })
 }
 
 fn dims() -> impl Strategy<Value = Vec<Option<String>>> {
@@ -212,6 +215,7 @@ proptest! {
             columns.minutes.push(*minute as i32);
             columns.counts.push(cell.count);
             columns.fingerprints.push(cell.fingerprint);
+            columns.late.push(cell.late);
             columns.values.get_or_insert_default().push(cell.value);
             columns.distinct.push(cell.distinct.clone().map(Box::new));
         }
@@ -235,7 +239,7 @@ fn keys_of(batch: &arrow::array::RecordBatch) -> Vec<(String, i64)> {
 
 fn plain(entity: &str, minute: i64, count: u64) -> Run {
     let mut builder = RunBuilder::new();
-    builder.add(entity_hash(entity), entity, "view", minute, &[], &Cell::counted(count, 1)).unwrap();
+    builder.add(entity_hash(entity), entity, "view", minute, &[], &Cell::counted(count, 1, 0)).unwrap();
     builder.finish().unwrap()
 }
 
@@ -243,7 +247,7 @@ fn plain(entity: &str, minute: i64, count: u64) -> Run {
 fn a_plain_row_takes_24_bytes() {
     let mut builder = RunBuilder::new();
     for minute in 0..10_000 {
-        builder.add(1, "entity", "view", minute, &[], &Cell::counted(1, 1)).unwrap();
+        builder.add(1, "entity", "view", minute, &[], &Cell::counted(1, 1, 0)).unwrap();
     }
     let run = builder.finish().unwrap();
     assert!((240_000..242_000).contains(&run.memory_bytes()), "{}", run.memory_bytes());
@@ -265,7 +269,7 @@ fn columns_that_do_not_fit_are_refused() {
         ..RunColumns::default()
     };
     assert_eq!(Run::from_columns(good()).unwrap().rows(), 1);
-    let spoil: [fn(&mut RunColumns); 9] = [
+    let spoil: [fn(&mut RunColumns); 10] = [
         |c| c.entity_ids[0] = 1,
         |c| c.type_ids[0] = 1,
         |c| c.minutes.clear(),
@@ -275,6 +279,7 @@ fn columns_that_do_not_fit_are_refused() {
         |c| c.dims = vec![[None].into(), [Some("x".into())].into()],
         |c| c.values = Some(ValueColumns::none(2)),
         |c| c.distinct = vec![None, None],
+        |c| c.late = vec![1, 1],
     ];
     for spoil in spoil {
         let mut columns = good();
@@ -294,7 +299,7 @@ fn an_overflow_is_never_written() {
 fn a_minute_out_of_range_and_a_dimension_too_many_are_refused() {
     let mut builder = RunBuilder::new();
     assert!(matches!(builder.add(1, "a", "view", 1 << 40, &[], &Cell::default()), Err(RunError::Minute { .. })));
-    builder.add(1, "a", "view", 1, &[Some("US")], &Cell::counted(1, 1)).unwrap();
+    builder.add(1, "a", "view", 1, &[Some("US")], &Cell::counted(1, 1, 0)).unwrap();
     let run = builder.finish().unwrap();
     assert!(matches!(run.to_batches(&[], 1, 10), Err(RunError::Columns { .. })));
 }
@@ -317,6 +322,8 @@ fn rows_that_were_never_written_are_refused() {
     assert!(with("count", Arc::new(Int64Array::from(vec![None]))).is_err());
     assert!(with("minute", Arc::new(TimestampMicrosecondArray::from(vec![61_000_000]))).is_err());
     assert!(with("value_count", Arc::new(Int64Array::from(vec![1]))).is_err());
+    assert!(with("late", Arc::new(Int64Array::from(vec![3]))).is_err());
+    assert!(with("late", Arc::new(Int64Array::from(vec![-1]))).is_err());
     let mut builder = RunBuilder::new();
     assert!(matches!(
         builder.add_batch(&good.project(&[0, 1]).unwrap(), &[]),

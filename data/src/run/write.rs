@@ -16,6 +16,9 @@ use crate::minute::start_of_minute;
 /// So many bytes of text and sketches end a batch, far below what 32-bit offsets can say.
 const BATCH_BYTES: usize = 256 << 20;
 
+/// The column of late events.
+pub const LATE_COLUMN: &str = "late";
+
 /// The count columns of `stream_counts` and `batch_counts`, in their order.
 #[must_use]
 pub fn count_fields() -> Vec<Field> {
@@ -36,6 +39,8 @@ pub fn count_fields() -> Vec<Field> {
         null("value_max", VALUE_TYPE),
         null("distinct_users", DataType::Binary),
         field("definition", DataType::Int64),
+        // Since version 2 of the schemas; null in place of 0.
+        null(LATE_COLUMN, DataType::Int64),
     ]
 }
 
@@ -52,6 +57,7 @@ struct Columns {
     value_max: Decimal128Builder,
     distinct_users: BinaryBuilder,
     definition: Int64Builder,
+    late: Int64Builder,
     rows: usize,
     bytes: usize,
 }
@@ -71,6 +77,7 @@ impl Columns {
             value_max: Decimal128Builder::new().with_data_type(VALUE_TYPE),
             distinct_users: BinaryBuilder::new(),
             definition: Int64Builder::new(),
+            late: Int64Builder::new(),
             rows: 0,
             bytes: 0,
         }
@@ -95,6 +102,8 @@ impl Columns {
         self.bytes += distinct.as_ref().map_or(0, Vec::len);
         self.distinct_users.append_option(distinct);
         self.definition.append_value(definition.cast_signed());
+        let late = (row.late > 0).then(|| whole(row.late, LATE_COLUMN)).transpose()?;
+        self.late.append_option(late);
         Ok(())
     }
 
@@ -129,6 +138,7 @@ impl Columns {
             Arc::new(self.value_max.finish()),
             Arc::new(self.distinct_users.finish()),
             Arc::new(self.definition.finish()),
+            Arc::new(self.late.finish()),
         ]);
         Ok(RecordBatch::try_new(schema, columns)?)
     }

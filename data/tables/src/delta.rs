@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use deltalake_core::kernel::Action;
 use reckon_data::clock::Clock;
 use reckon_data::table::{Commit, Snapshot, Table, TableError, Tables};
 
@@ -151,7 +152,8 @@ async fn attempt(log: &TableLog, commit: &Commit) -> Result<Option<u64>, TableEr
             return Err(error);
         }
     }
-    let encoded = actions::encode(commit, state.version, log.clock.now(), &log.storage)?;
+    let mut encoded = actions::encode(commit, state.version, log.clock.now(), &log.storage)?;
+    encoded.extend(state.upgrade.as_deref().cloned().map(Action::Metadata));
     match log.follow(state.version, actions::to_bytes(log.table, &encoded)?).await? {
         Written::Taken => Ok(None),
         Written::Yes => {

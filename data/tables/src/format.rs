@@ -5,7 +5,7 @@ use reckon_data::clock::Clock;
 use reckon_data::table::{Table, TableError};
 use serde_json::json;
 
-use crate::schema::{SCHEMA_VERSION, delta_schema};
+use crate::schema::{delta_schema, schema_version};
 
 /// Delta protocol that is read and written: no features beyond the first ones.
 const READER_VERSION: i32 = 1;
@@ -29,8 +29,9 @@ pub(crate) fn creation(table: Table, clock: &dyn Clock) -> Result<Vec<Action>, T
     let protocol: Protocol =
         serde_json::from_value(json!({ "minReaderVersion": READER_VERSION, "minWriterVersion": WRITER_VERSION }))
             .map_err(|error| failed(&error))?;
-    let properties = [(SCHEMA_PROPERTY, SCHEMA_VERSION.to_string())];
-    let metadata = new_metadata(&delta_schema(table)?, table.partition_columns(), properties)
+    let version = schema_version(table);
+    let properties = [(SCHEMA_PROPERTY, version.to_string())];
+    let metadata = new_metadata(&delta_schema(table, version)?, table.partition_columns(), properties)
         .and_then(|metadata| metadata.with_name(table.name().to_owned()))
         .map_err(|error| failed(&error))?;
     let info = CommitInfo {
@@ -61,23 +62,35 @@ pub(crate) fn verify_protocol(table: Table, protocol: &Protocol) -> Result<(), T
     Ok(())
 }
 
-pub(crate) fn verify_metadata(table: Table, metadata: &Metadata) -> Result<(), TableError> {
-    match metadata.configuration().get(SCHEMA_PROPERTY) {
-        None => return Err(unusable(table, format!("it is not ours: property {SCHEMA_PROPERTY} is missing"))),
-        Some(version) if *version != SCHEMA_VERSION.to_string() => {
-            return Err(unusable(
-                table,
-                format!("it has version {version} of the schemas; this program knows {SCHEMA_VERSION}"),
-            ));
-        }
-        Some(_) => {}
-    }
+/// Holds a table to what this program knows. What comes back is the metadata that the next commit has to bring, where
+/// an older program has made the table.
+pub(crate) fn verify_metadata(table: Table, metadata: &Metadata) -> Result<Option<Metadata>, TableError> {
+    let (known, text) = (schema_version(table), metadata.configuration().get(SCHEMA_PROPERTY));
+    let Some(text) = text else {
+        return Err(unusable(table, format!("it is not ours: property {SCHEMA_PROPERTY} is missing")));
+    };
+    let Some(version) = text.parse().ok().filter(|version| (1..=known).contains(version)) else {
+        return Err(unusable(
+            table,
+            format!("it has version {text} of its schema; this program knows versions up to {known}"),
+        ));
+    };
     if metadata.partition_columns() != table.partition_columns() {
         return Err(unusable(table, format!("it is partitioned by {:?}", metadata.partition_columns())));
     }
     let found = metadata.parse_schema().map_err(|error| unusable(table, format!("its schema: {error}")))?;
-    if found != delta_schema(table)? {
+    if found != delta_schema(table, version)? {
         return Err(unusable(table, "its columns are not those of this program"));
     }
-    Ok(())
+    if version == known { Ok(None) } else { upgraded(table, metadata).map(Some) }
+}
+
+fn upgraded(table: Table, metadata: &Metadata) -> Result<Metadata, TableError> {
+    let version = schema_version(table);
+    let schema = delta_schema(table, version)?;
+    metadata
+        .clone()
+        .with_schema(&schema)
+        .and_then(|metadata| metadata.add_config_key(SCHEMA_PROPERTY.to_owned(), version.to_string()))
+        .map_err(|error| unusable(table, format!("its schema cannot be made version {version}: {error}")))
 }

@@ -105,9 +105,10 @@ pub(crate) async fn load(log: &TableLog) -> Result<(State, u64), TableError> {
 async fn replay(log: &TableLog, listing: &Listing) -> Result<(State, u64), TableError> {
     let snapshot = Snapshot::try_new(&*log.delta, None).await.map_err(|error| delta_error(log.table, error))?;
     format::verify_protocol(log.table, snapshot.protocol())?;
-    format::verify_metadata(log.table, snapshot.metadata())?;
+    let upgrade = format::verify_metadata(log.table, snapshot.metadata())?;
     let version = snapshot.version();
     let mut state = State::new(log.table, snapshot.metadata().id().to_owned(), version);
+    state.upgrade = upgrade.map(Arc::new);
     let mut files = snapshot.file_views(&*log.delta, None);
     while let Some(file) = files.try_next().await.map_err(|error| delta_error(log.table, error))? {
         let path = file.path().into_owned();

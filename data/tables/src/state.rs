@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 
-use deltalake_core::kernel::{Action, Add};
+use deltalake_core::kernel::{Action, Add, Metadata};
 use reckon_data::table::{Commit, DataFile, Snapshot, Table, TableError};
 use uuid::Uuid;
 
@@ -23,6 +23,8 @@ pub(crate) struct State {
     /// Live files by path.
     pub files: BTreeMap<String, Arc<DataFile>>,
     pub transactions: BTreeMap<String, i64>,
+    /// What the next commit has to bring, because an older program has made the table.
+    pub upgrade: Option<Arc<Metadata>>,
     /// Tokens of the newest commits and the versions they made, oldest first.
     recent: VecDeque<(Uuid, u64)>,
     /// What [`Tables::snapshot`](reckon_data::table::Tables::snapshot) shows, made once a version.
@@ -38,6 +40,7 @@ impl State {
             version,
             files: BTreeMap::new(),
             transactions: BTreeMap::new(),
+            upgrade: None,
             recent: VecDeque::new(),
             shown: OnceLock::new(),
         }
@@ -73,6 +76,7 @@ impl State {
         for step in &commit.steps {
             next.transactions.insert(step.name.clone(), step.to);
         }
+        next.upgrade = None;
         next.remember(commit.token, next.version);
         next
     }
@@ -90,7 +94,9 @@ impl State {
                 Action::Txn(txn) => {
                     next.transactions.insert(txn.app_id, txn.version);
                 }
-                Action::Metadata(metadata) => format::verify_metadata(self.table, &metadata)?,
+                Action::Metadata(metadata) => {
+                    next.upgrade = format::verify_metadata(self.table, &metadata)?.map(Arc::new);
+                }
                 Action::Protocol(protocol) => format::verify_protocol(self.table, &protocol)?,
                 Action::CommitInfo(info) => {
                     if let Some(token) = actions::token(&info) {

@@ -13,7 +13,7 @@ use parquet::arrow::arrow_reader::{ArrowPredicateFn, RowFilter};
 use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
 use parquet::file::statistics::Statistics;
 use reckon_data::offload::offload_future;
-use reckon_data::run::Dimension;
+use reckon_data::run::{Dimension, LATE_COLUMN};
 use reckon_data::table::{DataFile, Table};
 use reckon_tables::store::Storage;
 use tokio::sync::Semaphore;
@@ -101,7 +101,7 @@ pub enum Columns {
 impl Columns {
     fn names(self, dimensions: &[Dimension]) -> Vec<&'static str> {
         let places = ["kind", "log_partition", "segment_start", "segment_end"];
-        let counts = ["entity_id", "event_type", "minute", "count", "fingerprint"];
+        let counts = ["entity_id", "event_type", "minute", "count", "fingerprint", LATE_COLUMN];
         let counts = || counts.into_iter().chain(dimensions.iter().map(|dimension| dimension.column()));
         let all = || counts().chain(["value_count", "value_sum", "value_min", "value_max", "distinct_users"]);
         match self {

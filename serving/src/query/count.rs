@@ -37,8 +37,10 @@ impl Serving {
                 Ok(stream.map(|stream| (batch, stream)))
             })
             .await?;
-        let parts = (exact(batch.total().count)?, exact(stream.sums.total().count)?);
-        let provenance = self.provenance(&view, &stream.parts, stream.missing, window, Some(parts));
+        let (batch, streamed) = (batch.total(), stream.sums.total());
+        let parts = (exact(batch.count)?, exact(streamed.count)?);
+        let late = batch.late.saturating_add(streamed.late);
+        let provenance = self.provenance(&view, &stream.parts, stream.missing, window, Some(parts)).with_late(late);
         Ok(CountAnswer { count: exact_sum(parts.0, parts.1)?, batch: parts.0, stream: parts.1, window, provenance })
     }
 }

@@ -65,8 +65,9 @@ impl Serving {
                 step: None,
             })
             .await?;
-        let count = exact(found.sums.total().count)?;
-        Ok(CountAnswer { count, batch: count, stream: 0, window, provenance: found.provenance })
+        let total = found.sums.total();
+        let (count, provenance) = (exact(total.count)?, found.provenance.with_late(total.late));
+        Ok(CountAnswer { count, batch: count, stream: 0, window, provenance })
     }
 
     pub(super) async fn stats_events(&self, query: &StatsQuery, window: Window) -> Result<StatsAnswer, ServingError> {
@@ -97,7 +98,7 @@ impl Serving {
         }
         let matches = about.filter.map_or_else(|| "true".to_owned(), Filter::to_sql);
         let query = format!(
-            "SELECT event_time, value, user_id, log_partition, log_offset, ({matches}) AS matches FROM ({}) WHERE {}",
+            "SELECT event_time, received_at, value, user_id, log_partition, log_offset, ({matches}) AS matches FROM ({}) WHERE {}",
             first_copies(&only),
             within(about.window)
         );
@@ -236,8 +237,8 @@ impl Gathered {
         step: Option<i64>,
         definition: &Definition,
     ) -> Result<(), ServingError> {
-        let (times, users, matches) =
-            (whole(batch, "event_time")?, texts(batch, "user_id")?, truths(batch, "matches")?);
+        let (times, received) = (whole(batch, "event_time")?, whole(batch, "received_at")?);
+        let (users, matches) = (texts(batch, "user_id")?, truths(batch, "matches")?);
         let (partitions, offsets) = (whole(batch, "log_partition")?, whole(batch, "log_offset")?);
         let values =
             batch.column_by_name("value").ok_or_else(|| ServingError::internal("an answer without column value"))?;
@@ -256,7 +257,9 @@ impl Gathered {
                 .then(|| i64::try_from(values.value(row)).ok())
                 .flatten();
             let user = (definition.has_distinct() && users.is_valid(row)).then(|| users.value(row));
-            self.sums.add(selection.step_of(minute_of(times.value(row))), &Cell::one(0, value, user));
+            let (minute, cell) = (minute_of(times.value(row)), Cell::one(0, value, user));
+            let is_late = minute < definition.late_before(received.value(row));
+            self.sums.add(selection.step_of(minute), &if is_late { cell.as_late() } else { cell });
         }
         Ok(())
     }

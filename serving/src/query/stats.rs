@@ -77,8 +77,9 @@ pub(crate) fn stats_answer(
                 format!("the answer would have more than {} steps", Step::STEPS_MAX),
             ));
         }
-        points.push(StatsPoint { start: start_of_minute(step), value: value(cell)? });
+        points.push(StatsPoint { start: start_of_minute(step), value: value(cell)?, late: cell.late });
     }
-    let total = value(&sums.total())?;
+    let total = sums.total();
+    let (total, provenance) = (value(&total)?, provenance.with_late(total.late));
     Ok(StatsAnswer { function: query.function, step_minutes: query.step.minutes(), points, total, window, provenance })
 }

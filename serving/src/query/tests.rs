@@ -121,6 +121,8 @@ proptest! {
                     let answer = serving.count(&query).await.unwrap();
                     assert_eq!(answer.count, matching(&log, entity, event_type, &window, country).len() as u64, "{query:?}");
                     assert_eq!(answer.count, answer.batch + answer.stream);
+                    let late = matching(&log, entity, event_type, &window, country).iter().filter(|event| event.is_late()).count();
+                    assert_eq!(answer.provenance.late, Some(late as u64));
                     assert!(answer.provenance.complete, "{:?}", answer.provenance);
                 }
                 let (function, event_type) = (Function::Avg, None);
@@ -130,10 +132,11 @@ proptest! {
                 let mut expected: BTreeMap<i64, Cell> = BTreeMap::new();
                 for event in matching(&log, entity, None, &window, country) {
                     let start = start_of_minute(event.minute.div_euclid(step.minutes()) * step.minutes());
-                    expected.entry(start).or_default().merge(&Cell::one(0, event.value, None));
+                    let cell = Cell::one(0, event.value, None);
+                    expected.entry(start).or_default().merge(&if event.is_late() { cell.as_late() } else { cell });
                 }
-                let found: Vec<(i64, Answer)> = answer.points.iter().map(|point| (point.start, point.value)).collect();
-                let expected: Vec<(i64, Answer)> = expected.iter().map(|(at, cell)| (*at, cell.evaluate(function))).collect();
+                let found: Vec<(i64, Answer, u64)> = answer.points.iter().map(|point| (point.start, point.value, point.late)).collect();
+                let expected: Vec<(i64, Answer, u64)> = expected.iter().map(|(at, cell)| (*at, cell.evaluate(function), cell.late)).collect();
                 assert_eq!(found, expected);
             }
             let query = TopQuery { event_type: Some("view".to_owned()), n: 3, from, to, filter };
@@ -168,6 +171,8 @@ proptest! {
             let with_ip = |entity: &str| matching(&log, entity, None, &window, None).iter().filter(|event| event.ip == Some("10.0.0.1")).count() as u64;
             let answer = serving.count(&CountQuery { filter: filter.clone(), ..question("v1", None, from, to) }).await.unwrap();
             assert_eq!(answer.count, with_ip("v1"));
+            let late = matching(&log, "v1", None, &window, None).iter().filter(|event| event.ip == Some("10.0.0.1") && event.is_late()).count();
+            assert_eq!(answer.provenance.late, Some(late as u64));
             assert_eq!(answer.provenance.source, Source::Events);
             assert!(answer.provenance.complete, "{:?}", answer.provenance);
             let answer = serving.top(&TopQuery { event_type: None, n: 9, from, to, filter }).await.unwrap();
@@ -297,6 +302,10 @@ async fn minutes_before_the_watermark_are_settled() {
     let serving = world.serve().await;
     let settled = serving.count(&question("v1", None, 0, start_of_minute(9))).await.unwrap();
     assert_eq!((settled.provenance.state, settled.provenance.watermark), (State::Settled, Some(start_of_minute(9))));
+    let corrected = World::new(Log(vec![vec![one("a", 5), one("b", 6)], vec![]]));
+    corrected.clock.set(start_of_minute(10));
+    let corrected = corrected.serve().await.count(&question("v1", None, 0, start_of_minute(9))).await.unwrap();
+    assert_eq!((corrected.provenance.state, corrected.provenance.late), (State::Corrected, Some(1)));
     let provisional = serving.count(&question("v1", None, 0, start_of_minute(9) + 1)).await.unwrap();
     assert_eq!((provisional.provenance.state, provisional.window.to), (State::Provisional, start_of_minute(10)));
 }

@@ -87,6 +87,8 @@ pub struct StatsPoint {
     pub start: i64,
     /// What the function makes of it.
     pub value: Answer,
+    /// How many of its events were late.
+    pub late: u64,
 }
 
 /// The entities to which something happened most often.

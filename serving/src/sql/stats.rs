@@ -5,12 +5,13 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use datafusion::catalog::TableProvider;
 use datafusion::common::Result;
+use datafusion::functions::core::expr_fn::coalesce;
 use datafusion::functions_aggregate::expr_fn::{max, min, sum};
 use datafusion::logical_expr::{Expr, cast, ident, lit};
 use datafusion::prelude::{DataFrame, SessionContext};
 use reckon_data::definition::Definition;
 use reckon_data::metric::Function;
-use reckon_data::run::Granularity;
+use reckon_data::run::{Granularity, LATE_COLUMN};
 use reckon_tables::provider::PinnedTable;
 use reckon_tables::schema::KIND_COUNT;
 
@@ -102,7 +103,7 @@ fn keys(definition: &Definition) -> Vec<Expr> {
 /// The stored columns that the metrics need.
 fn stored(definition: &Definition) -> Vec<Expr> {
     let mut columns = keys(definition);
-    columns.push(ident("count"));
+    columns.extend([ident("count"), ident(LATE_COLUMN)]);
     if definition.has_values() {
         columns.extend(["value_count", "value_sum", "value_min", "value_max"].map(ident));
     }
@@ -113,7 +114,7 @@ fn stored(definition: &Definition) -> Vec<Expr> {
 }
 
 fn sums(definition: &Definition) -> Vec<Expr> {
-    let mut sums = vec![sum(ident("count")).alias("count")];
+    let mut sums = vec![sum(ident("count")).alias("count"), sum(ident(LATE_COLUMN)).alias(LATE_COLUMN)];
     if definition.has_values() {
         sums.push(sum(ident("value_count")).alias("value_count"));
         sums.push(sum(ident("value_sum")).alias("value_sum"));
@@ -141,5 +142,7 @@ fn metrics(definition: &Definition) -> Vec<Expr> {
         };
         columns.push(column.alias(function.name()));
     }
+    // Null in place of 0 where it is stored.
+    columns.push(coalesce(vec![ident(LATE_COLUMN), lit(0_i64)]).alias(LATE_COLUMN));
     columns
 }

@@ -102,15 +102,17 @@ async fn stats_hold_one_row_for_each_key_and_exact_metrics() {
             for event in world.log.all() {
                 let minute = granularity.start_of(event.minute);
                 let key = (event.entity.clone(), event.event_type, minute, event.country);
-                expected.entry(key).or_default().merge(&Cell::one(0, event.value, None));
+                let cell = Cell::one(0, event.value, None);
+                expected.entry(key).or_default().merge(&if event.is_late() { cell.as_late() } else { cell });
             }
             let query = format!(
-                "SELECT entity_id, event_type, minute, country, count, sum, min, max, avg FROM {table} ORDER BY 1, 2, 3, 4 NULLS FIRST"
+                "SELECT entity_id, event_type, minute, country, count, sum, min, max, avg, late FROM {table} ORDER BY 1, 2, 3, 4 NULLS FIRST"
             );
             let row = |((entity, event_type, minute, country), cell): ((_, _, i64, _), Cell)| -> Vec<Value> {
                 let time = reckon_data::minute::format_time(reckon_data::minute::start_of_minute(minute));
                 let mut row = vec![json!(entity), json!(event_type), json!(time), json!(country)];
                 row.extend([Count, Sum, Min, Max, Avg].map(|function| cell.evaluate(function).to_json()));
+                row.push(json!(cell.late));
                 row
             };
             let expected: Vec<Vec<Value>> = expected.into_iter().map(row).collect();
@@ -140,7 +142,7 @@ async fn raw_tables_and_the_catalogue_can_be_read() {
     let columns: Vec<Value> = rows(&serving, "DESCRIBE stats").await.into_iter().map(|row| row[0].clone()).collect();
     assert_eq!(
         json!(columns),
-        json!(["entity_id", "event_type", "minute", "country", "count", "sum", "min", "max", "avg"])
+        json!(["entity_id", "event_type", "minute", "country", "count", "sum", "min", "max", "avg", "late"])
     );
     rows(&serving, "EXPLAIN SELECT * FROM stats WHERE entity_id = 'v1'").await;
 }

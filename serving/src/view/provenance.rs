@@ -20,7 +20,7 @@ pub struct Provenance {
     pub complete: bool,
     /// What it should hold and does not.
     pub missing: Vec<Missing>,
-    /// Whether late events may still be usual in its window.
+    /// Whether its window's minutes are settled, and have stayed as they were.
     pub state: State,
     /// Minutes before it are settled, microseconds; none when a counter does not say where it stands.
     #[serde(serialize_with = "as_time_or_null")]
@@ -31,6 +31,9 @@ pub struct Provenance {
     pub batch: Option<u64>,
     /// What the stream has counted of the answer; none of an SQL answer.
     pub stream: Option<u64>,
+    /// How many of the events in the answer were late; none of a top list and of an SQL answer, whose tables have a column
+    /// `late`.
+    pub late: Option<u64>,
     /// Every log partition.
     pub partitions: Vec<PartitionProvenance>,
     /// How far the raw tables go, of an SQL answer that reads them: not as far as the counts.
@@ -58,6 +61,9 @@ pub enum Source {
 pub enum State {
     /// All before the watermark.
     Settled,
+    /// All before the watermark, and some of what the answer counts came late: one that was given before, when the minutes
+    /// were settled already, may have been smaller.
+    Corrected,
     /// Not all.
     Provisional,
 }
@@ -94,6 +100,18 @@ pub struct Facts<'a> {
     pub patience: Patience,
 }
 
+impl Provenance {
+    /// The same of an answer that counts so many late events.
+    #[must_use]
+    pub const fn with_late(mut self, late: u64) -> Self {
+        self.late = Some(late);
+        if late > 0 && matches!(self.state, State::Settled) {
+            self.state = State::Corrected;
+        }
+        self
+    }
+}
+
 impl Facts<'_> {
     /// The provenance of an answer about events before `to` (microseconds) with its parts of batch and stream.
     #[must_use]
@@ -120,6 +138,7 @@ impl Facts<'_> {
             batch_version: self.batch_version,
             batch: counts.map(|(batch, _)| batch),
             stream: counts.map(|(_, stream)| stream),
+            late: None,
             partitions,
             archived: Vec::new(),
             definition: format!("{:016x}", self.definition),
@@ -189,6 +208,10 @@ mod tests {
         let provisional = facts(&parts, &BTreeSet::from([1, 2])).provenance(940 * SECOND + 1, Some((3, 4)));
         assert_eq!(provisional.state, State::Provisional);
         assert!(provisional.definitions_mixed);
+        assert_eq!(provisional.with_late(1).state, State::Provisional);
+        let corrected = settled.clone().with_late(2);
+        assert_eq!((corrected.state, corrected.late), (State::Corrected, Some(2)));
+        assert_eq!(settled.clone().with_late(0).state, State::Settled);
         let json = serde_json::to_value(&settled).unwrap();
         assert_eq!(json["watermark"], "1970-01-01T00:15:40Z");
         assert_eq!(json["state"], "settled");

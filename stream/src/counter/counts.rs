@@ -130,15 +130,15 @@ impl OpenCounts {
         Self { parts: Vec::new(), rows: OpenSegment::new(definition) }
     }
 
-    /// Counts the events that `keep` says yes to; returns how many.
+    /// Counts the events that `keep` says yes to, those of minutes below `late_before` as late, too; returns how many.
     ///
     /// # Errors
     /// As [`OpenSegment::add`].
-    pub fn add(&mut self, events: &EventColumns, keep: &[bool]) -> Result<u64, RunError> {
+    pub fn add(&mut self, events: &EventColumns, keep: &[bool], late_before: i64) -> Result<u64, RunError> {
         if self.rows.text_bytes() >= PART_TEXT_BYTES || self.rows.len() >= PART_ROWS {
             self.detach();
         }
-        self.rows.add(events, keep)
+        self.rows.add(events, keep, late_before)
     }
 
     fn detach(&mut self) {
@@ -199,7 +199,7 @@ mod tests {
             .map(|n| Sample { entity: format!("e{n}"), event_type: "view".into(), ..Sample::default() })
             .collect();
         let mut open = OpenCounts::new(&Definition::default());
-        open.add(&columns_of(&samples), &[true; 100]).unwrap();
+        open.add(&columns_of(&samples), &[true; 100], i64::MIN).unwrap();
         let counts = open.take().remove(0);
         let rows = counts.memory_bytes();
         let run = counts.freeze().unwrap();

@@ -24,18 +24,23 @@ pub fn count(oracle: &Oracle, question: &Question, answer: &Result<CountAnswer, 
     let Some((answer, reach)) = reached(oracle, answer, |answer| &answer.provenance)? else { return Ok(false) };
     let provenance = &answer.provenance;
     let (batch, stream) = oracle.counted(question, &reach);
+    let late = batch.iter().chain(&stream).filter(|event| event.late).count() as u64;
     let (batch, stream) = (batch.len() as u64, stream.len() as u64);
     if answer.count != answer.batch + answer.stream || provenance.batch != Some(answer.batch) {
         return Err(format!("R-9: {} is not {} of batch and {} of stream", answer.count, answer.batch, answer.stream));
     }
-    let found = (answer.batch, answer.stream);
-    let right = if is_exact(provenance) { found == (batch, stream) } else { found.0 <= batch && found.1 <= stream };
+    let found = (answer.batch, answer.stream, provenance.late.unwrap_or(u64::MAX));
+    let right = if is_exact(provenance) {
+        found == (batch, stream, late)
+    } else {
+        found.0 <= batch && found.1 <= stream && found.2 <= late
+    };
     if right {
         return Ok(provenance.complete);
     }
     Err(format!(
-        "R-2: {question:?}: batch and stream are {found:?}, not {:?}, reaching {reach:?}, {provenance:?}",
-        (batch, stream)
+        "R-2: {question:?}: batch, stream and late events are {found:?}, not {:?}, reaching {reach:?}, {provenance:?}",
+        (batch, stream, late)
     ))
 }
 
@@ -86,8 +91,10 @@ pub fn stats(oracle: &Oracle, question: &Question, answer: &Result<StatsAnswer, 
         total.add(event);
     }
     let value = |sums: &Sums| answer_of(sums, answer.function);
-    let expected: Vec<(i64, Answer)> = steps.iter().map(|(step, sums)| (start_of_minute(*step), value(sums))).collect();
-    let found: Vec<(i64, Answer)> = answer.points.iter().map(|point| (point.start, point.value)).collect();
+    let expected: Vec<(i64, Answer, u64)> =
+        steps.iter().map(|(step, sums)| (start_of_minute(*step), value(sums), sums.late)).collect();
+    let found: Vec<(i64, Answer, u64)> =
+        answer.points.iter().map(|point| (point.start, point.value, point.late)).collect();
     if (&found, answer.total) == (&expected, value(&total)) {
         return Ok(answer.provenance.complete);
     }
@@ -139,7 +146,7 @@ pub const COUNTS: [Counts; 5] = [
 pub fn query(table: Counts, question: &Question) -> String {
     let [from, to] = [question.minutes.start, question.minutes.end].map(|minute| format_time(start_of_minute(minute)));
     let mut text = format!(
-        "SELECT entity_id, event_type, minute, country, count, sum, min, max, avg FROM {} \
+        "SELECT entity_id, event_type, minute, country, count, sum, min, max, avg, late FROM {} \
          WHERE minute >= '{from}' AND minute < '{to}'",
         table.name
     );
@@ -175,9 +182,9 @@ pub fn sql(oracle: &Oracle, table: Counts, question: &Question, answer: &Result<
             expected.entry(row_of(event, minute)).or_default().add(event);
         }
     }
-    let expected: BTreeMap<Row, [Value; 5]> = expected.iter().map(|(row, sums)| (row.clone(), values(sums))).collect();
+    let expected: BTreeMap<Row, [Value; 6]> = expected.iter().map(|(row, sums)| (row.clone(), values(sums))).collect();
     let rows = answer.json_rows().map_err(|error| format!("{}: {error}", table.name))?;
-    let mut found: BTreeMap<Row, [Value; 5]> = BTreeMap::new();
+    let mut found: BTreeMap<Row, [Value; 6]> = BTreeMap::new();
     for row in rows {
         let (key, values) = read(row).ok_or_else(|| format!("{}: a row cannot be read", table.name))?;
         if found.insert(key.clone(), values).is_some() {
@@ -189,7 +196,7 @@ pub fn sql(oracle: &Oracle, table: Counts, question: &Question, answer: &Result<
     }
     let wrong = expected.iter().find(|(row, values)| found.get(*row) != Some(*values)).map(|(row, _)| row);
     let wrong = wrong.or_else(|| found.keys().find(|row| !expected.contains_key(*row)));
-    let of = |rows: &BTreeMap<Row, [Value; 5]>| wrong.and_then(|row| rows.get(row).cloned());
+    let of = |rows: &BTreeMap<Row, [Value; 6]>| wrong.and_then(|row| rows.get(row).cloned());
     Err(format!(
         "R-2: {}: {question:?}: {} rows, not {}; {wrong:?} is {:?}, not {:?}, reaching {reach:?}",
         table.name,
@@ -204,13 +211,15 @@ fn row_of(event: &Logged, minute: i64) -> Row {
     (event.key.1.clone(), event.key.2.clone(), start_of_minute(minute), event.country.clone())
 }
 
-fn values(sums: &Sums) -> [Value; 5] {
-    [Function::Count, Function::Sum, Function::Min, Function::Max, Function::Avg]
-        .map(|function| answer_of(sums, function).to_json())
+fn values(sums: &Sums) -> [Value; 6] {
+    let of = |function| answer_of(sums, function).to_json();
+    let [count, sum, min, max, avg] =
+        [Function::Count, Function::Sum, Function::Min, Function::Max, Function::Avg].map(of);
+    [count, sum, min, max, avg, sums.late.into()]
 }
 
-fn read(row: Vec<Value>) -> Option<(Row, [Value; 5])> {
-    let [entity, event_type, minute, country, values @ ..] = <[Value; 9]>::try_from(row).ok()?;
+fn read(row: Vec<Value>) -> Option<(Row, [Value; 6])> {
+    let [entity, event_type, minute, country, values @ ..] = <[Value; 10]>::try_from(row).ok()?;
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let minute = reckon_data::event::time::parse_rfc3339(minute.as_str()?)?;
     Some(((text(&entity)?, text(&event_type)?, minute, text(&country)), values))

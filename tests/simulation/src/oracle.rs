@@ -13,6 +13,8 @@ use reckon_data::record::{Body, decode};
 
 /// What is replayed says so.
 const REPLAY: &str = "replay of ";
+/// How long after its minute an event may come without being late, microseconds: as the settings have it by default.
+const LATENESS: i64 = 60_000_000;
 
 /// What makes two events the same.
 pub type Key = (String, String, String, i32);
@@ -34,6 +36,8 @@ pub struct Logged {
     pub offset: u64,
     /// Its place in the record.
     pub index: u32,
+    /// Whether its minute had ended more than a minute before it was appended.
+    pub late: bool,
     /// Whether the stream counts it: its key did not occur within the window before.
     pub streamed: bool,
 }
@@ -222,12 +226,15 @@ pub struct Sums {
     pub min: Option<i64>,
     /// Largest.
     pub max: Option<i64>,
+    /// Late events.
+    pub late: u64,
 }
 
 impl Sums {
     /// Adds an event.
     pub fn add(&mut self, event: &Logged) {
         self.count += 1;
+        self.late += u64::from(event.late);
         if let Some(value) = event.value {
             self.values += 1;
             self.sum += i128::from(value);
@@ -251,7 +258,8 @@ impl Partition {
         let record = decode(bytes).unwrap();
         let offset = self.next;
         self.next += 1;
-        self.log_time = self.log_time.after(record.header.append_time);
+        let appended = record.header.append_time;
+        self.log_time = self.log_time.after(appended);
         let now = self.log_time.minute().unwrap();
         match record.body {
             Body::Cut(_) => {
@@ -276,6 +284,7 @@ impl Partition {
                         value: event.value,
                         offset,
                         index: index as u32,
+                        late: (minute_of(event.event_time) + 1) * 60_000_000 + LATENESS <= appended,
                         streamed: before.is_none_or(|before| now - before > window),
                         key,
                     });

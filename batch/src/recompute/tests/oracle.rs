@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Decimal128Type, Int64Type, TimestampMicrosecondType};
+use reckon_data::definition::Definition;
 use reckon_data::key::Key;
 use reckon_data::metric::Distinct;
 use reckon_data::minute::{MICROS_PER_MINUTE, date_of, minute_of};
@@ -56,6 +57,13 @@ pub struct Placed {
     pub row: Row,
 }
 
+impl Placed {
+    /// Later than it happened by nothing, or 45 or 90 seconds.
+    pub const fn received_at(&self) -> i64 {
+        self.row.time + (self.offset % 3) as i64 * 45_000_000
+    }
+}
+
 /// Granularity, entity, type, first minute of the step, country, user.
 pub type CountKey = (&'static str, String, String, i64, Option<String>, Option<String>);
 
@@ -63,6 +71,7 @@ pub type CountKey = (&'static str, String, String, i64, Option<String>, Option<S
 pub struct Count {
     pub count: u64,
     pub fingerprint: u64,
+    pub late: Option<u64>,
     /// Count, sum, min, max.
     pub value: Option<(u64, i128, i128, i128)>,
     pub users: Option<Vec<u8>>,
@@ -101,6 +110,9 @@ impl Kept {
                 let count = counts.entry(key.clone()).or_default();
                 count.count += 1;
                 count.fingerprint = count.fingerprint.wrapping_add(row.key_hash());
+                if minute_of(row.time) < Definition::default().late_before(event.received_at()) {
+                    *count.late.get_or_insert_default() += 1;
+                }
                 if let Some(value) = row.value.filter(|_| self.values).map(i128::from) {
                     let (n, sum, min, max) = count.value.unwrap_or((0, 0, value, value));
                     count.value = Some((n + 1, sum + value, min.min(value), max.max(value)));
@@ -123,6 +135,9 @@ pub fn add(counts: &mut Counts, other: &Counts) {
         let count = counts.entry(key.clone()).or_default();
         count.count += more.count;
         count.fingerprint = count.fingerprint.wrapping_add(more.fingerprint);
+        if let Some(late) = more.late {
+            *count.late.get_or_insert_default() += late;
+        }
         count.value = match (count.value, more.value) {
             (Some(a), Some(b)) => Some((a.0 + b.0, a.1 + b.1, a.2.min(b.2), a.3.max(b.3))),
             (a, b) => a.or(b),
@@ -161,6 +176,7 @@ pub fn read(granularity: &'static str, batches: &[RecordBatch], counts: &mut Cou
             let count = Count {
                 count: number("count", row) as u64,
                 fingerprint: number("fingerprint", row).cast_unsigned(),
+                late: column("late").is_valid(row).then(|| number("late", row) as u64),
                 value,
                 users: users.is_valid(row).then(|| users.value(row).to_vec()),
             };

@@ -284,6 +284,8 @@ fn batch(rows: &[Placed]) -> RecordBatch {
         let times: TimestampMicrosecondArray = rows.iter().map(|placed| Some(of(&placed.row))).collect();
         Arc::new(times.with_timezone("UTC"))
     };
+    let received: TimestampMicrosecondArray = rows.iter().map(|placed| Some(placed.received_at())).collect();
+    let received: ArrayRef = Arc::new(received.with_timezone("UTC"));
     let values: Decimal128Array = rows.iter().map(|placed| placed.row.value.map(i128::from)).collect();
     let hashes: Int64Array = rows.iter().map(|placed| Some(placed.row.key_hash().cast_signed())).collect();
     let partitions: Int32Array = rows.iter().map(|placed| Some(placed.partition as i32)).collect();
@@ -300,7 +302,7 @@ fn batch(rows: &[Placed]) -> RecordBatch {
         Arc::new(values.with_data_type(VALUE_TYPE)),
         texts(|_| None),
         Arc::new(hashes),
-        times(|row| row.time),
+        received,
         Arc::new(partitions),
         Arc::new(offsets),
         Arc::new(indexes),

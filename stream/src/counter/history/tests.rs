@@ -10,7 +10,7 @@ use super::*;
 fn run_of(count: u64) -> Arc<Run> {
     let mut builder = RunBuilder::new();
     let entity = "v";
-    let cell = Cell::counted(count, count);
+    let cell = Cell::counted(count, count, 0);
     builder.add(reckon_data::key::entity_hash(entity), entity, "view", 0, &[None], &cell).unwrap();
     Arc::new(builder.finish().unwrap())
 }

@@ -68,6 +68,8 @@ pub struct OpenSegment {
     has_distinct: bool,
     index: HashTable<u32>,
     rows: Vec<Row>,
+    /// Late events, one number a row if there are any, otherwise empty.
+    late: Vec<u64>,
     /// None until an event has a value.
     values: Option<ValueColumns>,
     /// One a row if sketches are kept, otherwise empty.
@@ -90,6 +92,7 @@ impl OpenSegment {
             has_distinct: definition.has_distinct(),
             index: HashTable::new(),
             rows: Vec::new(),
+            late: Vec::new(),
             values: None,
             sketches: Vec::new(),
             entities: Entities::default(),
@@ -110,6 +113,7 @@ impl OpenSegment {
             expected,
             index: HashTable::with_capacity(expected),
             rows: Vec::with_capacity(expected),
+            late: Vec::new(),
             values: None,
             sketches: Vec::new(),
             entities: Entities::with_capacity(self.entities.len().min(expected)),
@@ -143,6 +147,7 @@ impl OpenSegment {
     pub fn memory_bytes(&self) -> usize {
         self.rows.capacity() * size_of::<Row>()
             + self.index.capacity() * 5
+            + self.late.capacity() * 8
             + self.values.as_ref().map_or(0, |values| values.counts.capacity() * 40)
             + self.sketches.iter().map(|s| 8 + s.as_ref().map_or(0, |s| s.memory_bytes())).sum::<usize>()
             + self.entities.memory_bytes()
@@ -151,12 +156,12 @@ impl OpenSegment {
     }
 
     /// Counts the events that `keep` says yes to; it has an entry for every event, and every event's minute
-    /// fits 32 bits. Returns how many were counted.
+    /// fits 32 bits. Those of minutes below `late_before` are counted as late, too. Returns how many were counted.
     ///
     /// # Errors
     /// [`RunError::Columns`] when the ids of one segment part do not fit 32 bits, which a caller prevents who
     /// starts anew early enough, see [`OpenSegment::text_bytes`].
-    pub fn add(&mut self, events: &EventColumns, keep: &[bool]) -> Result<u64, RunError> {
+    pub fn add(&mut self, events: &EventColumns, keep: &[bool], late_before: i64) -> Result<u64, RunError> {
         let mut block = std::mem::take(&mut self.block);
         let mut counted = 0;
         let mut kept = (0..).zip(keep).filter_map(|(event, keep)| keep.then_some(event));
@@ -170,7 +175,11 @@ impl OpenSegment {
             }
             self.look_up(&mut block);
             for place in &block {
-                self.count(events, place)?;
+                let row = self.count(events, place)?;
+                if i64::from(place.minute) < late_before {
+                    self.late.resize(self.rows.len(), 0);
+                    self.late[row as usize] += 1;
+                }
             }
             counted += block.len() as u64;
         }
@@ -201,7 +210,8 @@ impl OpenSegment {
         std::hint::black_box(seen);
     }
 
-    fn count(&mut self, events: &EventColumns, place: &Place) -> Result<(), RunError> {
+    /// Counts an event and returns its row.
+    fn count(&mut self, events: &EventColumns, place: &Place) -> Result<u32, RunError> {
         let at = place.event as usize;
         let entity = events.entity_id.value(at);
         let row = if place.row != NONE && self.is_row_of(place.row, place, entity) {
@@ -224,7 +234,7 @@ impl OpenSegment {
         {
             self.sketches[row as usize].get_or_insert_with(Box::default).insert(user);
         }
-        Ok(())
+        Ok(row)
     }
 
     fn is_row_of(&self, row: u32, place: &Place, entity: &str) -> bool {
@@ -293,6 +303,7 @@ impl OpenSegment {
         Cell {
             count: row.count,
             fingerprint: row.fingerprint,
+            late: self.late.get(at).copied().unwrap_or(0),
             value: self.values.as_ref().and_then(|values| values.get(at)),
             distinct: self.sketches.get(at).and_then(Option::as_deref).cloned(),
         }
@@ -312,6 +323,7 @@ impl OpenSegment {
             dim_ids: Vec::with_capacity(rows),
             counts: Vec::with_capacity(rows),
             fingerprints: Vec::with_capacity(rows),
+            late: Vec::with_capacity(if self.late.is_empty() { 0 } else { rows }),
             values: self.values.as_ref().map(|_| ValueColumns::none(0)),
             ..self.entities.columns(&order)
         };
@@ -324,6 +336,9 @@ impl OpenSegment {
                 columns.dim_ids.push(row.dim_id);
                 columns.counts.push(row.count);
                 columns.fingerprints.push(row.fingerprint);
+                if !self.late.is_empty() {
+                    columns.late.push(self.late.get(next as usize).copied().unwrap_or(0));
+                }
                 if let (Some(into), Some(values)) = (&mut columns.values, &self.values) {
                     into.push(values.get(next as usize));
                 }

@@ -12,12 +12,17 @@ use crate::counter::testing::{Sample, columns_of, sample};
 
 type Key = (String, String, i64, Option<String>);
 
+/// Minutes below it are late.
+const LATE_BEFORE: i64 = 3;
+
 fn model<'a>(samples: impl Iterator<Item = &'a Sample>) -> BTreeMap<Key, Cell> {
     let mut cells: BTreeMap<Key, Cell> = BTreeMap::new();
     for sample in samples {
         let event = sample.event();
         let key = (sample.entity.clone(), sample.event_type.clone(), minute_of(sample.time), sample.country.clone());
-        cells.entry(key).or_default().merge(&Cell::one(event.key().hash(), sample.value, sample.user.as_deref()));
+        let cell = Cell::one(event.key().hash(), sample.value, sample.user.as_deref());
+        let cell = if key.2 < LATE_BEFORE { cell.as_late() } else { cell };
+        cells.entry(key).or_default().merge(&cell);
     }
     cells
 }
@@ -36,7 +41,7 @@ proptest! {
         let mut open = OpenSegment::new(&everything());
         for batch in &batches {
             let (samples, keep): (Vec<Sample>, Vec<bool>) = batch.iter().cloned().unzip();
-            let counted = open.add(&columns_of(&samples), &keep).unwrap();
+            let counted = open.add(&columns_of(&samples), &keep, LATE_BEFORE).unwrap();
             prop_assert_eq!(counted, keep.iter().filter(|keep| **keep).count() as u64);
         }
         let expected = model(batches.iter().flatten().filter(|(_, keep)| *keep).map(|(sample, _)| sample));
@@ -61,7 +66,7 @@ proptest! {
         negated in any::<bool>(),
     ) {
         let mut open = OpenSegment::new(&everything());
-        open.add(&columns_of(&samples), &vec![true; samples.len()]).unwrap();
+        open.add(&columns_of(&samples), &vec![true; samples.len()], LATE_BEFORE).unwrap();
         let (entity, event_type) = (format!("e{entity}"), event_type.map(|n| format!("t{n}")));
         let conditions: Vec<DimCondition> = country
             .into_iter()
@@ -86,7 +91,7 @@ fn values_and_sketches_are_kept_only_where_asked_for() {
     let samples = [Sample { value: Some(5), user: Some("u".to_owned()), ..Sample::default() }];
     let definition = Definition { metrics: vec![Function::Count], ..Definition::default() };
     let mut open = OpenSegment::new(&definition);
-    open.add(&columns_of(&samples), &[true]).unwrap();
+    open.add(&columns_of(&samples), &[true], i64::MIN).unwrap();
     let columns = open.to_columns();
-    assert!(columns.values.is_none() && columns.distinct.is_empty());
+    assert!(columns.values.is_none() && columns.distinct.is_empty() && columns.late.is_empty());
 }

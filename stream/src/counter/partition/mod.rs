@@ -207,7 +207,7 @@ impl PartitionCounter {
         }
         self.log_time = log_time;
         match &record.body {
-            Body::Events(events) => self.count(offset, events)?,
+            Body::Events(events) => self.count(offset, record.header.append_time, events)?,
             Body::Dead(letters) => self.tally.dead += letters.len() as u64,
             Body::Cut(_) => self.tally.at_cut |= self.is_at_start(),
         }
@@ -256,12 +256,13 @@ impl PartitionCounter {
         self.tally.accepted + self.tally.dead >= self.rules.segment_events
     }
 
-    fn count(&mut self, offset: u64, events: &EventColumns) -> Result<(), CountError> {
+    fn count(&mut self, offset: u64, append_time: i64, events: &EventColumns) -> Result<(), CountError> {
         let hashes = events.key_hash.values();
         let begun = Instant::now();
         let duplicate = self.dedup.insert_batch(hashes, minute_of_log(self.log_time), &mut self.fresh) as u64;
         let found = Instant::now();
-        let counted = self.open.add(events, &self.fresh)?;
+        let late_before = self.rules.definition.late_before(append_time);
+        let counted = self.open.add(events, &self.fresh, late_before)?;
         self.totals.dedup += found - begun;
         self.totals.group += found.elapsed();
 

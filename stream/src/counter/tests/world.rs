@@ -148,7 +148,9 @@ impl World {
                         minute_of(sample.time),
                         sample.country.clone(),
                     );
-                    counted.entry(key).or_default().merge(&Cell::one(hash, sample.value, None));
+                    let late = key.2 < Definition::default().late_before(appended.time);
+                    let cell = Cell::one(hash, sample.value, None);
+                    counted.entry(key).or_default().merge(&if late { cell.as_late() } else { cell });
                 }
             }
         }
