@@ -75,6 +75,7 @@ struct Base {
     names: Arc<dyn Names>,
     log: Arc<EmbeddedLog>,
     mended: Arc<MendedLog>,
+    delta: DeltaTables,
     tables: Arc<dyn Tables>,
     storage: Storage,
     scratch: PathBuf,
@@ -110,6 +111,7 @@ impl Node {
             archiver: Arc::clone(&archiver),
             serving: Arc::clone(&serving),
             storage: base.storage.clone(),
+            tables: base.delta.clone(),
         });
         let replayer = Arc::new(Replayer {
             serving: Arc::clone(&serving),
@@ -207,11 +209,12 @@ impl Base {
         let scratch = dir.join("scratch");
         empty_scratch(&scratch).with_context(|| format!("{} cannot be emptied", scratch.display()))?;
         let storage = Storage::open(&settings.data_dir)?;
-        let tables: Arc<dyn Tables> = Arc::new(DeltaTables::new(storage.clone(), Arc::clone(&clock))?);
+        let delta = DeltaTables::new(storage.clone(), Arc::clone(&clock))?;
+        let tables: Arc<dyn Tables> = Arc::new(delta.clone());
         let log = Arc::new(log);
         let mended = MendedLog::new(Arc::clone(&log) as Arc<dyn Log>, Arc::clone(&tables), storage.store());
         let mended = Arc::new(mended);
-        Ok(Self { definition, clock, names, log, mended, tables, storage, scratch, settings })
+        Ok(Self { definition, clock, names, log, mended, delta, tables, storage, scratch, settings })
     }
 
     fn log(&self) -> Arc<dyn Log> {

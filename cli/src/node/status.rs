@@ -6,12 +6,13 @@ use reckon_batch::archive::Archiver;
 use reckon_data::damage::Damage as _;
 use reckon_data::invariant;
 use reckon_data::log::Log;
+use reckon_data::table::Table;
 use reckon_data::tail::Tails as _;
 use reckon_serving::Serving;
 use reckon_serving::rest::{Health, MetricsText, Readiness, Totals};
 use reckon_stream::counter::Counter;
 use reckon_stream::gateway::Gateway;
-use reckon_tables::{MendedLog, Storage};
+use reckon_tables::{DeltaTables, MendedLog, Storage};
 
 /// How a node is.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub struct NodeStatus {
     pub archiver: Arc<Archiver>,
     pub serving: Arc<Serving>,
     pub storage: Storage,
+    pub tables: DeltaTables,
 }
 
 impl NodeStatus {
@@ -91,6 +93,7 @@ impl Health for NodeStatus {
         into.single("reckon_damaged_files", "gauge", "Data files of the tables that were found damaged.", damaged);
         let damaged = self.log.damaged().len();
         into.single("reckon_damaged_records", "gauge", "Records of the log that were found damaged.", damaged);
+        self.table_metrics(into);
         invariant_metrics(into);
         into.single("reckon_ready", "gauge", "Whether counter and archiver go on.", u8::from(self.trouble().is_none()));
     }
@@ -109,6 +112,14 @@ fn invariant_metrics(into: &mut MetricsText) {
 }
 
 impl NodeStatus {
+    fn table_metrics(&self, into: &mut MetricsText) {
+        let sizes = || Table::ALL.into_iter().filter_map(|table| Some((table.name(), self.tables.size(table)?)));
+        into.begin("reckon_table_files", "gauge", "Files that a table refers to.");
+        sizes().for_each(|(table, size)| into.value("reckon_table_files", &[("table", table)], size.files));
+        into.begin("reckon_table_bytes", "gauge", "Bytes of these files.");
+        sizes().for_each(|(table, size)| into.value("reckon_table_bytes", &[("table", table)], size.bytes));
+    }
+
     fn gateway_metrics(&self, into: &mut MetricsText) {
         let stats = self.gateway.stats();
         into.single("reckon_events_accepted_total", "counter", "Events taken.", stats.accepted);

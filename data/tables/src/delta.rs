@@ -32,6 +32,15 @@ const RACES_MAX: u32 = 256;
 /// First wait after a failure of the store, in milliseconds; doubled each time.
 const WAIT_MS: u64 = 50;
 
+/// How large a table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableSize {
+    /// The files it refers to. Those it does not refer to any more lie in the store until they are vacuumed.
+    pub files: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// The tables in a [`Storage`].
 #[derive(Debug, Clone)]
 pub struct DeltaTables {
@@ -65,6 +74,15 @@ impl DeltaTables {
         let log = self.log(table);
         log.refresh().await?;
         Box::pin(log.checkpoint()).await
+    }
+
+    /// How large a table is in the newest version that this process has seen; none as long as it has seen none. Asks
+    /// nothing of the store.
+    #[must_use]
+    pub fn size(&self, table: Table) -> Option<TableSize> {
+        let newest = self.log(table).newest()?;
+        let bytes = newest.files.values().map(|file| file.bytes).sum();
+        Some(TableSize { files: newest.files.len(), bytes })
     }
 
     fn log(&self, table: Table) -> &Arc<TableLog> {

@@ -39,7 +39,7 @@ mod synced;
 pub mod vacuum;
 
 pub use checked::CheckedStore;
-pub use delta::DeltaTables;
+pub use delta::{DeltaTables, TableSize};
 pub use imports::ImportTable;
 pub use memory::MemoryTables;
 pub use mended::MendedLog;

@@ -79,6 +79,11 @@ impl TableLog {
         })
     }
 
+    /// The newest version that this process has seen.
+    pub fn newest(&self) -> Option<Arc<State>> {
+        self.newest.lock().clone()
+    }
+
     /// The folder of the log in the store.
     pub fn folder(&self) -> Path {
         log_folder(self.table)

@@ -185,15 +185,14 @@ async fn watch(server: &Server, dir: &Path, time: Duration) -> Result<()> {
     let begun = std::time::Instant::now();
     while begun.elapsed() < time {
         tokio::time::sleep(Duration::from_secs(60).min(time)).await;
-        let files = |part: &str| files_or_none(&dir.join(part));
+        let [events, sealed, batch] = server.live_files().await?;
         println!(
-            "{:6} s: {} MiB; {} files of the log, {} of raw events, {} of sealed counts, {} of batch counts",
+            "{:6} s: {} MiB; {} files of the log; the tables refer to {events} of raw events, {sealed} of sealed counts and \
+             {batch} of batch counts; {} files lie in their folders",
             begun.elapsed().as_secs(),
             server.memory()? >> 20,
-            files("log"),
-            files("tables/events"),
-            files("tables/stream_counts"),
-            files("tables/batch_counts"),
+            files_or_none(&dir.join("log")),
+            files_or_none(&dir.join("tables")),
         );
     }
     Ok(())

@@ -64,6 +64,16 @@ impl Server {
         Ok(kib << 10)
     }
 
+    /// Files that the tables refer to: raw events, sealed counts and batch counts.
+    pub async fn live_files(&self) -> Result<[u64; 3]> {
+        let text = self.client.get(self.url() + "/metrics").send().await?.error_for_status()?.text().await?;
+        let of = |table: &str| {
+            let name = format!("reckon_table_files{{table=\"{table}\"}} ");
+            text.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or(0)
+        };
+        Ok(["events", "stream_counts", "batch_counts"].map(of))
+    }
+
     /// Records of the log that are not counted yet, or not archived, whichever are more.
     pub async fn lag(&self) -> Result<u64> {
         let text = self.client.get(self.url() + "/metrics").send().await?.error_for_status()?.text().await?;
