@@ -59,7 +59,7 @@ pub struct DamagedRecord {
 pub enum Outcome {
     /// It was made anew from what is archived of it, and is used.
     Mended,
-    /// It cannot be, for this reason: neither it nor what comes after it is counted or archived.
+    /// It cannot be, for this reason: neither it nor what comes after it in its partition is counted or archived.
     Lost(String),
 }
 
@@ -67,7 +67,10 @@ impl Outcome {
     fn text(&self) -> String {
         match self {
             Self::Mended => "made anew from the tables".to_owned(),
-            Self::Lost(why) => format!("nothing is counted or archived from there on, for {why}"),
+            Self::Lost(why) => format!(
+                "its partition is neither counted nor archived from there on, for {why}; with the server stopped, \
+                 `reckon log set-aside` gives it up"
+            ),
         }
     }
 }

@@ -23,6 +23,7 @@ pub mod jobs;
 pub mod key;
 pub mod log;
 pub mod logtime;
+pub mod lost;
 pub mod metric;
 pub mod minute;
 pub mod offload;

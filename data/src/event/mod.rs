@@ -197,6 +197,8 @@ pub enum Reason {
     Reserved,
     /// The event was taken and could not be processed.
     Unprocessable,
+    /// A record of the log that was damaged and given up: whatever events it held.
+    DamagedRecord,
 }
 
 impl Reason {
@@ -217,6 +219,7 @@ impl Reason {
             Self::InFuture => "in_future",
             Self::Reserved => "reserved",
             Self::Unprocessable => "unprocessable",
+            Self::DamagedRecord => "damaged_record",
         }
     }
 }

@@ -138,6 +138,14 @@ pub enum LogError {
         /// What does not fit.
         reason: String,
     },
+    /// A record was to be set aside that can be read.
+    #[error("nothing is wrong with the record at partition {partition}, offset {offset}")]
+    Whole {
+        /// The partition.
+        partition: u32,
+        /// The offset.
+        offset: u64,
+    },
     /// There is no room left.
     #[error("the log's disk is full")]
     Full,

@@ -74,7 +74,7 @@ impl MendedLog {
         Self { log, tables, store, found: Mutex::default() }
     }
 
-    /// The damaged records that were met, until the log is trimmed past them.
+    /// The damaged records that were met, until they can be read again or the log is trimmed past them.
     #[must_use]
     pub fn damaged(&self) -> Vec<DamagedRecord> {
         self.found.lock().values().cloned().collect()
@@ -102,6 +102,14 @@ impl MendedLog {
             }
         }
         result
+    }
+
+    /// These records are as they were written.
+    fn forget(&self, partition: u32, read: &[Stored]) {
+        let mut found = self.found.lock();
+        if !found.is_empty() {
+            read.iter().for_each(|record| drop(found.remove(&(partition, record.offset))));
+        }
     }
 
     async fn rebuild(&self, partition: u32, offset: u64) -> Result<Bytes, Unmendable> {
@@ -258,7 +266,7 @@ impl Log for MendedLog {
                 let bytes = self.mend(partition, offset, reason).await?;
                 Ok(vec![Stored { offset, bytes }])
             }
-            read => read,
+            read => read.inspect(|records| self.forget(partition, records)),
         }
     }
 

@@ -8,15 +8,19 @@
 //! - `writer`: the thread that gathers appends into commits.
 //! - `value`: a record with its checksum.
 //! - `mark`: the ends that were durable once, against a journal that lost some.
+//! - `remains`, `raw`, `aside`: what is left of a record that cannot be read, and what stands in its place.
 //! - `errors`: what the crate's errors mean.
 //!
 //! `docs/adr/0001-log-storage-crate.md` says why this crate and these settings.
 
+mod aside;
 mod errors;
 mod home;
 mod mark;
 mod meta;
 pub mod options;
+mod raw;
+mod remains;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -40,6 +44,7 @@ use crate::clock::Names;
 use errors::io_failed;
 use mark::Mark;
 pub use options::Options;
+pub use remains::Remains;
 use store::Store;
 use writer::{Append, Shared, Writer};
 

@@ -13,10 +13,12 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::super::{LogError, Stored};
+use super::aside::Aside;
 use super::errors::{Failure, reading, storage};
 use super::home;
 use super::meta::Meta;
 use super::options::Options;
+use super::raw;
 use super::value;
 
 /// Full buffers of one partition that may wait to be written out. At 4 the crate itself would hold the
@@ -37,6 +39,7 @@ pub(super) struct Store {
     db: Database,
     meta: Meta,
     partitions: Vec<Keyspace>,
+    aside: Aside,
     trim_points: Vec<AtomicU64>,
     trimming: Mutex<()>,
     write_buffer_bytes: u64,
@@ -72,11 +75,13 @@ impl Store {
             ends.push(end(keyspace)?.max(trim_point));
             trim_points.push(AtomicU64::new(trim_point));
         }
+        let aside = Aside::open(&db)?;
         let store = Self {
             dir: dir.to_owned(),
             db,
             meta,
             partitions,
+            aside,
             trim_points,
             trimming: Mutex::new(()),
             write_buffer_bytes: options.write_buffer_bytes,
@@ -102,7 +107,7 @@ impl Store {
         let mut records: Vec<Stored> = Vec::new();
         let mut room = max_bytes;
         for offset in from..end {
-            let bytes = match one(keyspace, partition, offset, (!records.is_empty()).then_some(room)) {
+            let bytes = match self.one(keyspace, partition, offset, (!records.is_empty()).then_some(room)) {
                 Ok(Found::Record(bytes)) => bytes,
                 Ok(Found::TooLarge) => break,
                 // Those before it are as they were written; whoever reads on from here hears of it.
@@ -117,6 +122,28 @@ impl Store {
             }
         }
         Ok(records)
+    }
+
+    /// The record at an offset: the one that was put in its place, if there is such a one.
+    fn one(&self, keyspace: &Keyspace, partition: u32, offset: u64, room: Option<usize>) -> Result<Found, LogError> {
+        match self.aside.get(partition, offset)? {
+            Some(record) if room.is_some_and(|room| record.len() > room) => Ok(Found::TooLarge),
+            Some(record) => Ok(Found::Record(record)),
+            None => one(keyspace, partition, offset, room),
+        }
+    }
+
+    /// The bytes of a record as they lie on the disk, damaged or not; none when they cannot be had.
+    pub(super) fn raw(&self, partition: u32, offset: u64) -> Option<Bytes> {
+        let found = raw::value(self.partitions.get(partition as usize)?, &offset.to_be_bytes())?;
+        // The checksum in front is the log's, and no part of the record.
+        found.get(value::HEAD_BYTES..).map(Bytes::copy_from_slice)
+    }
+
+    /// Puts a record in the place of another, durably. The caller found that one to be damaged.
+    pub(super) fn set_aside(&self, partition: u32, offset: u64, record: &Bytes) -> Result<(), LogError> {
+        self.make_room(record.len()).map_err(LogError::from)?;
+        self.aside.put(&self.db, partition, offset, record)
     }
 
     /// A record that is not there has been trimmed in the meantime, or is lost.

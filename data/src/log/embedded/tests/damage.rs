@@ -3,7 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Log, LogError, content, open, small};
+use bytes::Bytes;
+
+use super::{Log, LogError, Remains, content, open, small};
+use crate::dead::DeadLetter;
+use crate::event::{Reason, Refusal};
+use crate::lost::LostRecord;
+use crate::record::{Body, decode, encode_dead};
 
 const RECORDS: u64 = 60;
 const RECORD_BYTES: usize = 20_000;
@@ -118,4 +124,112 @@ fn a_log_without_its_version_is_not_made_anew() {
     fs::remove_file(dir.path().join("store/version")).unwrap();
     let refused = open(dir.path(), small(1)).unwrap_err();
     assert!(refused.to_string().contains("version file is gone"), "{refused}");
+}
+
+const NOW: i64 = 1_790_000_000_000_000;
+
+/// A record that can be decoded.
+fn record(number: u64) -> Bytes {
+    let refusal = Refusal::whole(Reason::Malformed, "bad".to_owned());
+    let letter = DeadLetter::new(&refusal, None, &content(number, RECORD_BYTES));
+    encode_dead(&[letter], 0, NOW + i64::try_from(number).unwrap()).unwrap()
+}
+
+/// A closed log of records that can be decoded, most of them in files, and one of those damaged; its offset.
+async fn make_damaged(dir: &Path) -> u64 {
+    let log = open(dir, small(2)).unwrap();
+    for number in 0..RECORDS {
+        log.append(1, vec![record(number)]).await.unwrap();
+        if number % 20 == 19 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+    log.close().await.unwrap();
+    drop(log);
+    let mut names = Vec::new();
+    files(dir, &mut names);
+    let is_blob = |name: &&PathBuf| name.to_string_lossy().contains("blobs");
+    let blob = names.iter().filter(is_blob).max_by_key(|name| fs::metadata(name).unwrap().len()).unwrap();
+    // In the middle of its letter's body, whichever record that is.
+    flip(blob, usize::try_from(fs::metadata(blob).unwrap().len()).unwrap() / 2);
+    let log = open(dir, small(2)).unwrap();
+    let mut damaged = Vec::new();
+    for offset in 0..RECORDS {
+        if log.read(1, offset, 0).await.is_err() {
+            damaged.push(offset);
+        }
+    }
+    assert_eq!(damaged.len(), 1, "{damaged:?}");
+    damaged[0]
+}
+
+/// Everything but the record that was set aside is as it was.
+async fn check_set_aside(log: &super::EmbeddedLog, at: u64, instead: &Bytes, end: u64) {
+    assert_eq!(log.extent(1).await.unwrap(), 0..end);
+    let mut offset = 0;
+    while offset < end {
+        // Many at once, as counter and archiver read.
+        for stored in log.read(1, offset, 200_000).await.unwrap() {
+            let expected = if offset == at { instead.clone() } else { record(offset) };
+            assert_eq!((stored.offset, stored.bytes), (offset, expected));
+            offset += 1;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_record_is_set_aside_for_good_and_nothing_else_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = make_damaged(dir.path()).await;
+    let log = open(dir.path(), small(2)).unwrap();
+    let lost = LostRecord::find(&log, 1, at, i64::MAX).await.unwrap().unwrap();
+    let header = lost.header.unwrap();
+    assert_eq!((header.events, header.append_time), (1, NOW + i64::try_from(at).unwrap()));
+    assert_eq!(lost.append_time, header.append_time);
+    // The bytes as they lie there: all but one bit.
+    let (found, whole) = (lost.bytes.clone().unwrap(), record(at));
+    assert_eq!(found.len(), whole.len());
+    let bits: u32 = found.iter().zip(&whole).map(|(found, whole)| (found ^ whole).count_ones()).sum();
+    assert_eq!(bits, 1);
+
+    let instead = lost.instead().unwrap();
+    log.set_aside(1, at, instead.clone()).await.unwrap();
+    check_set_aside(&log, at, &instead, RECORDS).await;
+    drop(log);
+    // It is durable, and files are written and removed as before: the crate takes no value over another there.
+    let log = open(dir.path(), small(2)).unwrap();
+    check_set_aside(&log, at, &instead, RECORDS).await;
+    for number in RECORDS..3 * RECORDS {
+        log.append(1, vec![record(number)]).await.unwrap();
+    }
+    check_set_aside(&log, at, &instead, 3 * RECORDS).await;
+    log.close().await.unwrap();
+    drop(log);
+    let log = open(dir.path(), small(2)).unwrap();
+    check_set_aside(&log, at, &instead, 3 * RECORDS).await;
+    let Body::Dead(letters) = decode(&log.read(1, at, 0).await.unwrap()[0].bytes).unwrap().body else { panic!() };
+    assert_eq!((letters[0].reason.as_str(), letters[0].body.as_deref()), ("damaged_record", Some(&found[..])));
+    log.trim(1, 2 * RECORDS).await.unwrap();
+    assert!(matches!(log.read(1, at, 0).await, Err(LogError::Trimmed { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_cannot_be_read_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = make_damaged(dir.path()).await;
+    let log = open(dir.path(), small(2)).unwrap();
+    let other = (at + 1) % RECORDS;
+    assert_eq!(log.remains(1, other).await.unwrap(), None);
+    assert_eq!(LostRecord::find(&log, 1, other, NOW).await.unwrap(), None);
+    let refused = log.set_aside(1, other, record(0)).await.unwrap_err();
+    assert!(matches!(refused, LogError::Whole { partition: 1, offset } if offset == other), "{refused}");
+    // The same place in another partition, past the end, and in no partition.
+    assert!(matches!(log.set_aside(0, at, record(0)).await, Err(LogError::PastEnd { .. })));
+    assert!(matches!(log.set_aside(1, RECORDS, record(0)).await, Err(LogError::PastEnd { .. })));
+    assert!(matches!(log.set_aside(2, at, record(0)).await, Err(LogError::UnknownPartition { .. })));
+    // Once is enough.
+    assert!(matches!(log.remains(1, at).await.unwrap(), Some(Remains { bytes: Some(_), .. })));
+    log.set_aside(1, at, record(at)).await.unwrap();
+    let refused = log.set_aside(1, at, record(at)).await.unwrap_err();
+    assert!(matches!(refused, LogError::Whole { .. }), "{refused}");
 }

@@ -15,7 +15,7 @@ use futures::FutureExt;
 
 use super::super::conformance::conformance;
 use super::super::{Log, LogError};
-use super::{EmbeddedLog, Options};
+use super::{EmbeddedLog, Options, Remains};
 use crate::clock::RandomNames;
 
 /// Small buffers, so that a short test sees files being written, and no reserve.
