@@ -28,7 +28,7 @@ impl Counter {
 }
 
 fn check(partition: &Partition, state: &State) -> Result<(), TailError> {
-    match &state.failed {
+    match state.trouble() {
         None => Ok(()),
         Some(reason) => Err(TailError::Unavailable { partition: partition.number, reason: reason.clone() }),
     }
@@ -131,7 +131,7 @@ impl Tails for Counter {
 fn stuck(shared: &Shared, offsets: &[u64]) -> Option<String> {
     shared.partitions.iter().zip(offsets).find_map(|(partition, offset)| {
         let state = partition.state.lock();
-        let reason = state.failed.as_ref().filter(|_| state.history.end() < *offset)?;
+        let reason = state.trouble().filter(|_| state.history.end() < *offset)?;
         Some(format!("partition {} is not counted any further: {reason}", partition.number))
     })
 }

@@ -88,6 +88,14 @@ pub enum CounterError {
     Log(#[from] LogError),
 }
 
+impl CounterError {
+    /// Whether it says that a record cannot be read, of which nothing was counted: it may be readable another time, when
+    /// somebody has mended it.
+    pub(super) const fn is_of_record(&self) -> bool {
+        matches!(self, Self::Record { .. } | Self::Log(LogError::Corrupt { .. }))
+    }
+}
+
 impl From<tokio::task::JoinError> for CounterError {
     fn from(error: tokio::task::JoinError) -> Self {
         Self::Task(error.to_string())

@@ -18,7 +18,8 @@ const READ_BYTES: usize = 4 * 1024 * 1024;
 /// How long to wait for a seal when memory is full, before looking again.
 const ROOM_WAIT: Duration = Duration::from_millis(200);
 
-/// Counts a partition until the counter stops, or until it cannot go on.
+/// Counts a partition until the counter stops, or until it cannot go on. At a record that cannot be read it waits, and
+/// tries again now and then.
 pub(super) async fn follow(shared: Arc<Shared>, at: usize) {
     let _guard = HaltOnPanic(Arc::clone(&shared));
     let followed = tokio::select! {
@@ -34,6 +35,7 @@ pub(super) async fn follow(shared: Arc<Shared>, at: usize) {
 async fn count_on(shared: &Arc<Shared>, at: usize) -> Result<(), CounterError> {
     let Some(partition) = shared.partitions.get(at) else { return Ok(()) };
     let mut end = partition.end.clone();
+    let mut pauses = Pauses::new();
     loop {
         let next = partition.next();
         if *end.borrow_and_update() <= next {
@@ -49,10 +51,26 @@ async fn count_on(shared: &Arc<Shared>, at: usize) -> Result<(), CounterError> {
             tokio::time::timeout(ROOM_WAIT, sealed.changed()).await.ok();
             continue;
         }
-        let batch = read(shared, partition, next).await?;
-        let shared_too = Arc::clone(shared);
-        offload(move || count(&shared_too, at, &batch)).await??;
+        match read_and_count(shared, at, partition).await {
+            Err(error) if error.is_of_record() => {
+                if partition.next() > next {
+                    pauses = Pauses::new();
+                }
+                shared.stall(partition, &error.to_string());
+                pauses.wait(shared).await;
+            }
+            counted => {
+                counted?;
+                pauses = Pauses::new();
+            }
+        }
     }
+}
+
+async fn read_and_count(shared: &Arc<Shared>, at: usize, partition: &Partition) -> Result<(), CounterError> {
+    let batch = read(shared, partition, partition.next()).await?;
+    let shared_too = Arc::clone(shared);
+    offload(move || count(&shared_too, at, &batch)).await?
 }
 
 async fn read(shared: &Shared, partition: &Partition, from: u64) -> Result<Vec<Stored>, CounterError> {
@@ -89,6 +107,9 @@ fn count(shared: &Shared, at: usize, batch: &[Stored]) -> Result<(), CounterErro
         Shared::spend(&partition.decode_nanos, begun.elapsed());
 
         let mut state = partition.state.lock();
+        if state.stalled.take().is_some() {
+            tracing::info!(partition = partition.number, offset, "counting of a partition goes on");
+        }
         let ended = state.change(|state| take(state, *offset, &record))?;
         // Queries wait for this lock; without this they could wait for many records.
         MutexGuard::unlock_fair(state);

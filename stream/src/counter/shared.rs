@@ -18,8 +18,10 @@ use super::partition::{CountError, FinishedSegment, PartitionCounter};
 pub(super) struct State {
     pub(super) counter: PartitionCounter,
     pub(super) history: History,
-    /// Why it is not counted any further.
+    /// Why it is not counted any further, for good.
     pub(super) failed: Option<String>,
+    /// Why its next record cannot be read, until it can.
+    pub(super) stalled: Option<String>,
 }
 
 impl State {
@@ -39,6 +41,11 @@ impl State {
         }
         let unfinished = Unfinished(self);
         change(&mut *unfinished.0).inspect_err(|error| unfinished.0.fail(&error.to_string()))
+    }
+
+    /// Why it is not counted any further, be it for good or for now.
+    pub(super) fn trouble(&self) -> Option<&String> {
+        self.failed.as_ref().or(self.stalled.as_ref())
     }
 
     /// It is not counted any further. The first reason stays.
@@ -119,7 +126,7 @@ impl Shared {
         for (number, (counter, history)) in (0..).zip(recovered) {
             partitions.push(Partition {
                 number,
-                state: Mutex::new(State { counter, history, failed: None }),
+                state: Mutex::new(State { counter, history, failed: None, stalled: None }),
                 end: parts.log.watch_end(number)?,
                 decode_nanos: AtomicU64::new(0),
             });
@@ -175,6 +182,22 @@ impl Shared {
         }
     }
 
+    /// The next record of a partition cannot be read: it is not counted any further, unless a later try can.
+    pub(super) fn stall(&self, partition: &Partition, reason: &str) {
+        let before = partition.state.lock().stalled.replace(reason.to_owned());
+        // Once a record: it may stay so for long.
+        if before.as_deref() != Some(reason) {
+            tracing::error!(
+                partition = partition.number,
+                reason,
+                "counting of a partition has stopped, and is tried again"
+            );
+            // Whoever waits for it waits in vain.
+            self.sealed.send_modify(|_| {});
+            self.seal_soon.notify_one();
+        }
+    }
+
     /// All segments that have ended and are not sealed, by partition and start.
     pub(super) fn unsealed(&self) -> Vec<FinishedSegment> {
         self.partitions.iter().flat_map(|partition| partition.state.lock().history.unsealed()).collect()
@@ -211,7 +234,7 @@ impl Shared {
         let mut any = false;
         for (partition, wanted) in self.partitions.iter().zip(wanted) {
             let state = partition.state.lock();
-            if state.history.sealed() < wanted && state.failed.is_none() {
+            if state.history.sealed() < wanted && state.trouble().is_none() {
                 if state.history.end() < wanted {
                     return false;
                 }
@@ -256,7 +279,7 @@ mod tests {
 
     fn state() -> State {
         let rules = Rules { dedup_minutes: 3, segment_events: 1_000, definition: Arc::default() };
-        State { counter: PartitionCounter::new(0, rules), history: History::default(), failed: None }
+        State { counter: PartitionCounter::new(0, rules), history: History::default(), failed: None, stalled: None }
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl PartitionStats {
             expected_collisions,
             open_bytes: state.counter.open_mut().memory_bytes(),
             history: state.history.memory(),
-            failed: state.failed.clone(),
+            failed: state.trouble().cloned(),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use reckon_data::event::Reason;
 
 /// All reasons, in the order of their numbers.
-const REASONS: [Reason; 13] = [
+const REASONS: [Reason; 14] = [
     Reason::Malformed,
     Reason::UnknownField,
     Reason::RepeatedField,
@@ -21,6 +21,7 @@ const REASONS: [Reason; 13] = [
     Reason::InFuture,
     Reason::Reserved,
     Reason::Unprocessable,
+    Reason::DamagedRecord,
 ];
 
 /// Counters since the start; times in nanoseconds, by the clock on the wall: on busy cores they include the

@@ -3,6 +3,7 @@
 
 mod limits;
 mod restart;
+mod stalled;
 mod world;
 
 use std::time::Duration;
