@@ -8,3 +8,5 @@ pub mod mend;
 pub mod recompute;
 pub mod runs;
 pub mod schedule;
+#[cfg(test)]
+mod scratched;

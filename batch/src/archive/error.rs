@@ -44,7 +44,7 @@ pub enum ArchiveError {
         /// The log's durable end.
         end: u64,
     },
-    /// A record cannot be read; everything before it is archived.
+    /// A record cannot be read; everything before it is archived, and everything of other partitions.
     #[error("the record at partition {partition}, offset {offset} cannot be read: {reason}")]
     Corrupt {
         /// The log partition.
@@ -83,6 +83,11 @@ pub enum ArchiveError {
 }
 
 impl ArchiveError {
+    /// Whether one partition cannot go on for it, for now, and the others can.
+    pub(super) const fn is_of_one_partition(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::Trimmed { .. } | Self::Log(LogError::Storage(_)))
+    }
+
     /// Whether trying again may help: storage may come back, a defect will not go away.
     #[must_use]
     pub const fn is_transient(&self) -> bool {

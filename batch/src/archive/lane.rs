@@ -1,13 +1,14 @@
 //! One log partition in a round: reads records, has them encoded, and streams what is finished into the store.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::Instant as StdInstant;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use reckon_data::log::{LogError, Stored};
 use reckon_data::offload::offload;
 use reckon_data::paths;
 use reckon_data::table::{DataFile, Table};
+use tokio::time::{Instant, sleep_until};
 
 use super::error::ArchiveError;
 use super::open::{Archived, Chunk, FileKey, Finished, Open};
@@ -28,8 +29,6 @@ pub(super) struct Lane {
     // Away while a thread works on it; if that work is lost, so is the round.
     open: Option<Open>,
     uploads: BTreeMap<FileKey, Upload>,
-    /// Why the partition cannot go on; what was read before is committed all the same.
-    pub(super) fault: Option<ArchiveError>,
 }
 
 impl Lane {
@@ -37,7 +36,7 @@ impl Lane {
     pub(super) fn new(partition: u32, archived: Archived) -> Self {
         let begun = archived.both();
         let open = Some(Open::new(partition, archived, begun));
-        Self { partition, begun, open, uploads: BTreeMap::new(), fault: None }
+        Self { partition, begun, open, uploads: BTreeMap::new() }
     }
 
     /// The offset after the last record taken.
@@ -50,30 +49,59 @@ impl Lane {
         self.open.as_ref().map_or(0, Open::append_time)
     }
 
-    /// Reads and encodes until the round closes.
+    /// Reads and encodes until the round closes. At a record that cannot be read it rests, and tries again later: what
+    /// was read before is committed all the same, and so is what comes of other partitions meanwhile.
     pub(super) async fn gather(&mut self, shared: &Shared, round: &Round) -> Result<(), ArchiveError> {
         let mut closing = round.closing();
         let mut end = shared.log.watch_end(self.partition).map_err(ArchiveError::Log)?;
         loop {
-            if *closing.borrow_and_update() || self.fault.is_some() {
+            if *closing.borrow_and_update() {
                 return Ok(());
             }
-            // Marked as seen before reading: an append in between is noticed below.
-            end.borrow_and_update();
-            let records = self.read(shared).await?;
-            if records.is_empty() && self.fault.is_none() {
+            let resting = shared.faults.borrow().get(&self.partition).map(|fault| fault.until);
+            if let Some(until) = resting.filter(|until| *until > Instant::now()) {
                 tokio::select! {
                     biased;
-                    _ = closing.changed() => return Ok(()),
-                    changed = end.changed() => {
-                        changed.map_err(|_| ArchiveError::Log(LogError::Storage("the log was closed".to_owned())))?;
-                    }
+                    _ = closing.changed() => {}
+                    () = sleep_until(until) => {}
                 }
                 continue;
             }
-            self.absorb(shared, records).await?;
+            // Marked as seen before reading: an append in between is noticed below.
+            end.borrow_and_update();
+            if self.step(shared, round).await? {
+                continue;
+            }
+            tokio::select! {
+                biased;
+                _ = closing.changed() => return Ok(()),
+                changed = end.changed() => {
+                    changed.map_err(|_| ArchiveError::Log(LogError::Storage("the log was closed".to_owned())))?;
+                }
+            }
+        }
+    }
+
+    /// Reads and encodes once; whether there may be more to read.
+    async fn step(&mut self, shared: &Shared, round: &Round) -> Result<bool, ArchiveError> {
+        let begun = self.next();
+        let (more, fault) = match read(shared, self.partition, begun).await {
+            Ok(records) if records.is_empty() => (false, None),
+            Ok(records) => (true, self.absorb(shared, records).await?),
+            Err(error) if error.is_of_one_partition() => (true, Some(error)),
+            Err(error) => return Err(error),
+        };
+        let next = self.next();
+        if next > begun || !more {
+            shared.go_on(self.partition);
+        }
+        if let Some(fault) = fault {
+            shared.rest(self.partition, next, fault);
+        }
+        if next > begun {
             round.report(self.partition as usize, self.progress());
         }
+        Ok(more)
     }
 
     /// Ends the partition's files. Returns them, durable, with their tables.
@@ -81,7 +109,7 @@ impl Lane {
         let mut open = self.take_open()?;
         let (open, finished) = {
             let _turn = shared.encoders.acquire().await;
-            let begun = Instant::now();
+            let begun = StdInstant::now();
             let done = offload(move || {
                 let finished = open.finish();
                 (open, finished)
@@ -91,7 +119,7 @@ impl Lane {
             done
         };
         self.open = Some(open);
-        let begun = Instant::now();
+        let begun = StdInstant::now();
         let mut work = Vec::new();
         for file in finished? {
             let upload = self.uploads.remove(&file.key);
@@ -110,26 +138,8 @@ impl Lane {
         }
     }
 
-    async fn read(&mut self, shared: &Shared) -> Result<Vec<Stored>, ArchiveError> {
-        let begun = Instant::now();
-        let from = self.next();
-        let read = shared.log.read(self.partition, from, READ_BYTES).await;
-        shared.counters.read.add(begun.elapsed());
-        match read {
-            Ok(records) => Ok(records),
-            Err(LogError::Corrupt { partition, offset, reason }) => {
-                self.fault = Some(ArchiveError::Corrupt { partition, offset, reason });
-                Ok(Vec::new())
-            }
-            Err(LogError::Trimmed { partition, start, .. }) => {
-                self.fault = Some(ArchiveError::Trimmed { partition, archived: from, start });
-                Ok(Vec::new())
-            }
-            Err(other) => Err(ArchiveError::Log(other)),
-        }
-    }
-
-    async fn absorb(&mut self, shared: &Shared, records: Vec<Stored>) -> Result<(), ArchiveError> {
+    /// Takes records in, until one cannot be decoded: why not.
+    async fn absorb(&mut self, shared: &Shared, records: Vec<Stored>) -> Result<Option<ArchiveError>, ArchiveError> {
         let mut open = self.take_open()?;
         let (open, absorbed) = {
             let _turn = shared.encoders.acquire().await;
@@ -143,26 +153,34 @@ impl Lane {
         let absorbed = absorbed?;
         shared.counters.decode.add(absorbed.decoding);
         shared.counters.encode.add(absorbed.encoding);
-        if absorbed.fault.is_some() {
-            self.fault = absorbed.fault;
-        }
-        let begun = Instant::now();
+        let begun = StdInstant::now();
         for Chunk { key, start, bytes } in absorbed.chunks {
             let upload = self.uploads.entry(key).or_insert_with(|| new_upload(shared, self.partition, key, start));
             upload.write(bytes).await?;
         }
         shared.counters.store.add(begun.elapsed());
-        Ok(())
+        Ok(absorbed.fault)
     }
 
     fn progress(&self) -> Progress {
         let extent = self.open.as_ref().map(Open::extent).unwrap_or_default();
-        Progress { next: self.next(), moved: self.next() > self.begun, stuck: self.fault.is_some(), extent }
+        Progress { next: self.next(), moved: self.next() > self.begun, extent }
     }
 
     fn take_open(&mut self) -> Result<Open, ArchiveError> {
         self.open.take().ok_or_else(|| ArchiveError::Thread("its work was lost".to_owned()))
     }
+}
+
+async fn read(shared: &Shared, partition: u32, from: u64) -> Result<Vec<Stored>, ArchiveError> {
+    let begun = StdInstant::now();
+    let read = shared.log.read(partition, from, READ_BYTES).await;
+    shared.counters.read.add(begun.elapsed());
+    read.map_err(|error| match error {
+        LogError::Corrupt { partition, offset, reason } => ArchiveError::Corrupt { partition, offset, reason },
+        LogError::Trimmed { partition, start, .. } => ArchiveError::Trimmed { partition, archived: from, start },
+        other => ArchiveError::Log(other),
+    })
 }
 
 fn new_upload(shared: &Shared, partition: u32, key: FileKey, start: u64) -> Upload {

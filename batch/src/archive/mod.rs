@@ -11,12 +11,16 @@
 //! begins again where the tables say, and what was stored without a commit is swept by vacuum. `events` and
 //! `dead_letters` have a position each; reading begins at the smaller one.
 //!
+//! A partition whose next record cannot be read rests and is tried again (`fault`), while the others go on; whoever
+//! waits for it is told. When another archiver has committed, all ends.
+//!
 //! [`properties`] says how files are encoded; `rows`, `open` and `encoder` are plain code; `lane`, `round`
 //! and `driver` do the waiting.
 
 mod driver;
 pub(crate) mod encoder;
 mod error;
+mod fault;
 #[cfg(test)]
 mod faults;
 mod lane;
@@ -30,6 +34,7 @@ mod stats;
 mod tests;
 mod upload;
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -47,6 +52,7 @@ use uuid::Uuid;
 
 use driver::Driver;
 pub use error::ArchiveError;
+use fault::Fault;
 use open::Archived;
 use shared::{Ending, Shared};
 pub use stats::ArchiveStats;
@@ -128,6 +134,13 @@ impl Archiver {
         self.shared.ending.borrow().as_ref().and_then(|ending| ending.as_ref().err().cloned())
     }
 
+    /// Why partitions are not archived any further while the others are, each once; they are tried again now and then.
+    #[must_use]
+    pub fn stuck(&self) -> Vec<Arc<ArchiveError>> {
+        let faults = self.shared.faults.borrow();
+        faults.values().filter(|fault| fault.is_lasting()).map(|fault| Arc::clone(&fault.error)).collect()
+    }
+
     /// What it has done since it started.
     #[must_use]
     pub fn stats(&self) -> ArchiveStats {
@@ -166,10 +179,15 @@ impl Follower for Archiver {
             }
         });
         let mut ending = self.shared.ending.subscribe();
+        let mut faults = self.shared.faults.subscribe();
         tokio::select! {
             biased;
             reached = committed.wait_for(|now| now.iter().zip(offsets).all(|(now, offset)| now >= offset)) => {
                 reached.map(|_| ()).map_err(|_| "the archiver is gone".to_owned())
+            }
+            stuck = faults.wait_for(|faults| first_below(faults, offsets).is_some()) => {
+                let error = stuck.ok().and_then(|faults| first_below(&faults, offsets));
+                Err(error.map_or_else(|| "the archiver is gone".to_owned(), |error| format!("not all is archived: {error}")))
             }
             ended = ending.wait_for(Option::is_some) => Err(ended.map_or_else(|_| "the archiver is gone".to_owned(), |e| why(&e))),
         }
@@ -178,6 +196,14 @@ impl Follower for Archiver {
     fn committed(&self) -> Vec<u64> {
         self.shared.committed()
     }
+}
+
+/// Why a partition will not get to its offset unless somebody does something.
+fn first_below(faults: &BTreeMap<u32, Fault>, offsets: &[u64]) -> Option<Arc<ArchiveError>> {
+    let is_below = |(partition, fault): &(&u32, &Fault)| {
+        fault.is_lasting() && offsets.get(**partition as usize).is_some_and(|offset| fault.next < *offset)
+    };
+    faults.iter().find(is_below).map(|(_, fault)| Arc::clone(&fault.error))
 }
 
 fn why(ending: &Ending) -> String {

@@ -21,8 +21,6 @@ pub(super) struct Progress {
     pub(super) next: u64,
     /// Whether something has been read.
     pub(super) moved: bool,
-    /// Whether it cannot go on.
-    pub(super) stuck: bool,
     /// How large its open files are.
     pub(super) extent: Extent,
 }
@@ -96,11 +94,11 @@ fn is_demanded(all: &[Progress], wanted: &[u64], committed: &[u64]) -> bool {
         && committed.iter().zip(wanted).any(|(committed, wanted)| committed < wanted)
 }
 
-/// Whether files have become large or many enough, or a partition cannot go on.
+/// Whether files have become large or many enough.
 fn is_full(all: &[Progress], file_bytes: usize) -> bool {
     let files: usize = all.iter().map(|lane| lane.extent.files).sum();
     let memory: usize = all.iter().map(|lane| lane.extent.memory).sum();
-    files > FILES_MAX || memory > MEMORY_MAX || all.iter().any(|lane| lane.stuck || lane.extent.largest >= file_bytes)
+    files > FILES_MAX || memory > MEMORY_MAX || all.iter().any(|lane| lane.extent.largest >= file_bytes)
 }
 
 #[cfg(test)]
@@ -120,12 +118,11 @@ mod tests {
     }
 
     #[test]
-    fn size_memory_number_and_faults_close_a_round() {
+    fn size_memory_and_number_close_a_round() {
         let with = |files, memory, largest| Progress { extent: Extent { files, memory, largest }, ..at(0) };
         assert!(!is_full(&[with(FILES_MAX, MEMORY_MAX, 9)], 10));
         assert!(is_full(&[with(FILES_MAX, 0, 0), with(1, 0, 0)], 10));
         assert!(is_full(&[with(1, MEMORY_MAX, 0), with(1, 1, 0)], 10));
         assert!(is_full(&[with(1, 0, 10)], 10));
-        assert!(is_full(&[Progress { stuck: true, ..at(0) }], 10));
     }
 }

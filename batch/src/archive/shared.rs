@@ -1,6 +1,8 @@
 //! What the archiver's task and its handle share.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use object_store::ObjectStore;
@@ -10,6 +12,7 @@ use reckon_data::table::Tables;
 use tokio::sync::{Semaphore, watch};
 
 use super::error::ArchiveError;
+use super::fault::Fault;
 use super::stats::Counters;
 
 /// Partitions that decode and encode at the same time: the counter and the gateway need their share.
@@ -33,6 +36,8 @@ pub(super) struct Shared {
     pub(super) wanted: watch::Sender<Vec<u64>>,
     /// Offsets committed to both tables.
     pub(super) committed: watch::Sender<Vec<u64>>,
+    /// Partitions whose next record cannot be read; the others go on.
+    pub(super) faults: watch::Sender<BTreeMap<u32, Fault>>,
     pub(super) stop: watch::Sender<bool>,
     pub(super) ending: watch::Sender<Ending>,
 }
@@ -50,6 +55,7 @@ impl Shared {
             counters: Counters::default(),
             wanted: watch::Sender::new(vec![0; committed.len()]),
             committed: watch::Sender::new(committed),
+            faults: watch::Sender::default(),
             stop: watch::Sender::new(false),
             ending: watch::Sender::new(None),
         }
@@ -57,6 +63,31 @@ impl Shared {
 
     pub(super) fn committed(&self) -> Vec<u64> {
         self.committed.borrow().clone()
+    }
+
+    /// A partition's record at `next` cannot be read: it is tried again later.
+    pub(super) fn rest(&self, partition: u32, next: u64, error: ArchiveError) {
+        self.counters.retries.fetch_add(1, Ordering::Relaxed);
+        self.faults.send_modify(|faults| {
+            let before = faults.get(&partition).filter(|fault| fault.next == next);
+            let fault = Fault::after(before, next, error);
+            // Once a record: it may stay so for long.
+            if before.is_none() {
+                tracing::error!(partition, error = %fault.error, "archiving of a partition has stopped, and is tried again");
+            }
+            faults.insert(partition, fault);
+        });
+    }
+
+    /// A partition goes on.
+    pub(super) fn go_on(&self, partition: u32) {
+        self.faults.send_if_modified(|faults| {
+            let rested = faults.remove(&partition).is_some();
+            if rested {
+                tracing::info!(partition, "archiving of a partition goes on");
+            }
+            rested
+        });
     }
 
     pub(super) fn stopping(&self) -> bool {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod exactly_once;
+mod stuck;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -253,20 +254,6 @@ async fn a_second_archiver_fences_the_first_off() {
     assert!(error.contains("fenced"), "{error}");
     assert!(matches!(*first.failure().unwrap(), ArchiveError::Fenced(TableError::Fenced { .. })));
     assert_eq!(world.events().await.len(), 1);
-}
-
-#[tokio::test]
-async fn a_corrupt_record_is_named_and_what_came_before_is_archived() {
-    let world = World::new(2);
-    world.append(1, events_at("a", &[NOW])).await;
-    let mut broken = events_at("b", &[NOW]).to_vec();
-    broken[50] ^= 1;
-    world.append(1, Bytes::from(broken)).await;
-    let archiver = world.start().await;
-    let error = archiver.finished().await.unwrap_err();
-    assert!(matches!(*error, ArchiveError::Corrupt { partition: 1, offset: 1, .. }), "{error}");
-    assert_eq!(world.events().await.len(), 1);
-    assert_eq!(archiver.committed(), [0, 1]);
 }
 
 #[tokio::test]

@@ -1,14 +1,13 @@
 //! Damaged raw events and damaged records of the log, each made anew from the other.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::AsArray as _;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Int32Type, Int64Type};
-use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::memory::InMemory;
 use parking_lot::Mutex;
@@ -25,54 +24,13 @@ use reckon_data::minute::{MICROS_PER_DAY, MICROS_PER_MINUTE};
 use reckon_data::record::{Record, encode_cut, encode_dead, encode_events};
 use reckon_tables::read::read_file;
 use reckon_tables::{MemoryTables, MendedLog};
-use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::*;
 use crate::archive::{Archiver, ArchiverParts};
+use crate::scratched::Scratched;
 
 const NOW: i64 = 1_790_000_000_000_000;
-
-/// A log of which some records cannot be read.
-#[derive(Debug)]
-struct Scratched {
-    log: MemoryLog,
-    records: Mutex<BTreeSet<(u32, u64)>>,
-}
-
-#[async_trait]
-impl Log for Scratched {
-    fn partitions(&self) -> u32 {
-        self.log.partitions()
-    }
-
-    fn identity(&self) -> Uuid {
-        self.log.identity()
-    }
-
-    async fn append(&self, partition: u32, records: Vec<Bytes>) -> Result<std::ops::Range<u64>, LogError> {
-        self.log.append(partition, records).await
-    }
-
-    async fn read(&self, partition: u32, from: u64, _: usize) -> Result<Vec<Stored>, LogError> {
-        if self.records.lock().contains(&(partition, from)) {
-            return Err(LogError::Corrupt { partition, offset: from, reason: "scratched".to_owned() });
-        }
-        self.log.read(partition, from, 0).await
-    }
-
-    async fn extent(&self, partition: u32) -> Result<std::ops::Range<u64>, LogError> {
-        self.log.extent(partition).await
-    }
-
-    fn watch_end(&self, partition: u32) -> Result<watch::Receiver<u64>, LogError> {
-        self.log.watch_end(partition)
-    }
-
-    async fn trim(&self, partition: u32, below: u64) -> Result<(), LogError> {
-        self.log.trim(partition, below).await
-    }
-}
 
 /// Files that somebody says are damaged.
 #[derive(Debug, Default)]
@@ -95,9 +53,8 @@ type Place = (i32, i64, i32);
 
 impl World {
     fn new() -> Self {
-        let log = MemoryLog::new(2, &SeededNames::new(7));
         Self {
-            log: Arc::new(Scratched { log, records: Mutex::default() }),
+            log: Arc::new(Scratched::new(MemoryLog::new(2, &SeededNames::new(7)))),
             tables: Arc::new(MemoryTables::new(Arc::new(ManualClock::at(NOW)))),
             store: Arc::new(InMemory::new()),
             damage: Arc::default(),

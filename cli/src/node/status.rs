@@ -40,12 +40,13 @@ impl NodeStatus {
         (0..self.log.partitions()).map(|partition| self.lag(partition)).sum()
     }
 
-    /// Why the counter or the archiver cannot go on.
+    /// Why the counter or the archiver cannot go on, in any partition.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         let counter = (0..self.log.partitions()).find_map(|partition| self.counter.position(partition).err());
         let archiver = || self.archiver.failure().map(|error| format!("the archiver has stopped: {error}"));
-        counter.map(|error| error.to_string()).or_else(archiver)
+        let stuck = || self.archiver.stuck().first().map(|error| format!("not all is archived: {error}"));
+        counter.map(|error| error.to_string()).or_else(archiver).or_else(stuck)
     }
 
     /// Data files and records of the log that are not what was written.

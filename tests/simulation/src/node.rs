@@ -213,7 +213,8 @@ impl Node {
     pub fn failure(&self) -> Option<String> {
         let stats = self.counter.stats();
         let counter = stats.halted.clone().or_else(|| stats.partitions.iter().find_map(|p| p.failed.clone()));
-        counter.or_else(|| self.archiver.failure().map(|error| error.to_string()))
+        let archiver = self.archiver.failure().or_else(|| self.archiver.stuck().first().cloned());
+        counter.or_else(|| archiver.map(|error| error.to_string()))
     }
 }
 
