@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, command, number, rows, total};
+use crate::harness::{Server, command, number, rows, run_ok, total};
 
 /// Small segments, so that some are sealed while the test looks on.
 const SETTINGS: &[&str] = &[
@@ -38,13 +38,20 @@ fn send(server: &Server, from: i64, events: i64) {
 
 /// The data files of a table.
 fn files(data: &Path, table: &str) -> Vec<PathBuf> {
-    let (mut found, mut folders) = (Vec::new(), vec![data.join("tables").join(table)]);
+    let mut found = files_below(&data.join("tables").join(table));
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "parquet"));
+    found
+}
+
+/// The files in a folder and those below it, in order.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() && !path.ends_with("_delta_log") {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "parquet") {
+            } else if path.is_file() {
                 found.push(path);
             }
         }
@@ -162,4 +169,144 @@ fn a_query_that_speaks_of_damage_is_a_bad_query() {
     let query = "select cast('file x is damaged: its checksum does not hold from byte 1' as int)";
     let (status, answer) = server.post("/v1/sql", &json!({ "query": query }));
     assert_eq!(status, 400, "{answer}");
+}
+
+/// Two partitions, and nothing is archived for as long as a test lasts.
+const UNARCHIVED: &[&str] = &["--log-partitions", "2", "--archive-commit-every", "1h"];
+const ARCHIVED: &[&str] = &["--log-partitions", "2", "--archive-commit-every", "200ms"];
+/// Events of 15 KB, so that each partition has more than the log keeps in memory.
+const LARGE: u64 = 3_200;
+
+/// Sends so many large events, of ten entities in turn.
+fn send_large(server: &Server) {
+    let filler = "x".repeat(15_000);
+    for start in (0..LARGE).step_by(100) {
+        let line = |number: u64| {
+            let event = json!({"event_id": format!("large-{number}"), "event_type": "view",
+                "entity_id": format!("v{}", number % 10), "event_time": START + 1_000 * i64::try_from(number).unwrap(),
+                "properties": {"filler": filler}});
+            event.to_string() + "\n"
+        };
+        let body: String = (start..start + 100).map(line).collect();
+        let headers = [("content-type", "application/x-ndjson")];
+        let (status, answer) = server.request("POST", "/v1/events", &headers, body.into_bytes());
+        assert_eq!(status, 200, "{answer}");
+    }
+}
+
+/// The log's files that hold records, once they are written to their end, the largest last.
+fn record_files(server: &Server, data: &Path) -> Vec<PathBuf> {
+    let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |file| file.len());
+    let written = || {
+        let mut found = files_below(&data.join("log/store"));
+        found.retain(|path| path.parent().unwrap().ends_with("blobs") && size(path) > 8 << 20);
+        found.sort_by_key(size);
+        found
+    };
+    server.wait_until("records lie in files of both partitions", || {
+        let (found, sizes) = (written(), written().iter().map(size).collect::<Vec<u64>>());
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        found.len() >= 2 && written().iter().map(size).collect::<Vec<u64>>() == sizes
+    });
+    written()
+}
+
+fn ready(server: &Server) -> (u16, Value) {
+    server.request("GET", "/readyz", &[], Vec::new())
+}
+
+/// Partition and offset of the damaged record that a server names, of which it says this.
+fn named(server: &Server, saying: &str) -> (usize, u64) {
+    let named = || ready(server).1["damaged"][0].as_str().map(str::to_owned);
+    server.wait_until("the record is named", || named().is_some());
+    let text = named().unwrap();
+    let after = |word: &str| {
+        let (_, rest) = text.split_once(word).unwrap_or_else(|| panic!("no {word} in {text}"));
+        rest.split(|digit: char| !digit.is_ascii_digit()).next().unwrap().parse::<u64>().unwrap()
+    };
+    assert!(text.contains(saying), "{text}");
+    (usize::try_from(after("partition ")).unwrap(), after("offset "))
+}
+
+/// `reckon log set-aside` of a record: whether it succeeded, and what it said.
+fn set_aside(data: &Path, (partition, offset): (usize, u64), more: &[&str]) -> (bool, String) {
+    let place = [partition.to_string(), offset.to_string()];
+    let mut command = command();
+    command.args(["log", "set-aside", "--log-partitions", "2", "--partition", &place[0], "--offset", &place[1]]);
+    let output = command.arg("--data-dir").arg(data).args(more).output().unwrap();
+    let said = if output.status.success() { output.stdout } else { output.stderr };
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// Up to where each partition is archived, and where its log ends, if its counter can say.
+fn archived(server: &Server) -> Vec<(u64, Option<u64>)> {
+    let answer = server.get("/v1/dead-letters?limit=10");
+    let partitions = answer["archived"].as_array().unwrap();
+    partitions.iter().map(|at| (number(&at["dead_letters"]), at["durable_end"].as_u64())).collect()
+}
+
+#[test]
+fn a_damaged_record_that_is_not_archived_is_given_up_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_with(dir.path(), UNARCHIVED);
+    send_large(&server);
+    let blobs = record_files(&server, dir.path());
+    assert!(files(dir.path(), "events").is_empty(), "nothing is archived");
+    let path = server.kill();
+    flip(blobs.last().unwrap());
+
+    // It is named everywhere, and the other partition goes on.
+    let server = Server::start_unready(&path, ARCHIVED);
+    let place = named(&server, "it is not archived yet; with the server stopped, `reckon log set-aside`");
+    let (damaged, other) = (place.0, 1 - place.0);
+    server.wait_until("the other partition is archived", || {
+        let archived = archived(&server);
+        archived[other].1 == Some(archived[other].0) && archived[damaged].0 == place.1
+    });
+    let (status, answer) = ready(&server);
+    assert_eq!(status, 503, "{answer}");
+    let entity = (0..10).map(|at| server.get(&format!("/v1/entities/v{at}/count?type=view"))["provenance"].clone());
+    let short: Vec<Value> = entity.filter(|provenance| provenance["complete"] == false).collect();
+    let missing = format!("offset {}", place.1);
+    assert!(!short.is_empty() && short.iter().all(|it| it["missing"].to_string().contains(&missing)), "{short:?}");
+    let batch = command().args(["batch", "--url", server.url()]).output().unwrap();
+    let said = String::from_utf8_lossy(&batch.stderr);
+    assert!(!batch.status.success() && said.contains(&missing), "{said}");
+    let (done, said) = set_aside(&path, place, &["--yes"]);
+    assert!(!done && said.contains("stop it first"), "{said}");
+    server.kill();
+
+    // What would be lost is said before it is.
+    let (done, said) = set_aside(&path, (damaged, place.1 + 1), &["--yes"]);
+    assert!(!done && said.contains("nothing is wrong with"), "{said}");
+    let (done, said) = set_aside(&path, place, &[]);
+    assert!(done && said.contains("nothing was done") && said.contains("--yes") && said.contains("events"), "{said}");
+    let (done, said) = set_aside(&path, place, &["--yes", "--json"]);
+    assert!(done, "{said}");
+    let told: Value = serde_json::from_str(&said).unwrap();
+    let lost = number(&told["events"]);
+    assert!(lost > 0 && lost < 100 && told["set_aside"] == true, "{told}");
+
+    let server = Server::start_with(&path, ARCHIVED);
+    assert_eq!(total(&server), LARGE - lost);
+    server.batch();
+    assert_eq!(total(&server), LARGE - lost);
+    let raw = rows(&server.sql("select count(*), count(distinct event_id) from events"));
+    assert_eq!((number(&raw[0][0]), number(&raw[0][1])), (LARGE - lost, LARGE - lost));
+    let letters = server.get("/v1/dead-letters?reason=damaged_record")["letters"].clone();
+    let [letter] = letters.as_array().unwrap().as_slice() else { panic!("{letters}") };
+    assert_eq!(letter["body_bytes"], told["bytes"]);
+    assert_eq!(letter["source"], format!("log partition {damaged}, offset {}", place.1));
+    assert_eq!(ready(&server).1.get("damaged"), None);
+    run_ok(command().args(["dlq", "--url", server.url(), "list", "--reason", "damaged_record"]));
+
+    // Of what is archived there is another copy, and it is not given up.
+    server.kill();
+    flip(&blobs[0]);
+    let server = Server::start_with(&path, ARCHIVED);
+    let place = named(&server, "made anew from the tables");
+    assert_eq!(total(&server), LARGE - lost);
+    server.kill();
+    let (done, said) = set_aside(&path, place, &["--yes"]);
+    assert!(!done && said.contains("nothing has to be given up"), "{said}");
 }

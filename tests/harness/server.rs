@@ -48,6 +48,13 @@ impl Server {
 
     /// The same, with more arguments.
     pub fn start_with(dir: &Path, arguments: &[&str]) -> Self {
+        let server = Self::start_unready(dir, arguments);
+        server.wait_until("it is ready", || server.status("/readyz") == Some(200));
+        server
+    }
+
+    /// The same, and does not wait until it is ready, which it may never be.
+    pub fn start_unready(dir: &Path, arguments: &[&str]) -> Self {
         let mut child = command()
             .args(["up", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(dir)
@@ -56,9 +63,7 @@ impl Server {
             .spawn()
             .unwrap();
         let url = read_url(&mut child);
-        let server = Self { child, url, dir: dir.to_owned() };
-        server.wait_until("it is ready", || server.status("/readyz") == Some(200));
-        server
+        Self { child, url, dir: dir.to_owned() }
     }
 
     pub fn url(&self) -> &str {

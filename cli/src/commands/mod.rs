@@ -6,6 +6,7 @@ mod demo;
 mod dlq;
 mod find;
 mod import;
+mod log;
 mod sql;
 mod target;
 mod top;
@@ -43,6 +44,8 @@ enum Task {
     Dlq(dlq::Dlq),
     /// Recount exactly from the raw events, now.
     Batch(batch::Batch),
+    /// The log, while no server has it: give up a damaged record.
+    Log(log::Log),
     /// Measure: how many events a second are taken, how long questions take.
     Bench(bench::Bench),
 }
@@ -61,7 +64,7 @@ pub fn with_settings(mut command: Command) -> Command {
     for name in ["demo", "up", "import", "sql", "top", "where", "dlq", "batch", "bench"] {
         command = command.mut_subcommand(name, settings::with_flags);
     }
-    command
+    command.mut_subcommand("log", |log| log.mut_subcommand("set-aside", settings::with_flags))
 }
 
 /// The folder that was asked for; none when it is the default.
@@ -75,7 +78,9 @@ fn data_dir(matches: &ArgMatches, settings: &Settings) -> Option<String> {
 /// # Errors
 /// Whatever stands in its way, and what to do about it.
 pub async fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
-    let (_, matches) = matches.subcommand().context("a command is expected")?;
+    let (name, matches) = matches.subcommand().context("a command is expected")?;
+    // Its settings stand behind what it is to do with the log.
+    let matches = matches.subcommand().filter(|_| name == "log").map_or(matches, |(_, inner)| inner);
     let settings = settings::from(matches)?;
     match cli.command {
         Task::Demo(demo) => {
@@ -89,6 +94,7 @@ pub async fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
         Task::Where(find) => Box::pin(find.run(settings)).await,
         Task::Dlq(dlq) => Box::pin(dlq.run(settings)).await,
         Task::Batch(batch) => Box::pin(batch.run(settings)).await,
+        Task::Log(log) => Box::pin(log.run(settings)).await,
         Task::Bench(bench) => Box::pin(bench.run(settings)).await,
     }
 }

@@ -11,4 +11,4 @@ mod open;
 mod status;
 
 pub use call::call;
-pub use open::Node;
+pub use open::{Node, log_options};

@@ -351,8 +351,10 @@ fn empty_scratch(scratch: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The log's share of memory: half for what waits to be written, the rest for what was read.
-fn log_options(settings: &Settings) -> Options {
+/// How the settings want the embedded log. Its share of memory: half for what waits to be written, the rest for what
+/// was read.
+#[must_use]
+pub fn log_options(settings: &Settings) -> Options {
     let memory = settings.log.memory.as_u64();
     let defaults = Options::default();
     Options {

@@ -1,0 +1,203 @@
+//! `reckon log`: the embedded log, while no server has it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::{Args, Subcommand};
+use reckon_batch::lock::{DirLock, LockError};
+use reckon_data::clock::{Clock as _, RandomNames, SystemClock};
+use reckon_data::config::Settings;
+use reckon_data::log::embedded::EmbeddedLog;
+use reckon_data::log::{Log as _, LogError};
+use reckon_data::lost::LostRecord;
+use reckon_data::minute::format_time;
+use reckon_data::record::decode;
+use reckon_tables::{DeltaTables, MendedLog, Storage, local_folder};
+use serde_json::json;
+
+use crate::node::log_options;
+
+/// The log.
+#[derive(Debug, Args)]
+pub struct Log {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Give up a damaged record, so that its partition goes on: a dead letter takes its place. The server has to be stopped.
+    SetAside(SetAside),
+}
+
+/// Give up a damaged record.
+#[derive(Debug, Args)]
+struct SetAside {
+    /// The partition of the record, as it is named in /readyz.
+    #[arg(long, value_name = "NUMBER")]
+    partition: u32,
+    /// The offset of the record.
+    #[arg(long, value_name = "NUMBER")]
+    offset: u64,
+    /// Do it. Without it, only what would be lost is said.
+    #[arg(long)]
+    yes: bool,
+    /// Machine-readable output.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Log {
+    /// Does what was asked for.
+    ///
+    /// # Errors
+    /// When a server has the log, and when there is nothing to do.
+    pub async fn run(self, settings: Settings) -> Result<()> {
+        match self.action {
+            Action::SetAside(set_aside) => set_aside.run(settings).await,
+        }
+    }
+}
+
+impl SetAside {
+    async fn run(self, settings: Settings) -> Result<()> {
+        let dir = local_folder(&settings.data_dir)?;
+        if !dir.join("log").exists() {
+            bail!("there is no log in {}: --data-dir names the folder of a server", dir.display());
+        }
+        let _lock = lock(&dir)?;
+        let log = EmbeddedLog::open(&dir.join("log"), log_options(&settings), &RandomNames)
+            .with_context(|| format!("the log in {} cannot be opened", dir.display()))?;
+        let log = Arc::new(log);
+        let done = self.decide(&settings, &log).await;
+        log.close().await.context("the log was not closed in order")?;
+        done
+    }
+
+    /// Looks at the record and, when it is to be done and is right, gives it up.
+    async fn decide(&self, settings: &Settings, log: &Arc<EmbeddedLog>) -> Result<()> {
+        let Self { partition, offset, .. } = *self;
+        let lost = LostRecord::find(log, partition, offset, SystemClock.now()).await?;
+        let lost = lost.ok_or(LogError::Whole { partition, offset })?;
+        let copy = other_copy(settings, log, &lost).await?;
+        if self.yes {
+            log.set_aside(partition, offset, lost.instead()?).await?;
+        }
+        if self.json {
+            println!("{}", self.told(&lost, &copy));
+        } else {
+            self.tell(settings, &lost, &copy);
+        }
+        Ok(())
+    }
+
+    fn told(&self, lost: &LostRecord, copy: &str) -> serde_json::Value {
+        json!({
+            "partition": lost.partition,
+            "offset": lost.offset,
+            "reason": lost.reason,
+            "events": lost.header.map(|header| header.events),
+            "append_time": lost.header.map(|header| format_time(header.append_time)),
+            "bytes": lost.bytes.as_ref().map(bytes::Bytes::len),
+            "other_copy": copy,
+            "set_aside": self.yes,
+        })
+    }
+
+    fn tell(&self, settings: &Settings, lost: &LostRecord, copy: &str) {
+        let LostRecord { partition, offset, reason, .. } = lost;
+        println!("the record at partition {partition}, offset {offset} is damaged: {reason}");
+        println!("{}", header_of(lost));
+        match &lost.bytes {
+            Some(bytes) => {
+                println!("{} bytes of it are there, which the dead letter has or has the hash of", bytes.len())
+            }
+            None => println!("none of its bytes are there"),
+        }
+        println!("{copy}");
+        if self.yes {
+            println!("it is given up: a dead letter (damaged_record) stands in its place, and its partition goes on");
+            return;
+        }
+        println!("nothing was done. To lose it, and let its partition go on:");
+        println!(
+            "  reckon log set-aside --data-dir {} --partition {partition} --offset {offset} --yes",
+            settings.data_dir
+        );
+    }
+}
+
+/// Nobody else may have the log, nor start to while it is worked on.
+fn lock(dir: &Path) -> Result<DirLock> {
+    DirLock::acquire(dir, "log set-aside").map_err(|error| match error {
+        LockError::Held { dir, holder } => {
+            anyhow!("{dir} is in use by {holder}: stop it first, a record is set aside only while nobody has the log")
+        }
+        other => other.into(),
+    })
+}
+
+/// Why there is no other copy of the record.
+///
+/// # Errors
+/// When there is one: it is made anew from the tables at every read, and nothing has to be given up.
+async fn other_copy(settings: &Settings, log: &Arc<EmbeddedLog>, lost: &LostRecord) -> Result<String> {
+    let storage = Storage::open(&settings.data_dir)?;
+    let tables = Arc::new(DeltaTables::new(storage.clone(), Arc::new(SystemClock))?);
+    let mended = MendedLog::new(Arc::clone(log) as _, tables, storage.store());
+    match mended.read(lost.partition, lost.offset, 0).await {
+        Ok(read) if read.first().is_some_and(|record| decode(&record.bytes).is_ok()) => bail!(
+            "the record at partition {}, offset {} is archived, and is made anew from the tables whenever it is read: \
+             nothing has to be given up",
+            lost.partition,
+            lost.offset
+        ),
+        // Whole as the log knows it, and no record all the same: it was not looked for elsewhere.
+        Ok(_) => Ok("there is no other copy of it".to_owned()),
+        Err(LogError::Corrupt { reason, .. }) => Ok(format!("there is no other copy of it: {reason}")),
+        Err(error) => Ok(format!("whether there is another copy of it in the tables cannot be told: {error}")),
+    }
+}
+
+fn header_of(lost: &LostRecord) -> String {
+    match lost.header {
+        Some(header) => format!(
+            "its header, if that is right, says: {} events, appended at {}",
+            header.events,
+            format_time(header.append_time)
+        ),
+        None => "its header cannot be read: how many events it holds, nobody knows".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reckon_data::record::{Header, Kind};
+
+    use super::*;
+
+    #[test]
+    fn what_would_be_lost_is_said() {
+        let header = Header { kind: Kind::Events, routing: 0, append_time: 0, events: 120 };
+        let mut lost = LostRecord {
+            partition: 1,
+            offset: 7,
+            reason: "a bit".to_owned(),
+            bytes: None,
+            header: Some(header),
+            append_time: 0,
+        };
+        assert!(header_of(&lost).contains("120 events, appended at 1970-01-01T00:00:00Z"));
+        lost.header = None;
+        assert!(header_of(&lost).contains("cannot be read"));
+    }
+
+    #[test]
+    fn a_server_has_to_be_stopped_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let _held = DirLock::acquire(dir.path(), "up").unwrap();
+        let error = lock(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("reckon up") && error.contains("stop it first"), "{error}");
+    }
+}
