@@ -59,6 +59,8 @@ fn every_format_is_read_and_counted_on() {
         let expected = std::fs::read_to_string(Path::new(FIXTURES).join(format).join("stats.csv")).unwrap();
         assert_eq!(csv(&server), expected, "{format}");
         assert_eq!(number(&rows(&server.sql("select count(*) from events"))[0][0]), raw, "{format}");
+        let mixed = |server: &Server| server.get("/v1/entities/v0/count")["provenance"]["definitions_mixed"].clone();
+        assert_eq!(mixed(&server), json!(format == "format-1"), "{format}");
         let dead = server.sql("select reason, message from dead_letters");
         assert_eq!(rows(&dead).len(), 1, "{format}: {dead}");
         // It is no museum: batch recounts it, and what comes is counted.
@@ -72,6 +74,7 @@ fn every_format_is_read_and_counted_on() {
         assert_eq!(number(&rows(&server.sql("select sum(late) from stats"))[0][0]), 301, "{format}");
         let count = server.get("/v1/entities/v0/count");
         assert_eq!(count["provenance"]["late"], count["count"], "{count}");
+        assert_eq!(mixed(&server), json!(false), "{format}");
     }
 }
 

@@ -59,6 +59,8 @@ pub struct DamagedRecord {
 pub enum Outcome {
     /// It was made anew from what is archived of it, and is used.
     Mended,
+    /// Whether it can be is not known yet, for this reason. It is tried again.
+    Unknown(String),
     /// It cannot be, for this reason: neither it nor what comes after it in its partition is counted or archived.
     Lost(String),
 }
@@ -67,6 +69,7 @@ impl Outcome {
     fn text(&self) -> String {
         match self {
             Self::Mended => "made anew from the tables".to_owned(),
+            Self::Unknown(why) => format!("whether the tables have it cannot be told yet: {why}"),
             Self::Lost(why) => format!(
                 "its partition is neither counted nor archived from there on, for {why}; with the server stopped, \
                  `reckon log set-aside` gives it up"

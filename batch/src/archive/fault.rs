@@ -30,9 +30,9 @@ impl Fault {
         Self { next, error: Arc::new(error), until: Instant::now() + wait, wait }
     }
 
-    /// Whether somebody has to do something: what the next try may mend by itself is not worth a word.
+    /// Whether somebody has to do something: what one of the next tries may mend by itself is not worth a word.
     pub(super) fn is_lasting(&self) -> bool {
-        !self.error.is_transient()
+        !self.error.is_transient() || self.wait >= WAIT_LAST
     }
 }
 

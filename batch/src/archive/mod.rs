@@ -198,10 +198,13 @@ impl Follower for Archiver {
     }
 }
 
-/// Why a partition will not get to its offset unless somebody does something.
+/// Why a partition will not get to its offset unless somebody does something. A fault whose time is over is being tried again.
 fn first_below(faults: &BTreeMap<u32, Fault>, offsets: &[u64]) -> Option<Arc<ArchiveError>> {
+    let now = tokio::time::Instant::now();
     let is_below = |(partition, fault): &(&u32, &Fault)| {
-        fault.is_lasting() && offsets.get(**partition as usize).is_some_and(|offset| fault.next < *offset)
+        fault.is_lasting()
+            && fault.until > now
+            && offsets.get(**partition as usize).is_some_and(|offset| fault.next < *offset)
     };
     faults.iter().find(is_below).map(|(_, fault)| Arc::clone(&fault.error))
 }

@@ -82,7 +82,7 @@ pub fn stream_counts() -> WriteOptions {
             "definition",
         ]),
         sorted_by: names(&["log_partition", "segment_start", "entity_id"]),
-        stats: names(&["log_partition", "segment_start", "segment_end", "minute"]),
+        stats: names(&["log_partition", "segment_start", "segment_end", "minute", "definition"]),
         tune: |builder| builder.set_max_row_group_bytes(Some(ROW_GROUP_BYTES)),
         ..WriteOptions::default()
     }

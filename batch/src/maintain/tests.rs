@@ -14,6 +14,7 @@ use arrow::array::{
 };
 use arrow::compute::concat_batches;
 use arrow::datatypes::Int64Type;
+use arrow::datatypes::SchemaRef;
 use arrow::util::pretty::pretty_format_batches;
 use bytesize::ByteSize;
 use object_store::ObjectStore;
@@ -102,11 +103,21 @@ impl World {
         rows: &RecordBatch,
         options: &WriteOptions,
     ) -> DataFile {
+        self.write_as(table, partition, rows, &file_schema(table), options).await
+    }
+
+    async fn write_as(
+        &self,
+        table: Table,
+        partition: &[(&str, String)],
+        rows: &RecordBatch,
+        schema: &SchemaRef,
+        options: &WriteOptions,
+    ) -> DataFile {
         let folder: String = partition.iter().map(|(column, value)| partition_folder(column, value)).collect();
         let path = folder + &segment_file(0, 0, 0, RandomNames.fresh());
         let values = partition.iter().map(|(column, value)| ((*column).to_owned(), Some(value.clone()))).collect();
-        let schema = file_schema(table);
-        let mut file = FileWriter::create(Arc::clone(&self.store), table, path, &schema, options, values).unwrap();
+        let mut file = FileWriter::create(Arc::clone(&self.store), table, path, schema, options, values).unwrap();
         file.write(rows).await.unwrap();
         file.close().await.unwrap()
     }
@@ -124,6 +135,15 @@ impl World {
     async fn add_segment(&self, partition: i32, start: i64, end: i64, counts: usize) {
         let batch = segment_rows(partition, start, end, counts);
         let file = self.write(Table::StreamCounts, &[], &batch, &properties::stream_counts()).await;
+        self.step(Table::StreamCounts, Transaction::Stream(LOG, partition.cast_unsigned()), end, vec![file]).await;
+    }
+
+    /// The same as a version of before wrote it: without late events.
+    async fn add_old_segment(&self, partition: i32, start: i64, end: i64, counts: usize) {
+        let mut batch = segment_rows(partition, start, end, counts);
+        batch.remove_column(batch.schema().index_of("late").unwrap());
+        let (schema, options) = (batch.schema(), properties::stream_counts());
+        let file = self.write_as(Table::StreamCounts, &[], &batch, &schema, &options).await;
         self.step(Table::StreamCounts, Transaction::Stream(LOG, partition.cast_unsigned()), end, vec![file]).await;
     }
 
@@ -320,6 +340,25 @@ async fn stream_counts_are_put_together_and_covered_ones_dropped_after_a_while()
     left.sort_unstable();
     // Partition 1 is covered whole, but recovery begins at its last summary.
     assert_eq!(left, [(0, 220, 230), (0, 230, 240), (1, 0, 200)]);
+}
+
+#[tokio::test]
+async fn files_without_late_events_are_put_together_with_others() {
+    let (world, other) = (World::new(), World::new());
+    for start in 0..20 {
+        let (from, to) = (start * 10, start * 10 + 10);
+        other.add_segment(0, from, to, 2).await;
+        if start % 2 == 0 {
+            world.add_segment(0, from, to, 2).await
+        } else {
+            world.add_old_segment(0, from, to, 2).await
+        }
+    }
+    for world in [&world, &other] {
+        let Outcome::Done(done) = world.maintainer().compact_stream_counts().await.unwrap() else { panic!("alone") };
+        assert_eq!((done.files_before, done.files_after), (20, 1));
+    }
+    assert_eq!(world.rows(Table::StreamCounts).await, other.rows(Table::StreamCounts).await);
 }
 
 /// who finds some of a segment's rows in a file has found all of them.

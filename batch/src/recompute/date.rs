@@ -131,7 +131,7 @@ impl DateJob {
         let chunks = self.source.chunks(engine.chunk_rows);
         let sorter = self.sorter(engine, chunks.len() > 1);
         // Decoding late pays where few rows are left.
-        let late = matches!(self.source.scope, Scope::Entities(_));
+        let decode_late = matches!(self.source.scope, Scope::Entities(_));
         let read = AtomicU64::new(0);
         let tasks = chunks.into_iter().map(|pieces| {
             let (engine, source, sorter) = (engine.clone(), self.source.clone(), sorter.clone());
@@ -141,7 +141,7 @@ impl DateJob {
                 if !repeated.is_empty() {
                     filters.push("NOT repeated(key_hash)".to_owned());
                 }
-                let session = engine.session(1, late);
+                let session = engine.session(1, decode_late);
                 source.register(&session, pieces, Some(&repeated))?;
                 session.register_udf(functions::is_late(&definition));
                 let counts = session.sql(&counts_sql(&definition, &filters)).await?;

@@ -106,6 +106,15 @@ impl Rows {
         self.dims[at].as_ref().filter(|column| column.is_valid(row)).map(|column| column.value(row))
     }
 
+    fn late(&self, row: usize, count: u64) -> Result<u64, BatchError> {
+        let Some(column) = self.late.as_ref().filter(|column| column.is_valid(row)) else { return Ok(0) };
+        let late = column.value(row);
+        u64::try_from(late)
+            .ok()
+            .filter(|late| *late <= count)
+            .ok_or_else(|| BatchError::Broken(format!("a row counts {late} late events of {count}")))
+    }
+
     /// What the row counts.
     ///
     /// # Errors
@@ -126,17 +135,6 @@ impl Rows {
             definition: self.definition.value(row).cast_unsigned(),
             late: self.late(row, count)?,
         })
-    }
-}
-
-impl Rows {
-    fn late(&self, row: usize, count: u64) -> Result<u64, BatchError> {
-        let Some(column) = self.late.as_ref().filter(|column| column.is_valid(row)) else { return Ok(0) };
-        let late = column.value(row);
-        u64::try_from(late)
-            .ok()
-            .filter(|late| *late <= count)
-            .ok_or_else(|| BatchError::Broken(format!("a row counts {late} late events of {count}")))
     }
 }
 

@@ -12,8 +12,9 @@ use reckon_data::log::embedded::EmbeddedLog;
 use reckon_data::log::{Log as _, LogError};
 use reckon_data::lost::LostRecord;
 use reckon_data::minute::format_time;
-use reckon_data::record::decode;
-use reckon_tables::{DeltaTables, MendedLog, Storage, local_folder};
+use reckon_data::paths::Transaction;
+use reckon_data::table::{Table, Tables as _};
+use reckon_tables::{DeltaTables, MendedLog, Storage, Unmendable, local_folder};
 use serde_json::json;
 
 use crate::node::log_options;
@@ -122,8 +123,8 @@ impl SetAside {
         }
         println!("nothing was done. To lose it, and let its partition go on:");
         println!(
-            "  reckon log set-aside --data-dir {} --partition {partition} --offset {offset} --yes",
-            settings.data_dir
+            "  reckon log set-aside --data-dir {} --log-partitions {} --partition {partition} --offset {offset} --yes",
+            settings.data_dir, settings.log.partitions
         );
     }
 }
@@ -138,25 +139,46 @@ fn lock(dir: &Path) -> Result<DirLock> {
     })
 }
 
-/// Why there is no other copy of the record.
+/// What the tables have of the record.
 ///
 /// # Errors
-/// When there is one: it is made anew from the tables at every read, and nothing has to be given up.
+/// When they have all of it: it is made anew from them at every read, and nothing has to be given up. When they do not
+/// answer, or are not those of this log: what they have may not be given up unseen.
 async fn other_copy(settings: &Settings, log: &Arc<EmbeddedLog>, lost: &LostRecord) -> Result<String> {
+    let LostRecord { partition, offset, .. } = *lost;
+    let folder = local_folder(&settings.data_dir)?.join("tables");
+    if !folder.exists() {
+        bail!(
+            "there are no tables in {}: is it mounted? What they have of the record may not be given up",
+            folder.display()
+        );
+    }
     let storage = Storage::open(&settings.data_dir)?;
     let tables = Arc::new(DeltaTables::new(storage.clone(), Arc::new(SystemClock))?);
-    let mended = MendedLog::new(Arc::clone(log) as _, tables, storage.store());
-    match mended.read(lost.partition, lost.offset, 0).await {
-        Ok(read) if read.first().is_some_and(|record| decode(&record.bytes).is_ok()) => bail!(
-            "the record at partition {}, offset {} is archived, and is made anew from the tables whenever it is read: \
-             nothing has to be given up",
-            lost.partition,
-            lost.offset
+    let mended = MendedLog::new(Arc::clone(log) as _, Arc::clone(&tables) as _, storage.store());
+    let error = match mended.rebuild(partition, offset).await {
+        Ok(_) => bail!(
+            "the record at partition {partition}, offset {offset} is archived, and is made anew from the tables whenever it \
+             is read: nothing has to be given up"
         ),
-        // Whole as the log knows it, and no record all the same: it was not looked for elsewhere.
-        Ok(_) => Ok("there is no other copy of it".to_owned()),
-        Err(LogError::Corrupt { reason, .. }) => Ok(format!("there is no other copy of it: {reason}")),
-        Err(error) => Ok(format!("whether there is another copy of it in the tables cannot be told: {error}")),
+        Err(error) => error,
+    };
+    match error {
+        Unmendable::NotArchived => {
+            let events = tables.snapshot(Table::Events).await?;
+            let archived = events.transaction(&Transaction::Archive(log.identity(), partition).to_string());
+            let start = log.extent(partition).await?.start;
+            if u64::try_from(archived).is_ok_and(|archived| archived < start) {
+                bail!("the tables in {} are older than this log: is it the right folder?", folder.display());
+            }
+            Ok("it is not archived: there is no other copy of it".to_owned())
+        }
+        Unmendable::Nothing => Ok(format!("there is no other copy of it: {error}")),
+        Unmendable::Expired | Unmendable::Incomplete => Ok(format!(
+            "{error}. What the raw events have of it stays: do not send it again. Run `reckon batch` afterwards, for until then \
+             answers lack what was not sealed of it"
+        )),
+        error => bail!("nothing was done, for the tables do not say whether they have the record: {error}"),
     }
 }
 

@@ -42,7 +42,7 @@ pub use checked::CheckedStore;
 pub use delta::{DeltaTables, TableSize};
 pub use imports::ImportTable;
 pub use memory::MemoryTables;
-pub use mended::MendedLog;
+pub use mended::{MendedLog, Unmendable};
 pub use store::{Storage, local_folder};
 pub use sums::Sums;
 pub use synced::SyncedLocal;

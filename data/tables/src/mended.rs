@@ -40,19 +40,27 @@ const FOUND_MAX: usize = 1_000;
 
 /// Why a record cannot be made anew.
 #[derive(Debug, thiserror::Error)]
-enum Unmendable {
+#[non_exhaustive]
+pub enum Unmendable {
+    /// There are no rows of it, nor have to be.
     #[error("it is not archived yet")]
     NotArchived,
-    #[error("raw events were removed by retention, and whether some of it were cannot be told")]
+    /// There are rows of it, and there may have been more.
+    #[error("it is archived, but raw events were removed by retention, and whether some of it were cannot be told")]
     Expired,
-    #[error("the tables do not hold all of it")]
+    /// There are rows of it, and not all.
+    #[error("it is archived, but the tables do not hold all of it")]
     Incomplete,
+    /// There are no rows of it, though it is archived.
     #[error("the tables hold nothing of it: it was a cut, or what it held is gone")]
     Nothing,
+    /// A table cannot be read.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// The rows are not what was written.
     #[error(transparent)]
     Columns(#[from] ArrowError),
+    /// No record can be made of the rows.
     #[error(transparent)]
     Record(#[from] RecordError),
 }
@@ -86,7 +94,7 @@ impl MendedLog {
             Ok(bytes) => (Outcome::Mended, Ok(bytes)),
             // The store may answer the next time: then it is not yet known what becomes of the record.
             Err(Unmendable::Table(error @ TableError::Storage { .. })) if Damaged::cause(&error).is_none() => {
-                (Outcome::Lost(error.to_string()), Err(LogError::Storage(error.to_string())))
+                (Outcome::Unknown(error.to_string()), Err(LogError::Storage(error.to_string())))
             }
             Err(error) => {
                 let corrupt = LogError::Corrupt { partition, offset, reason: format!("{reason}; {error}") };
@@ -112,7 +120,11 @@ impl MendedLog {
         }
     }
 
-    async fn rebuild(&self, partition: u32, offset: u64) -> Result<Bytes, Unmendable> {
+    /// A record as its rows in the tables make it.
+    ///
+    /// # Errors
+    /// Why it cannot be made.
+    pub async fn rebuild(&self, partition: u32, offset: u64) -> Result<Bytes, Unmendable> {
         Archive::open(self, partition).await?.record(offset).await
     }
 }
@@ -129,9 +141,6 @@ impl<'a> Archive<'a> {
     async fn open(of: &'a MendedLog, partition: u32) -> Result<Self, Unmendable> {
         let events = of.tables.snapshot(Table::Events).await?;
         let dead = of.tables.snapshot(Table::DeadLetters).await?;
-        if events.transaction(&Transaction::Closed.to_string()) != 0 {
-            return Err(Unmendable::Expired);
-        }
         Ok(Self { of, partition, events, dead })
     }
 
@@ -146,12 +155,18 @@ impl<'a> Archive<'a> {
         let events = self.rows(&self.events, Transaction::Archive, offset).await?;
         let dead = self.rows(&self.dead, Transaction::Dead, offset).await?;
         match (events, dead) {
+            (Some(_), None) if self.is_expired() => Err(Unmendable::Expired),
             (Some(Rows { batch, append_time }), None) => Ok(encode_events(&event_columns(&batch)?, 0, append_time)?),
             (None, Some(Rows { batch, append_time })) => Ok(encode_dead(&letters(&batch)?, 0, append_time)?),
             (Some(_), Some(_)) => Err(Unmendable::Incomplete),
             (None, None) if self.is_archived(offset) => Err(Unmendable::Nothing),
             (None, None) => Err(Unmendable::NotArchived),
         }
+    }
+
+    /// Whether retention may have removed some of a record's rows.
+    fn is_expired(&self) -> bool {
+        self.events.transaction(&Transaction::Closed.to_string()) != 0
     }
 
     fn is_archived(&self, offset: u64) -> bool {

@@ -297,13 +297,15 @@ async fn a_segment_in_many_files_is_whole_or_named() {
 #[tokio::test]
 async fn minutes_before_the_watermark_are_settled() {
     let world = World::new(Log(vec![vec![one("a", 10)], vec![]]));
-    world.clock.set(start_of_minute(10));
-    world.tails.state.lock().log_time = start_of_minute(10);
+    // Ten seconds later: until then records may be on their way.
+    let now = start_of_minute(10) + 10_000_000;
+    world.clock.set(now);
+    world.tails.state.lock().log_time = now;
     let serving = world.serve().await;
     let settled = serving.count(&question("v1", None, 0, start_of_minute(9))).await.unwrap();
     assert_eq!((settled.provenance.state, settled.provenance.watermark), (State::Settled, Some(start_of_minute(9))));
     let corrected = World::new(Log(vec![vec![one("a", 5), one("b", 6)], vec![]]));
-    corrected.clock.set(start_of_minute(10));
+    corrected.clock.set(now);
     let corrected = corrected.serve().await.count(&question("v1", None, 0, start_of_minute(9))).await.unwrap();
     assert_eq!((corrected.provenance.state, corrected.provenance.late), (State::Corrected, Some(1)));
     let provisional = serving.count(&question("v1", None, 0, start_of_minute(9) + 1)).await.unwrap();

@@ -40,6 +40,10 @@ pub enum Rows {
 impl Rows {
     fn frame(self, context: &SessionContext, definition: &Definition) -> Result<DataFrame> {
         let columns = stored(definition);
+        // Null in place of 0 where it is stored.
+        let late = coalesce(vec![ident(LATE_COLUMN), lit(0_i64)]).alias(LATE_COLUMN);
+        let whole = |column: Expr| if column == ident(LATE_COLUMN) { late.clone() } else { column };
+        let columns: Vec<Expr> = columns.into_iter().map(whole).collect();
         match self {
             Self::Batch(table) => context.read_table(Arc::new(table))?.select(columns),
             Self::Runs(table) => context.read_table(Arc::new(table))?.select(columns),
@@ -142,7 +146,6 @@ fn metrics(definition: &Definition) -> Vec<Expr> {
         };
         columns.push(column.alias(function.name()));
     }
-    // Null in place of 0 where it is stored.
-    columns.push(coalesce(vec![ident(LATE_COLUMN), lit(0_i64)]).alias(LATE_COLUMN));
+    columns.push(ident(LATE_COLUMN));
     columns
 }

@@ -328,6 +328,7 @@ async fn groups_of_groups_are_made_in_one_step_and_say_the_same() {
     let serving = world().await.serve().await;
     let together = [
         "SELECT sum(count) FROM {}",
+        "SELECT entity_id, sum(count), sum(late) FROM {} GROUP BY 1 ORDER BY 1",
         "SELECT sum(count) AS n, sum(sum), min(min), max(max), max(minute), min(entity_id) FROM {}",
         "SELECT country, sum(count) FROM {} GROUP BY 1 ORDER BY 1",
         "SELECT s.country AS c, upper(s.event_type) AS t, sum(s.count) FROM {} AS s GROUP BY 1, 2 ORDER BY 1, 2",

@@ -112,9 +112,13 @@ fn place(file: &DataFile) -> Result<(i32, Granularity), ServingError> {
         .ok_or_else(|| ServingError::internal(format!("file {} of batch_counts lies in no partition of it", file.path)))
 }
 
+/// No definition has this version: what does not say by which it was counted was not counted by the one in force.
+const UNKNOWN: u64 = 0;
+
 /// The definition versions in a file; its smallest and largest stand for those between, which hashes have not.
 fn definitions_of(file: &DataFile) -> impl Iterator<Item = u64> {
-    [file.min_i64("definition"), file.max_i64("definition")].into_iter().flatten().map(i64::cast_unsigned)
+    let bound = |bound: Option<i64>| bound.map_or(UNKNOWN, i64::cast_unsigned);
+    [bound(file.min_i64("definition")), bound(file.max_i64("definition"))].into_iter()
 }
 
 fn stream_definitions(stream: &Snapshot, coverage: &[u64]) -> BTreeSet<u64> {
@@ -160,6 +164,25 @@ mod tests {
         assert_eq!((set.rows, set.files[0].path.as_str()), (4, "a"));
         assert_eq!(view.definitions(0..=3), BTreeSet::from([4, 5]));
         assert_eq!(view.definitions(2..=3), BTreeSet::new());
+    }
+
+    #[test]
+    fn sealed_counts_above_coverage_say_by_which_definition_they_were_counted() {
+        let above = |definition: bool| {
+            let mut file = file("s", &[]);
+            if !definition {
+                (file.min, file.max) = (BTreeMap::new(), BTreeMap::new());
+            }
+            for (bounds, offset) in [(&mut file.min, 5), (&mut file.max, 9)] {
+                bounds.insert("log_partition".to_owned(), 1.into());
+                bounds.insert("segment_end".to_owned(), offset.into());
+            }
+            let stream = Arc::new(snapshot(Table::StreamCounts, vec![file]));
+            let batch = snapshot(Table::BatchCounts, vec![]);
+            BatchView::new(&batch, stream, Uuid::nil(), 2).unwrap().definitions(0..=0)
+        };
+        assert_eq!(above(true), BTreeSet::from([4, 5]));
+        assert_eq!(above(false), BTreeSet::from([UNKNOWN]));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct Provenance {
     pub complete: bool,
     /// What it should hold and does not.
     pub missing: Vec<Missing>,
-    /// Whether its window's minutes are settled, and have stayed as they were.
+    /// Whether its window's minutes are settled; of counts and steps also whether late events have changed them since.
     pub state: State,
     /// Minutes before it are settled, microseconds; none when a counter does not say where it stands.
     #[serde(serialize_with = "as_time_or_null")]
@@ -201,11 +201,11 @@ mod tests {
     #[test]
     fn an_answer_says_what_it_is_made_of() {
         let (parts, definitions) = ([part(0), part(1)], BTreeSet::from([1]));
-        let settled = facts(&parts, &definitions).provenance(940 * SECOND, Some((3, 4)));
+        let settled = facts(&parts, &definitions).provenance(930 * SECOND, Some((3, 4)));
         assert!(settled.complete && !settled.definitions_mixed);
         assert_eq!((settled.state, settled.batch, settled.stream), (State::Settled, Some(3), Some(4)));
         assert_eq!(settled.partitions[1], PartitionProvenance { partition: 1, coverage: 5, position: Some(9) });
-        let provisional = facts(&parts, &BTreeSet::from([1, 2])).provenance(940 * SECOND + 1, Some((3, 4)));
+        let provisional = facts(&parts, &BTreeSet::from([1, 2])).provenance(930 * SECOND + 1, Some((3, 4)));
         assert_eq!(provisional.state, State::Provisional);
         assert!(provisional.definitions_mixed);
         assert_eq!(provisional.with_late(1).state, State::Provisional);
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!((corrected.state, corrected.late), (State::Corrected, Some(2)));
         assert_eq!(settled.clone().with_late(0).state, State::Settled);
         let json = serde_json::to_value(&settled).unwrap();
-        assert_eq!(json["watermark"], "1970-01-01T00:15:40Z");
+        assert_eq!(json["watermark"], "1970-01-01T00:15:30Z");
         assert_eq!(json["state"], "settled");
     }
 

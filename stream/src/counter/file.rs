@@ -96,7 +96,7 @@ pub fn write_options() -> WriteOptions {
             "owner",
         ]),
         sorted_by: named(&["log_partition", "segment_start", "entity_id"]),
-        stats: named(&["log_partition", "segment_start", "segment_end", "minute"]),
+        stats: named(&["log_partition", "segment_start", "segment_end", "minute", "definition"]),
         ..WriteOptions::default()
     }
 }

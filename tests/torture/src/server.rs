@@ -69,9 +69,10 @@ impl Server {
         let text = self.client.get(self.url() + "/metrics").send().await?.error_for_status()?.text().await?;
         let of = |table: &str| {
             let name = format!("reckon_table_files{{table=\"{table}\"}} ");
-            text.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or(0)
+            let found = text.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok());
+            found.with_context(|| format!("no metric says how many files {table} has"))
         };
-        Ok(["events", "stream_counts", "batch_counts"].map(of))
+        Ok([of("events")?, of("stream_counts")?, of("batch_counts")?])
     }
 
     /// Records of the log that are not counted yet, or not archived, whichever are more.

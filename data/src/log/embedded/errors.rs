@@ -52,10 +52,18 @@ pub(super) fn io_failed(what: &str, error: &io::Error) -> LogError {
     if is_full(error) { LogError::Full } else { LogError::Storage(format!("{what}: {error}")) }
 }
 
-/// An error while reading one record: damage, unless the operating system says otherwise.
+/// What the operating system says of a sector that cannot be read.
+const EIO: i32 = 5;
+
+/// An error while reading one record: damage, unless the operating system says otherwise. Of a sector that cannot be read
+/// it says so every time; should it be read once after all, whoever takes it for damage has lost nothing.
 pub(super) fn reading(error: &fjall::Error, partition: u32, offset: u64) -> LogError {
+    let is_damage = |error: &io::Error| {
+        matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
+            || (cfg!(unix) && error.raw_os_error() == Some(EIO))
+    };
     match io_error(error) {
-        Some(error) if !matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) => {
+        Some(error) if !is_damage(error) => {
             LogError::Storage(format!("reading partition {partition}, offset {offset}: {error}"))
         }
         _ => LogError::Corrupt { partition, offset, reason: describe(error) },
@@ -84,6 +92,14 @@ fn is_full(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sector_that_cannot_be_read_is_damage_and_a_busy_system_is_not() {
+        let read = |code| reading(&fjall::Error::Io(io::Error::from_raw_os_error(code)), 1, 2);
+        assert!(matches!(read(EIO), LogError::Corrupt { partition: 1, offset: 2, .. }));
+        // EAGAIN
+        assert!(matches!(read(11), LogError::Storage(_)));
+    }
 
     #[test]
     fn a_disk_that_fills_up_in_a_commit_leaves_its_outcome_unknown() {

@@ -23,6 +23,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use reckon_data::columns::EventColumns;
+use reckon_data::event::Reason;
 use reckon_data::invariant;
 use reckon_data::logtime::LogTime;
 use reckon_data::minute::minute_of;
@@ -64,6 +65,8 @@ struct Target {
     /// As sealed; none when nobody knows.
     log_time: Option<LogTime>,
     event_time_max: i64,
+    /// A record on the way was damaged and given up: what it had to say of log time is gone.
+    given_up: bool,
 }
 
 /// Counts one partition.
@@ -116,7 +119,7 @@ impl PartitionCounter {
         counter.begin_segment();
         if sealed.refill_offset < sealed.end {
             let Summary { end, log_time, event_time_max, .. } = *sealed;
-            counter.refill = Some(Target { end, log_time: Some(log_time), event_time_max });
+            counter.refill = Some(Target { end, log_time: Some(log_time), event_time_max, given_up: false });
         }
         counter
     }
@@ -126,7 +129,8 @@ impl PartitionCounter {
     #[must_use]
     pub fn resume_past(rules: Rules, older: &Summary, sealed: u64) -> Self {
         let mut counter = Self::resume(rules, older);
-        counter.refill = Some(Target { end: sealed, log_time: None, event_time_max: older.event_time_max });
+        let event_time_max = older.event_time_max;
+        counter.refill = Some(Target { end: sealed, log_time: None, event_time_max, given_up: false });
         counter
     }
 
@@ -138,7 +142,7 @@ impl PartitionCounter {
         counter.next = start;
         counter.begin_segment();
         if start < sealed {
-            counter.refill = Some(Target { end: sealed, log_time: None, event_time_max: i64::MIN });
+            counter.refill = Some(Target { end: sealed, log_time: None, event_time_max: i64::MIN, given_up: false });
         }
         counter
     }
@@ -155,9 +159,11 @@ impl PartitionCounter {
     /// [`CountError::Hole`]; [`CountError::Events`]; [`CountError::Refilled`] when refilling is over;
     /// [`CountError::OtherLog`] when it ends with another log time than the sealed segment did.
     pub fn refill(&mut self, offset: u64, record: &Record) -> Result<(), CountError> {
-        let Some(target) = self.refill else {
+        let Some(target) = &mut self.refill else {
             return Err(CountError::Refilled { partition: self.partition, offset });
         };
+        target.given_up |= is_given_up(record);
+        let target = *target;
         self.check(offset, record)?;
         let log_time = self.log_time.after(record.header.append_time);
         if self.ends_before(record, log_time) {
@@ -183,6 +189,11 @@ impl PartitionCounter {
         }
         self.refill = None;
         self.event_time_max = self.event_time_max.max(target.event_time_max);
+        if target.given_up {
+            // What was sealed knows it still.
+            self.log_time = target.log_time.unwrap_or(self.log_time);
+            return Ok(());
+        }
         if invariant::REPLAY.holds(target.log_time.is_none_or(|log_time| log_time == self.log_time)) {
             Ok(())
         } else {
@@ -341,10 +352,11 @@ impl PartitionCounter {
     /// What is counted so far: during a refill, what had been sealed.
     #[must_use]
     pub fn reached(&self) -> Reached {
-        let Target { end, log_time, event_time_max } = self.refill.unwrap_or(Target {
+        let Target { end, log_time, event_time_max, .. } = self.refill.unwrap_or(Target {
             end: self.next,
             log_time: Some(self.log_time),
             event_time_max: self.event_time_max,
+            given_up: false,
         });
         Reached { offset: end, log_time: log_time.unwrap_or(self.log_time), event_time_max }
     }
@@ -370,6 +382,12 @@ impl PartitionCounter {
     pub fn sum_open(&self, selection: &Selection<'_>, into: &mut StepSums) -> Vec<Counts> {
         self.open.sum(selection, into)
     }
+}
+
+/// Whether a record stands in the place of one that was damaged and set aside.
+fn is_given_up(record: &Record) -> bool {
+    let Body::Dead(letters) = &record.body else { return false };
+    letters.iter().any(|letter| letter.reason == Reason::DamagedRecord.code())
 }
 
 /// The minute of log time; there is one as soon as a record was taken.

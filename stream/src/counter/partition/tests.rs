@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use reckon_data::record::{Record, decode};
+use reckon_data::dead::DeadLetter;
+use reckon_data::event::Refusal;
+use reckon_data::record::{Record, decode, encode_dead};
 
 use super::*;
 use crate::counter::testing::{Appended, Entry, Sample, log};
@@ -180,4 +182,26 @@ fn another_log_is_noticed_at_the_end_of_the_refill() {
     let other = records(&[views(7, &[1])]);
     assert!(matches!(again.apply(0, &other[0]), Err(CountError::NotRefilled { .. })));
     assert!(matches!(again.refill(0, &other[0]), Err(CountError::OtherLog { .. })));
+}
+
+/// setting a sealed record aside must not keep the partition from going on.
+#[test]
+fn a_sealed_record_that_was_given_up_takes_log_time_from_what_was_sealed() {
+    let cut = |time| Appended { time, entry: Entry::Cut };
+    let minute = 60_000_000;
+    let log = [cut(minute), cut(5 * minute), cut(9 * minute)];
+    let finished = run_all(&mut PartitionCounter::new(0, rules(100)), &records(&log));
+    let sealed = finished.last().unwrap().summary;
+    assert_eq!((sealed.start, sealed.end), (1, 2));
+    let refusal = Refusal::whole(Reason::DamagedRecord, "gone".to_owned());
+    let letter = DeadLetter::new(&refusal, None, b"");
+    let instead = decode(&encode_dead(&[letter], 0, minute).unwrap()).unwrap();
+    let mut records = records(&log);
+    records[1] = instead;
+    let mut again = PartitionCounter::resume(rules(100), &sealed);
+    while again.refill_end().is_some() {
+        again.refill(again.next(), &records[again.next() as usize]).unwrap();
+    }
+    assert_eq!(again.reached().log_time, sealed.log_time);
+    again.apply(2, &records[2]).unwrap();
 }
