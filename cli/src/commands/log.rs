@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use reckon_batch::lock::{DirLock, LockError};
 use reckon_data::clock::{Clock as _, RandomNames, SystemClock};
 use reckon_data::config::Settings;
+use reckon_data::damage::Damaged;
 use reckon_data::log::embedded::EmbeddedLog;
 use reckon_data::log::{Log as _, LogError};
 use reckon_data::lost::LostRecord;
@@ -178,6 +179,7 @@ async fn other_copy(settings: &Settings, log: &Arc<EmbeddedLog>, lost: &LostReco
             "{error}. What the raw events have of it stays: do not send it again. Run `reckon batch` afterwards, for until then \
              answers lack what was not sealed of it"
         )),
+        error if Damaged::cause(&error).is_some() => Ok(format!("what the tables have of it is damaged, too: {error}")),
         error => bail!("nothing was done, for the tables do not say whether they have the record: {error}"),
     }
 }

@@ -7,14 +7,20 @@ use anyhow::{Context as _, Result, bail};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use crate::server::Server;
+use crate::server::{ADVICE, Server};
 
 /// How long it goes on with what has flipped before all is counted anew.
 const WHILE: std::time::Duration = std::time::Duration::from_secs(3);
+/// So often what is damaged is given up after one flip.
+const GIVEN_UP_MAX: usize = 5;
 /// Of so many flips one is in the log.
 const LOG_EVERY: u32 = 4;
 /// Of the newest files so many are in question.
 const NEWEST: usize = 4;
+/// Every column of the raw events.
+const EVERYTHING: &str = "select max(event_id), max(event_type), max(entity_id), max(event_time), max(user_id), max(ip), \
+    max(country), sum(value), max(properties), max(key_hash), max(received_at), max(log_partition), max(log_offset), \
+    max(log_index) from events";
 const TABLES: [&str; 3] = ["events", "stream_counts", "batch_counts"];
 
 /// What has flipped, and what was noticed.
@@ -24,6 +30,8 @@ pub struct Flipped {
     pub tables: u32,
     /// Bits in records of the log.
     pub log: u32,
+    /// Records of the log that had to be given up: cuts, for the tables have all others.
+    pub given_up: u32,
     /// Files and records that the server has named, as far as they were still damaged when it was asked.
     pub named: usize,
 }
@@ -58,14 +66,13 @@ pub async fn flip(server: &mut Server, dir: &Path, times: u32, seed: u64) -> Res
         }
         server.start().await.with_context(|| format!("after a bit has flipped in {}", folder.display()))?;
         tokio::time::sleep(WHILE).await;
-        // Somebody asks for all of it; that it is refused is right.
-        for query in [
-            "select max(entity_id), sum(count), sum(sum), max(minute) from stats",
-            "select max(event_id), max(entity_id), sum(value), max(received_at) from events",
-        ] {
+        // Somebody asks for all of it; that it is refused is right. What nobody reads is not mended, and a second flip
+        // may then strike the other copy.
+        for query in ["select max(entity_id), sum(count), sum(sum), max(minute) from stats", EVERYTHING] {
             let _ = server.sql(query).await;
         }
-        flipped.named += server.get("/readyz").await?["damaged"].as_array().map_or(0, Vec::len);
+        flipped.named += damaged(server).await?.len();
+        flipped.given_up += give_up(server).await?;
         server.recount().await?;
     }
     if flipped.tables == 0 {
@@ -75,6 +82,35 @@ pub async fn flip(server: &mut Server, dir: &Path, times: u32, seed: u64) -> Res
         bail!("bits have flipped, and nobody has noticed");
     }
     Ok(flipped)
+}
+
+/// What the server has found damaged.
+async fn damaged(server: &Server) -> Result<Vec<String>> {
+    let readiness = server.readiness().await?;
+    let damaged = readiness["damaged"].as_array().into_iter().flatten();
+    Ok(damaged.filter_map(|text| text.as_str().map(str::to_owned)).collect())
+}
+
+/// Does for records that cannot be read what the server says is to be done; how many.
+async fn give_up(server: &mut Server) -> Result<u32> {
+    let mut given_up = 0;
+    for _ in 0..GIVEN_UP_MAX {
+        let lost: Vec<String> = damaged(server).await?.into_iter().filter(|text| text.contains(ADVICE)).collect();
+        if lost.is_empty() {
+            return Ok(given_up);
+        }
+        server.stop()?;
+        for text in &lost {
+            let after = |name: &str| text.split(name).nth(1)?.split(|c: char| !c.is_ascii_digit()).next();
+            let place = after("partition ").zip(after("offset "));
+            let (partition, offset) = place.with_context(|| format!("no place in {text:?}"))?;
+            server.set_aside(partition, offset)?;
+            given_up += 1;
+        }
+        server.start().await?;
+        tokio::time::sleep(WHILE).await;
+    }
+    bail!("however much is given up, something is damaged still: {:?}", damaged(server).await?)
 }
 
 fn flip_in(file: &Path, rng: &mut StdRng) -> Result<()> {

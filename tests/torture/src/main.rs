@@ -119,8 +119,11 @@ async fn main() -> Result<ExitCode> {
         tell(outage, &survived?);
     }
     if arguments.flips > 0 {
-        let Flipped { tables, log, named } = flip(&mut server, &dir, arguments.flips, arguments.seed).await?;
-        println!("bits have flipped in {tables} files of tables and {log} of the log; {named} times damage was named");
+        let Flipped { tables, log, given_up, named } = flip(&mut server, &dir, arguments.flips, arguments.seed).await?;
+        println!(
+            "bits have flipped in {tables} files of tables and {log} of the log; {named} times damage was named, and \
+             {given_up} cuts of the log were set aside"
+        );
     }
     shared.stop.store(true, Ordering::Relaxed);
     for sender in senders {

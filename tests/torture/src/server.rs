@@ -12,6 +12,8 @@ use serde_json::Value;
 
 /// How long a server may take to be ready.
 const READY_MAX: Duration = Duration::from_secs(120);
+/// What it says where a record of the log has to be given up.
+pub const ADVICE: &str = "reckon log set-aside";
 /// How long another batch run may go on.
 const BUSY_MAX: Duration = Duration::from_secs(1_800);
 
@@ -123,9 +125,10 @@ impl Server {
         Ok(begun.elapsed())
     }
 
+    /// Whether it is ready, or as ready as it gets before somebody does what it says.
     async fn is_ready(&self) -> bool {
-        let answer = self.client.get(self.url() + "/readyz").send().await;
-        answer.is_ok_and(|answer| answer.status().is_success())
+        let Ok(answer) = self.client.get(self.url() + "/readyz").send().await else { return false };
+        answer.status().is_success() || answer.text().await.is_ok_and(|text| text.contains(ADVICE))
     }
 
     /// Sends it a signal.
@@ -165,6 +168,23 @@ impl Server {
     pub async fn get(&self, path: &str) -> Result<Value> {
         let text = self.client.get(self.url() + path).send().await?.error_for_status()?.text().await?;
         Ok(serde_json::from_str(&text)?)
+    }
+
+    /// What it says of itself, ready or not.
+    pub async fn readiness(&self) -> Result<Value> {
+        let text = self.client.get(self.url() + "/readyz").send().await?.text().await?;
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Gives up a damaged record of the log, of which there is no other copy. It must not run.
+    pub fn set_aside(&self, partition: &str, offset: &str) -> Result<()> {
+        let mut command = Command::new(&self.binary);
+        command.args(["log", "set-aside", "--partition", partition, "--offset", offset, "--yes", "--data-dir"]);
+        let output = command.arg(&self.dir).output()?;
+        if !output.status.success() {
+            bail!("the record at {partition}/{offset} is not given up: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
     }
 
     /// Recounts all dates from raw events, whatever is new.
