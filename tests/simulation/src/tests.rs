@@ -51,6 +51,16 @@ fn seeds_run_without_a_violation() {
     }
 }
 
+/// Seeds that have found a defect of the product once: docs/FAULTS.md says which.
+const FOUND: [u64; 2] = [60_004, 60_006];
+
+#[test]
+fn seeds_that_found_a_defect_find_it_no_more() {
+    for seed in FOUND {
+        assert_eq!(run(&Plan::of(seed)).violation, None, "seed {seed}");
+    }
+}
+
 #[test]
 fn a_seed_replays_exactly() {
     for seed in [1, 2, 3] {
