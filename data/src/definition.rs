@@ -64,8 +64,8 @@ impl Definition {
     /// An event of a minute below this one is late when it is appended at `append_time` (microseconds): its minute had
     /// ended longer ago than [`Definition::lateness`], so it may have been called settled.
     ///
-    /// A pure function of the log, unlike the watermark, and never later than that was, which is at most the clock less
-    /// the lateness: every event that changed a settled minute is late.
+    /// A pure function of the log, unlike the watermark, which is so defined that every event that changes a settled minute
+    /// is late.
     #[must_use]
     pub fn late_before(&self, append_time: i64) -> i64 {
         minute_of(append_time.saturating_sub(self.lateness_micros()))

@@ -2,8 +2,8 @@
 //!
 //! Nobody can count what it held, and as long as it stands there its partition ends with it. A dead record in its place
 //! says what was lost, in `dead_letters` with its bytes as they were found, and lets counter and archiver go on.
-//! Its append time must neither move log time, which the records after it are judged by, nor hold it back: segments
-//! behind it may be sealed with the log time that the record gave them.
+//! Its append time must not move log time, which the records after it are judged by, and should not hold it back: where
+//! segments behind it are sealed with the log time that the record gave them, the counter goes on from that.
 
 use bytes::Bytes;
 

@@ -14,7 +14,7 @@ use reckon_data::log::{Log as _, LogError};
 use reckon_data::lost::LostRecord;
 use reckon_data::minute::format_time;
 use reckon_data::paths::Transaction;
-use reckon_data::table::{Table, Tables as _};
+use reckon_data::table::{Table, TableError, Tables as _};
 use reckon_tables::{DeltaTables, MendedLog, Storage, Unmendable, local_folder};
 use serde_json::json;
 
@@ -157,6 +157,10 @@ async fn other_copy(settings: &Settings, log: &Arc<EmbeddedLog>, lost: &LostReco
     let storage = Storage::open(&settings.data_dir)?;
     let tables = Arc::new(DeltaTables::new(storage.clone(), Arc::new(SystemClock))?);
     let mended = MendedLog::new(Arc::clone(log) as _, Arc::clone(&tables) as _, storage.store());
+    let events = tables.snapshot(Table::Events).await?;
+    if let Some(other) = events.other_log("archive", log.identity()) {
+        bail!("the tables in {} are those of another log ({other}): is it the right folder?", folder.display());
+    }
     let error = match mended.rebuild(partition, offset).await {
         Ok(_) => bail!(
             "the record at partition {partition}, offset {offset} is archived, and is made anew from the tables whenever it \
@@ -166,7 +170,6 @@ async fn other_copy(settings: &Settings, log: &Arc<EmbeddedLog>, lost: &LostReco
     };
     match error {
         Unmendable::NotArchived => {
-            let events = tables.snapshot(Table::Events).await?;
             let archived = events.transaction(&Transaction::Archive(log.identity(), partition).to_string());
             let start = log.extent(partition).await?.start;
             if u64::try_from(archived).is_ok_and(|archived| archived < start) {
@@ -175,12 +178,15 @@ async fn other_copy(settings: &Settings, log: &Arc<EmbeddedLog>, lost: &LostReco
             Ok("it is not archived: there is no other copy of it".to_owned())
         }
         Unmendable::Nothing => Ok(format!("there is no other copy of it: {error}")),
-        Unmendable::Expired | Unmendable::Incomplete => Ok(format!(
-            "{error}. What the raw events have of it stays: do not send it again. Run `reckon batch` afterwards, for until then \
-             answers lack what was not sealed of it"
+        Unmendable::Table(error @ (TableError::Storage { .. } | TableError::Conflict { .. }))
+            if Damaged::cause(&error).is_none() =>
+        {
+            bail!("nothing was done, for the tables do not say whether they have the record: {error}")
+        }
+        error => Ok(format!(
+            "whether the tables have all of it cannot be told: {error}. What the raw events have of it stays: do not send it \
+             again. Run `reckon batch` afterwards, for until then answers lack what was not sealed of it"
         )),
-        error if Damaged::cause(&error).is_some() => Ok(format!("what the tables have of it is damaged, too: {error}")),
-        error => bail!("nothing was done, for the tables do not say whether they have the record: {error}"),
     }
 }
 

@@ -6,7 +6,7 @@ use reckon_data::metric::Function;
 use reckon_data::run::Selection;
 
 use super::Serving;
-use super::gather::{Outcome, exact, exact_sum};
+use super::gather::{Outcome, StreamSums, exact, exact_sum};
 use super::types::{CountAnswer, CountQuery, Window};
 use crate::ServingError;
 use crate::metrics::Question;
@@ -40,7 +40,8 @@ impl Serving {
         let (batch, streamed) = (batch.total(), stream.sums.total());
         let parts = (exact(batch.count)?, exact(streamed.count)?);
         let late = batch.late.saturating_add(streamed.late);
-        let provenance = self.provenance(&view, &stream.parts, stream.missing, window, Some(parts)).with_late(late);
+        let StreamSums { asked, parts: told, missing, .. } = stream;
+        let provenance = self.provenance(&view, asked, &told, missing, window, Some(parts)).with_late(late);
         Ok(CountAnswer { count: exact_sum(parts.0, parts.1)?, batch: parts.0, stream: parts.1, window, provenance })
     }
 }

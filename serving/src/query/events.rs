@@ -192,6 +192,7 @@ impl Serving {
         missing: Vec<Missing>,
         count: u64,
     ) -> Provenance {
+        let asked = self.parts.clock.now();
         let (mut behind, mut silent) = (false, false);
         let parts: Vec<Part> = (0_u32..)
             .zip(&view.coverage)
@@ -217,7 +218,7 @@ impl Serving {
                 }
             })
             .collect();
-        let mut provenance = self.provenance(view, &parts, missing, window, Some((count, 0)));
+        let mut provenance = self.provenance(view, asked, &parts, missing, window, Some((count, 0)));
         provenance.source = Source::Events;
         if silent {
             provenance.watermark = None;

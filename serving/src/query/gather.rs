@@ -22,6 +22,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// What the stream layer has, added up.
 #[derive(Debug)]
 pub(crate) struct StreamSums {
+    /// The clock before anybody was asked: what is counted after that came later.
+    pub(crate) asked: i64,
     pub(crate) sums: StepSums,
     pub(crate) parts: Vec<Part>,
     pub(crate) missing: Vec<Missing>,
@@ -30,6 +32,8 @@ pub(crate) struct StreamSums {
 /// What the stream layer has: runs in memory, and where the rest lies.
 #[derive(Debug, Default)]
 pub(crate) struct StreamRuns {
+    /// See [`StreamSums::asked`].
+    pub(crate) asked: i64,
     pub(crate) runs: Vec<Arc<Run>>,
     pub(crate) on_disk: Vec<Chunk>,
     pub(crate) parts: Vec<Part>,
@@ -53,7 +57,8 @@ impl Serving {
         let ask = (0_u32..).zip(&view.coverage).map(|(partition, from)| async move {
             (partition, *from, self.parts.tails.sum(partition, *from, selection).await)
         });
-        let mut found = StreamSums { sums: StepSums::new(), parts: Vec::new(), missing: Vec::new() };
+        let asked = self.parts.clock.now();
+        let mut found = StreamSums { asked, sums: StepSums::new(), parts: Vec::new(), missing: Vec::new() };
         let mut stale = false;
         for (partition, from, answer) in join_all(ask).await {
             match answer {
@@ -84,7 +89,7 @@ impl Serving {
         let ask = (0_u32..)
             .zip(&view.coverage)
             .map(|(partition, from)| async move { (partition, *from, self.parts.tails.tail(partition, *from).await) });
-        let mut found = StreamRuns::default();
+        let mut found = StreamRuns { asked: self.parts.clock.now(), ..StreamRuns::default() };
         let mut stale = false;
         for (partition, from, answer) in join_all(ask).await {
             match answer {
@@ -156,10 +161,13 @@ impl Serving {
         }
     }
 
-    /// Writes down where an answer comes from; `window` is what it is about, microseconds.
+    /// Writes down where an answer comes from; `window` is what it is about, and `asked` the clock before the stream was
+    /// asked, microseconds.
+    #[allow(clippy::too_many_arguments, reason = "they are all that an answer is made of")]
     pub(crate) fn provenance(
         &self,
         view: &BatchView,
+        asked: i64,
         parts: &[Part],
         missing: Vec<Missing>,
         window: super::Window,
@@ -174,7 +182,7 @@ impl Serving {
             missing,
             definitions: &view.definitions(dates),
             definition: self.parts.definition.version(),
-            now: self.parts.clock.now(),
+            now: asked,
             patience: self.patience(),
         };
         facts.provenance(window.to, counts)

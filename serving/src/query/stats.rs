@@ -42,7 +42,7 @@ impl Serving {
             })
             .await?;
         let parts = (exact(batch.total().count)?, exact(stream.sums.total().count)?);
-        let provenance = self.provenance(&view, &stream.parts, stream.missing, window, Some(parts));
+        let provenance = self.provenance(&view, stream.asked, &stream.parts, stream.missing, window, Some(parts));
         let mut sums = batch;
         sums.add_all(&stream.sums.into_cells());
         stats_answer(query, window, &sums, provenance)

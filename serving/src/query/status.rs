@@ -44,7 +44,7 @@ impl Serving {
     #[must_use]
     pub fn status(&self) -> Status {
         let view = self.current.get();
-        let mut positions = Vec::new();
+        let (asked, mut positions) = (self.parts.clock.now(), Vec::new());
         let all = (0_u32..).zip(&view.coverage);
         let partitions: Vec<PartitionStatus> = all
             .map(|(partition, &coverage)| {
@@ -71,7 +71,7 @@ impl Serving {
             ready,
             batch_version: view.version,
             definition: format!("{:016x}", self.parts.definition.version()),
-            watermark: ready.then(|| watermark(&positions, self.parts.clock.now(), self.patience())),
+            watermark: ready.then(|| watermark(&positions, asked, self.patience())),
             partitions,
         }
     }

@@ -58,7 +58,8 @@ impl Serving {
         let entities = entities.collect::<Result<Vec<_>, ServingError>>()?;
         let total = entities.iter().try_fold(0, |sum, entity| exact_sum(sum, entity.count))?;
         let counts = (batch, total.saturating_sub(batch));
-        let provenance = self.provenance(&view, &stream.parts, stream.missing, window, Some(counts));
+        let StreamRuns { asked, parts, missing, .. } = stream;
+        let provenance = self.provenance(&view, asked, &parts, missing, window, Some(counts));
         Ok(TopAnswer { entities, window, provenance })
     }
 

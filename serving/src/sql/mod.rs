@@ -201,13 +201,14 @@ impl Serving {
         let missing = pinned.stream.missing.iter().chain(&pinned.missing).cloned().collect();
         // Nobody knows which window a query is about.
         let all = Window { from: i64::MIN, to: i64::MAX };
+        let asked = pinned.stream.asked;
         if !pinned.stream.parts.is_empty() || pinned.view.coverage.is_empty() {
-            let counts = self.provenance(&pinned.view, &pinned.stream.parts, missing, all, None);
+            let counts = self.provenance(&pinned.view, asked, &pinned.stream.parts, missing, all, None);
             return Provenance { archived: pinned.archived.clone(), ..counts };
         }
         // What lies in tables alone needs no tail to meet it: it goes as far as it goes.
         let standing = (0_u32..).zip(&pinned.view.coverage).map(|(partition, coverage)| standing(partition, *coverage));
-        let mut provenance = self.provenance(&pinned.view, &standing.collect::<Vec<_>>(), missing, all, None);
+        let mut provenance = self.provenance(&pinned.view, asked, &standing.collect::<Vec<_>>(), missing, all, None);
         provenance.watermark = None;
         for (at, archived) in provenance.partitions.iter_mut().zip(&pinned.archived) {
             at.position = Some(if pinned.events.is_some() { archived.events } else { archived.dead_letters });

@@ -24,7 +24,8 @@ const IN_FLIGHT: i64 = 10 * MICROS_PER_SECOND;
 /// When all are idle nothing holds it back but the clock. Microseconds; `now` likewise.
 ///
 /// So what is counted later and belongs to a settled minute was appended more than the lateness after it, and is late
-/// ([`reckon_data::definition::Definition::late_before`]), unless a clock was set back.
+/// ([`reckon_data::definition::Definition::late_before`]), unless a clock was set back or clocks differ by more than that.
+/// `now` is from before the positions were taken.
 ///
 /// A partition that has never seen an event holds nothing back, and one whose counter lags behind the log is never
 /// idle.

@@ -65,8 +65,8 @@ struct Target {
     /// As sealed; none when nobody knows.
     log_time: Option<LogTime>,
     event_time_max: i64,
-    /// A record on the way was damaged and given up: what it had to say of log time is gone.
-    given_up: bool,
+    /// The first record on the way that was damaged and given up: what it had to say of log time is gone.
+    given_up: Option<u64>,
 }
 
 /// Counts one partition.
@@ -119,7 +119,7 @@ impl PartitionCounter {
         counter.begin_segment();
         if sealed.refill_offset < sealed.end {
             let Summary { end, log_time, event_time_max, .. } = *sealed;
-            counter.refill = Some(Target { end, log_time: Some(log_time), event_time_max, given_up: false });
+            counter.refill = Some(Target { end, log_time: Some(log_time), event_time_max, given_up: None });
         }
         counter
     }
@@ -130,7 +130,7 @@ impl PartitionCounter {
     pub fn resume_past(rules: Rules, older: &Summary, sealed: u64) -> Self {
         let mut counter = Self::resume(rules, older);
         let event_time_max = older.event_time_max;
-        counter.refill = Some(Target { end: sealed, log_time: None, event_time_max, given_up: false });
+        counter.refill = Some(Target { end: sealed, log_time: None, event_time_max, given_up: None });
         counter
     }
 
@@ -142,7 +142,7 @@ impl PartitionCounter {
         counter.next = start;
         counter.begin_segment();
         if start < sealed {
-            counter.refill = Some(Target { end: sealed, log_time: None, event_time_max: i64::MIN, given_up: false });
+            counter.refill = Some(Target { end: sealed, log_time: None, event_time_max: i64::MIN, given_up: None });
         }
         counter
     }
@@ -162,7 +162,9 @@ impl PartitionCounter {
         let Some(target) = &mut self.refill else {
             return Err(CountError::Refilled { partition: self.partition, offset });
         };
-        target.given_up |= is_given_up(record);
+        if is_given_up(record) {
+            target.given_up.get_or_insert(offset);
+        }
         let target = *target;
         self.check(offset, record)?;
         let log_time = self.log_time.after(record.header.append_time);
@@ -189,15 +191,24 @@ impl PartitionCounter {
         }
         self.refill = None;
         self.event_time_max = self.event_time_max.max(target.event_time_max);
-        if target.given_up {
-            // What was sealed knows it still.
-            self.log_time = target.log_time.unwrap_or(self.log_time);
+        if let Some(offset) = target.given_up {
+            self.log_time_again(offset, target.log_time.unwrap_or(self.log_time));
             return Ok(());
         }
         if invariant::REPLAY.holds(target.log_time.is_none_or(|log_time| log_time == self.log_time)) {
             Ok(())
         } else {
             Err(CountError::OtherLog { partition: self.partition, offset: target.end })
+        }
+    }
+
+    /// Log time is `log_time` again, as it was sealed, though the record at `given_up` does not say so any more. What began
+    /// after that record is taken to have begun then: a refill that begins there has to end with that log time, too.
+    fn log_time_again(&mut self, given_up: u64, log_time: LogTime) {
+        self.log_time = log_time;
+        self.tally.log_time_before = log_time;
+        for begun in self.recent.iter_mut().filter(|begun| begun.start > given_up) {
+            (begun.log_time_before, begun.minute) = (log_time, minute_of_log(log_time));
         }
     }
 
@@ -356,7 +367,7 @@ impl PartitionCounter {
             end: self.next,
             log_time: Some(self.log_time),
             event_time_max: self.event_time_max,
-            given_up: false,
+            given_up: None,
         });
         Reached { offset: end, log_time: log_time.unwrap_or(self.log_time), event_time_max }
     }

@@ -187,21 +187,28 @@ fn another_log_is_noticed_at_the_end_of_the_refill() {
 /// setting a sealed record aside must not keep the partition from going on.
 #[test]
 fn a_sealed_record_that_was_given_up_takes_log_time_from_what_was_sealed() {
-    let cut = |time| Appended { time, entry: Entry::Cut };
     let minute = 60_000_000;
-    let log = [cut(minute), cut(5 * minute), cut(9 * minute)];
-    let finished = run_all(&mut PartitionCounter::new(0, rules(100)), &records(&log));
-    let sealed = finished.last().unwrap().summary;
+    // A clock that was an hour ahead, and is not any more.
+    let log = [views(minute, &[1]), views(61 * minute, &[2]), views(2 * minute, &[3])];
+    let finished = run_all(&mut PartitionCounter::new(0, rules(1)), &records(&log));
+    let sealed = finished[1].summary;
     assert_eq!((sealed.start, sealed.end), (1, 2));
     let refusal = Refusal::whole(Reason::DamagedRecord, "gone".to_owned());
     let letter = DeadLetter::new(&refusal, None, b"");
     let instead = decode(&encode_dead(&[letter], 0, minute).unwrap()).unwrap();
     let mut records = records(&log);
     records[1] = instead;
-    let mut again = PartitionCounter::resume(rules(100), &sealed);
+    let mut again = PartitionCounter::resume(rules(1), &sealed);
     while again.refill_end().is_some() {
         again.refill(again.next(), &records[again.next() as usize]).unwrap();
     }
     assert_eq!(again.reached().log_time, sealed.log_time);
-    again.apply(2, &records[2]).unwrap();
+    // And at the next start, with what was sealed after that.
+    let next = again.apply(2, &records[2]).unwrap().remove(0).summary;
+    assert_eq!((next.start, next.end, next.log_time), (2, 3, sealed.log_time));
+    let mut again = PartitionCounter::resume(rules(1), &next);
+    while again.refill_end().is_some() {
+        again.refill(again.next(), &records[again.next() as usize]).unwrap();
+    }
+    assert_eq!(again.reached().log_time, next.log_time);
 }
