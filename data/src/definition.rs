@@ -65,7 +65,7 @@ impl Definition {
     /// ended longer ago than [`Definition::lateness`], so it may have been called settled.
     ///
     /// A pure function of the log, unlike the watermark, which is so defined that every event that changes a settled minute
-    /// is late.
+    /// is late (docs/adr/0008 names the exceptions).
     #[must_use]
     pub fn late_before(&self, append_time: i64) -> i64 {
         minute_of(append_time.saturating_sub(self.lateness_micros()))

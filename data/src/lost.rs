@@ -1,7 +1,8 @@
 //! A record of the log that cannot be read, and the dead record that takes its place when it is given up.
 //!
 //! Nobody can count what it held, and as long as it stands there its partition ends with it. A dead record in its place
-//! says what was lost, in `dead_letters` with its bytes as they were found, and lets counter and archiver go on.
+//! says what was lost, in `dead_letters` with its bytes as they were found unless the archiver is past it, and lets
+//! counter and archiver go on.
 //! Its append time must not move log time, which the records after it are judged by, and should not hold it back: where
 //! segments behind it are sealed with the log time that the record gave them, the counter goes on from that.
 

@@ -14,7 +14,7 @@ use reckon_data::log::{Log as _, LogError};
 use reckon_data::lost::LostRecord;
 use reckon_data::minute::format_time;
 use reckon_data::paths::Transaction;
-use reckon_data::table::{Table, TableError, Tables as _};
+use reckon_data::table::{Table, Tables as _};
 use reckon_tables::{DeltaTables, MendedLog, Storage, Unmendable, local_folder};
 use serde_json::json;
 
@@ -178,14 +178,17 @@ async fn other_copy(settings: &Settings, log: &Arc<EmbeddedLog>, lost: &LostReco
             Ok("it is not archived: there is no other copy of it".to_owned())
         }
         Unmendable::Nothing => Ok(format!("there is no other copy of it: {error}")),
-        Unmendable::Table(error @ (TableError::Storage { .. } | TableError::Conflict { .. }))
-            if Damaged::cause(&error).is_none() =>
-        {
+        Unmendable::Table(error) if Damaged::cause(&error).is_none() => {
             bail!("nothing was done, for the tables do not say whether they have the record: {error}")
         }
+        error if Damaged::cause(&error).is_some() => Ok(format!(
+            "what the tables have of it is damaged, too: {error}. Keep this output: where the record was archived, no dead \
+             letter will be listed, and batch runs that need the damaged file will fail"
+        )),
         error => Ok(format!(
             "whether the tables have all of it cannot be told: {error}. What the raw events have of it stays: do not send it \
-             again. Run `reckon batch` afterwards, for until then answers lack what was not sealed of it"
+             again. Keep this output, for no dead letter will be listed. Run `reckon batch` afterwards, for until then answers \
+             lack what was not sealed of it"
         )),
     }
 }

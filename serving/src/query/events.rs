@@ -193,7 +193,7 @@ impl Serving {
         count: u64,
     ) -> Provenance {
         let asked = self.parts.clock.now();
-        let (mut behind, mut silent) = (false, false);
+        let mut behind = false;
         let parts: Vec<Part> = (0_u32..)
             .zip(&view.coverage)
             .map(|(partition, &from)| {
@@ -205,7 +205,7 @@ impl Serving {
                         Part { partition, from, given: Given::Counts { position, on_disk: Vec::new() } }
                     }
                     Err(_) => {
-                        silent = true;
+                        behind = true;
                         let nothing = Position {
                             offset: archived,
                             log_time: reckon_data::logtime::LogTime::UNSET,
@@ -220,10 +220,9 @@ impl Serving {
             .collect();
         let mut provenance = self.provenance(view, asked, &parts, missing, window, Some((count, 0)));
         provenance.source = Source::Events;
-        if silent {
+        // What the counter has seen says nothing of what is archived.
+        if behind {
             provenance.watermark = None;
-        }
-        if behind || silent {
             provenance.state = State::Provisional;
         }
         provenance

@@ -163,7 +163,6 @@ impl Serving {
 
     /// Writes down where an answer comes from; `window` is what it is about, and `asked` the clock before the stream was
     /// asked, microseconds.
-    #[allow(clippy::too_many_arguments, reason = "they are all that an answer is made of")]
     pub(crate) fn provenance(
         &self,
         view: &BatchView,

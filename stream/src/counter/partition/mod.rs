@@ -65,8 +65,6 @@ struct Target {
     /// As sealed; none when nobody knows.
     log_time: Option<LogTime>,
     event_time_max: i64,
-    /// The first record on the way that was damaged and given up: what it had to say of log time is gone.
-    given_up: Option<u64>,
 }
 
 /// Counts one partition.
@@ -83,6 +81,8 @@ pub struct PartitionCounter {
     tally: Tally,
     open: OpenCounts,
     refill: Option<Target>,
+    /// The first record of the refill that was damaged and given up: what it had to say of log time is gone.
+    given_up: Option<u64>,
     fresh: Vec<bool>,
     totals: Totals,
 }
@@ -102,6 +102,7 @@ impl PartitionCounter {
             tally: Tally::default(),
             open: OpenCounts::new(&rules.definition),
             refill: None,
+            given_up: None,
             fresh: Vec::new(),
             totals: Totals::default(),
             rules,
@@ -119,7 +120,7 @@ impl PartitionCounter {
         counter.begin_segment();
         if sealed.refill_offset < sealed.end {
             let Summary { end, log_time, event_time_max, .. } = *sealed;
-            counter.refill = Some(Target { end, log_time: Some(log_time), event_time_max, given_up: None });
+            counter.refill = Some(Target { end, log_time: Some(log_time), event_time_max });
         }
         counter
     }
@@ -130,7 +131,7 @@ impl PartitionCounter {
     pub fn resume_past(rules: Rules, older: &Summary, sealed: u64) -> Self {
         let mut counter = Self::resume(rules, older);
         let event_time_max = older.event_time_max;
-        counter.refill = Some(Target { end: sealed, log_time: None, event_time_max, given_up: None });
+        counter.refill = Some(Target { end: sealed, log_time: None, event_time_max });
         counter
     }
 
@@ -142,7 +143,7 @@ impl PartitionCounter {
         counter.next = start;
         counter.begin_segment();
         if start < sealed {
-            counter.refill = Some(Target { end: sealed, log_time: None, event_time_max: i64::MIN, given_up: None });
+            counter.refill = Some(Target { end: sealed, log_time: None, event_time_max: i64::MIN });
         }
         counter
     }
@@ -159,13 +160,12 @@ impl PartitionCounter {
     /// [`CountError::Hole`]; [`CountError::Events`]; [`CountError::Refilled`] when refilling is over;
     /// [`CountError::OtherLog`] when it ends with another log time than the sealed segment did.
     pub fn refill(&mut self, offset: u64, record: &Record) -> Result<(), CountError> {
-        let Some(target) = &mut self.refill else {
+        let Some(target) = self.refill else {
             return Err(CountError::Refilled { partition: self.partition, offset });
         };
         if is_given_up(record) {
-            target.given_up.get_or_insert(offset);
+            self.given_up.get_or_insert(offset);
         }
-        let target = *target;
         self.check(offset, record)?;
         let log_time = self.log_time.after(record.header.append_time);
         if self.ends_before(record, log_time) {
@@ -191,11 +191,13 @@ impl PartitionCounter {
         }
         self.refill = None;
         self.event_time_max = self.event_time_max.max(target.event_time_max);
-        if let Some(offset) = target.given_up {
-            self.log_time_again(offset, target.log_time.unwrap_or(self.log_time));
-            return Ok(());
+        let sealed = target.log_time.unwrap_or(self.log_time);
+        if let Some(given_up) = self.given_up
+            && sealed != self.log_time
+        {
+            self.log_time_again(given_up, sealed);
         }
-        if invariant::REPLAY.holds(target.log_time.is_none_or(|log_time| log_time == self.log_time)) {
+        if invariant::REPLAY.holds(sealed == self.log_time) {
             Ok(())
         } else {
             Err(CountError::OtherLog { partition: self.partition, offset: target.end })
@@ -367,7 +369,6 @@ impl PartitionCounter {
             end: self.next,
             log_time: Some(self.log_time),
             event_time_max: self.event_time_max,
-            given_up: None,
         });
         Reached { offset: end, log_time: log_time.unwrap_or(self.log_time), event_time_max }
     }

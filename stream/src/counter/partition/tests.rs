@@ -193,11 +193,8 @@ fn a_sealed_record_that_was_given_up_takes_log_time_from_what_was_sealed() {
     let finished = run_all(&mut PartitionCounter::new(0, rules(1)), &records(&log));
     let sealed = finished[1].summary;
     assert_eq!((sealed.start, sealed.end), (1, 2));
-    let refusal = Refusal::whole(Reason::DamagedRecord, "gone".to_owned());
-    let letter = DeadLetter::new(&refusal, None, b"");
-    let instead = decode(&encode_dead(&[letter], 0, minute).unwrap()).unwrap();
     let mut records = records(&log);
-    records[1] = instead;
+    records[1] = given_up(minute);
     let mut again = PartitionCounter::resume(rules(1), &sealed);
     while again.refill_end().is_some() {
         again.refill(again.next(), &records[again.next() as usize]).unwrap();
@@ -211,4 +208,28 @@ fn a_sealed_record_that_was_given_up_takes_log_time_from_what_was_sealed() {
         again.refill(again.next(), &records[again.next() as usize]).unwrap();
     }
     assert_eq!(again.reached().log_time, next.log_time);
+}
+
+/// a record that had nothing to say of log time changes nothing of what is refilled from later on.
+#[test]
+fn a_record_given_up_between_its_neighbours_leaves_log_time_as_it_was() {
+    let minute = 60_000_000;
+    let log: Vec<_> = (1..=14_u32).map(|at| views(i64::from(at) * minute, &[at])).collect();
+    let mut expected = PartitionCounter::new(0, rules(1));
+    let summaries: Vec<_> = run_all(&mut expected, &records(&log)).iter().map(|segment| segment.summary).collect();
+    let mut records = records(&log);
+    records[1] = given_up(2 * minute);
+    let mut again = PartitionCounter::resume(rules(1), &summaries[4]);
+    while again.refill_end().is_some() {
+        again.refill(again.next(), &records[again.next() as usize]).unwrap();
+    }
+    for (offset, expected) in (5..).zip(&summaries[5..]) {
+        assert_eq!(again.apply(offset, &records[offset as usize]).unwrap()[0].summary, *expected, "offset {offset}");
+    }
+}
+
+/// The record that takes the place of a damaged one.
+fn given_up(append_time: i64) -> Record {
+    let letter = DeadLetter::new(&Refusal::whole(Reason::DamagedRecord, "gone".to_owned()), None, b"");
+    decode(&encode_dead(&[letter], 0, append_time).unwrap()).unwrap()
 }
