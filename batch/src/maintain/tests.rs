@@ -13,8 +13,7 @@ use arrow::array::{
     ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::compute::concat_batches;
-use arrow::datatypes::Int64Type;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::util::pretty::pretty_format_batches;
 use bytesize::ByteSize;
 use object_store::ObjectStore;

@@ -130,8 +130,7 @@ impl PartitionCounter {
     #[must_use]
     pub fn resume_past(rules: Rules, older: &Summary, sealed: u64) -> Self {
         let mut counter = Self::resume(rules, older);
-        let event_time_max = older.event_time_max;
-        counter.refill = Some(Target { end: sealed, log_time: None, event_time_max });
+        counter.refill = Some(Target { end: sealed, log_time: None, event_time_max: older.event_time_max });
         counter
     }
 
@@ -365,7 +364,7 @@ impl PartitionCounter {
     /// What is counted so far: during a refill, what had been sealed.
     #[must_use]
     pub fn reached(&self) -> Reached {
-        let Target { end, log_time, event_time_max, .. } = self.refill.unwrap_or(Target {
+        let Target { end, log_time, event_time_max } = self.refill.unwrap_or(Target {
             end: self.next,
             log_time: Some(self.log_time),
             event_time_max: self.event_time_max,
