@@ -286,6 +286,8 @@ fn a_damaged_record_that_is_not_archived_is_given_up_and_nothing_else() {
     let told: Value = serde_json::from_str(&said).unwrap();
     let lost = number(&told["events"]);
     assert!(lost > 0 && lost < 100 && told["set_aside"] == true, "{told}");
+    let kept = std::fs::metadata(told["kept"].as_str().unwrap()).unwrap().len();
+    assert_eq!(told["bytes"], kept, "{told}");
 
     let server = Server::start_with(&path, ARCHIVED);
     assert_eq!(total(&server), LARGE - lost);

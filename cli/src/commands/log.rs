@@ -1,6 +1,8 @@
 //! `reckon log`: the embedded log, while no server has it.
 
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -72,29 +74,32 @@ impl SetAside {
         let log = EmbeddedLog::open(&dir.join("log"), log_options(&settings), &RandomNames)
             .with_context(|| format!("the log in {} cannot be opened", dir.display()))?;
         let log = Arc::new(log);
-        let done = self.decide(&settings, &log).await;
+        let done = self.decide(&settings, &dir, &log).await;
         log.close().await.context("the log was not closed in order")?;
         done
     }
 
     /// Looks at the record and, when it is to be done and is right, gives it up.
-    async fn decide(&self, settings: &Settings, log: &Arc<EmbeddedLog>) -> Result<()> {
+    async fn decide(&self, settings: &Settings, dir: &Path, log: &Arc<EmbeddedLog>) -> Result<()> {
         let Self { partition, offset, .. } = *self;
         let lost = LostRecord::find(log, partition, offset, SystemClock.now()).await?;
         let lost = lost.ok_or(LogError::Whole { partition, offset })?;
         let copy = other_copy(settings, log, &lost).await?;
+        let mut kept = None;
         if self.yes {
+            // Where the archiver is past the record nobody will list the dead letter: the file may be all there is.
+            kept = keep(dir, &lost)?;
             log.set_aside(partition, offset, lost.instead()?).await?;
         }
         if self.json {
-            println!("{}", self.told(&lost, &copy));
+            println!("{}", self.told(&lost, &copy, kept.as_deref()));
         } else {
-            self.tell(settings, &lost, &copy);
+            self.tell(settings, &lost, &copy, kept.as_deref());
         }
         Ok(())
     }
 
-    fn told(&self, lost: &LostRecord, copy: &str) -> serde_json::Value {
+    fn told(&self, lost: &LostRecord, copy: &str, kept: Option<&Path>) -> serde_json::Value {
         json!({
             "partition": lost.partition,
             "offset": lost.offset,
@@ -103,21 +108,23 @@ impl SetAside {
             "append_time": lost.header.map(|header| format_time(header.append_time)),
             "bytes": lost.bytes.as_ref().map(bytes::Bytes::len),
             "other_copy": copy,
+            "kept": kept.map(Path::to_path_buf),
             "set_aside": self.yes,
         })
     }
 
-    fn tell(&self, settings: &Settings, lost: &LostRecord, copy: &str) {
+    fn tell(&self, settings: &Settings, lost: &LostRecord, copy: &str, kept: Option<&Path>) {
         let LostRecord { partition, offset, reason, .. } = lost;
         println!("the record at partition {partition}, offset {offset} is damaged: {reason}");
         println!("{}", header_of(lost));
         match &lost.bytes {
-            Some(bytes) => {
-                println!("{} bytes of it are there, which the dead letter has or has the hash of", bytes.len())
-            }
+            Some(bytes) => println!("{} bytes of it are there", bytes.len()),
             None => println!("none of its bytes are there"),
         }
         println!("{copy}");
+        if let Some(kept) = kept {
+            println!("its bytes as they were found are kept in {}", kept.display());
+        }
         if self.yes {
             println!("it is given up: a dead letter (damaged_record) stands in its place, and its partition goes on");
             return;
@@ -129,6 +136,33 @@ impl SetAside {
         );
     }
 }
+
+/// Puts the bytes of a record that is given up into a file of its own, for good; none when there are no bytes.
+fn keep(dir: &Path, lost: &LostRecord) -> Result<Option<PathBuf>> {
+    let Some(bytes) = &lost.bytes else { return Ok(None) };
+    let folder = dir.join("set-aside");
+    let path = folder.join(format!("partition-{}-offset-{}", lost.partition, lost.offset));
+    let write = || -> io::Result<()> {
+        fs::create_dir_all(&folder)?;
+        let mut file = File::create(&path)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        if cfg!(unix) {
+            File::open(&folder)?.sync_all()?;
+        }
+        Ok(())
+    };
+    write().with_context(|| format!("nothing was done: its bytes cannot be kept in {}", path.display()))?;
+    Ok(Some(path))
+}
+
+/// What has to be known of a record that the archiver may be past.
+const NO_LETTER: &str = "Where the archiver is past the record, no dead letter of it will be listed: the file that its \
+                         bytes are kept in is all there is of it";
+
+/// What has to be known where raw events have some of a record.
+const KEPT_ROWS: &str = "What the raw events have of it stays: do not send it again. Run `reckon batch` afterwards, for \
+                         until then answers lack what was not sealed of it";
 
 /// Nobody else may have the log, nor start to while it is worked on.
 fn lock(dir: &Path) -> Result<DirLock> {
@@ -177,19 +211,15 @@ async fn other_copy(settings: &Settings, log: &Arc<EmbeddedLog>, lost: &LostReco
             }
             Ok("it is not archived: there is no other copy of it".to_owned())
         }
-        Unmendable::Nothing => Ok(format!("there is no other copy of it: {error}")),
+        Unmendable::Nothing => Ok(format!("there is no other copy of it: {error}. {NO_LETTER}")),
         Unmendable::Table(error) if Damaged::cause(&error).is_none() => {
             bail!("nothing was done, for the tables do not say whether they have the record: {error}")
         }
         error if Damaged::cause(&error).is_some() => Ok(format!(
-            "what the tables have of it is damaged, too: {error}. Keep this output: where the record was archived, no dead \
-             letter will be listed, and batch runs that need the damaged file will fail"
+            "what the tables have of it is damaged, too: {error}. {KEPT_ROWS}. {NO_LETTER}. Batch runs that need the damaged \
+             file will fail"
         )),
-        error => Ok(format!(
-            "whether the tables have all of it cannot be told: {error}. What the raw events have of it stays: do not send it \
-             again. Keep this output, for no dead letter will be listed. Run `reckon batch` afterwards, for until then answers \
-             lack what was not sealed of it"
-        )),
+        error => Ok(format!("whether the tables have all of it cannot be told: {error}. {KEPT_ROWS}. {NO_LETTER}")),
     }
 }
 

@@ -92,8 +92,8 @@ impl MendedLog {
     async fn mend(&self, partition: u32, offset: u64, reason: String) -> Result<Bytes, LogError> {
         let (outcome, result) = match self.rebuild(partition, offset).await {
             Ok(bytes) => (Outcome::Mended, Ok(bytes)),
-            // The store may answer the next time: then it is not yet known what becomes of the record.
-            Err(Unmendable::Table(error @ TableError::Storage { .. })) if Damaged::cause(&error).is_none() => {
+            // The tables may answer the next time: then it is not yet known what becomes of the record.
+            Err(Unmendable::Table(error)) if Damaged::cause(&error).is_none() => {
                 (Outcome::Unknown(error.to_string()), Err(LogError::Storage(error.to_string())))
             }
             Err(error) => {

@@ -191,7 +191,8 @@ impl PartitionCounter {
         self.refill = None;
         self.event_time_max = self.event_time_max.max(target.event_time_max);
         let sealed = target.log_time.unwrap_or(self.log_time);
-        if let Some(given_up) = self.given_up
+        // Where a record was given up, log time cannot be held to what was sealed: it is set to it.
+        if let Some(given_up) = self.given_up.take()
             && sealed != self.log_time
         {
             self.log_time_again(given_up, sealed);
