@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::harness::{Dataset, Server, command, number, rows, run_ok, total};
+use crate::harness::{Dataset, Server, command, data_at, number, rows, run_ok, total};
 
 fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
     let path = dir.join(name);
@@ -132,7 +132,7 @@ fn nothing_runs_and_the_folder_is_enough() {
     let file = write(dir.path(), "clicks.csv", "who,what,when\nu1,a,2013-02-08T21:29:00Z\nu2,a,2013-02-08T21:29:30Z\n");
     let import = |file: &Path| {
         let mut command = command();
-        command.args(["import", "--json", "--data-dir"]).arg(&data).args([
+        data_at(command.args(["import", "--json"]), &data).args([
             "--format",
             "csv",
             "--entity",
@@ -148,6 +148,6 @@ fn nothing_runs_and_the_folder_is_enough() {
     assert_eq!(number(&import(&file)["counted"]), 2);
     assert_eq!(number(&import(&file)["counted"]), 0);
     let query = "select entity_id, sum(count) as n from stats group by 1";
-    let output = run_ok(command().args(["sql", "--data-dir"]).arg(&data).args(["--format", "csv", query]));
+    let output = run_ok(data_at(command().arg("sql"), &data).args(["--format", "csv", query]));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "entity_id,n\na,2\n");
 }

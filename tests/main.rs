@@ -4,6 +4,7 @@
 mod commands;
 mod damage;
 mod datasets;
+mod fluvio;
 mod frozen;
 mod harness;
 mod import;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Server, command, number, rows, run_ok};
+use crate::harness::{Server, command, data_at, number, rows, run_ok};
 
 fn loaded() -> (tempfile::TempDir, Server) {
     let dir = tempfile::tempdir().unwrap();
@@ -117,6 +117,7 @@ fn the_command_line_prints_tables_json_and_csv() {
     );
     let took = server.terminate();
     assert!(took.as_secs() < 10, "{took:?}");
-    let offline = run(&["--data-dir", dir.path().to_str().unwrap(), "--format", "csv"]);
-    assert_eq!(offline, "entity_id,n\na,3\nb,1\n", "the folder alone");
+    let mut offline = command();
+    let output = run_ok(data_at(offline.arg("sql"), dir.path()).args(["--format", "csv", query]));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "entity_id,n\na,3\nb,1\n", "the folder alone");
 }

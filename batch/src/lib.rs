@@ -10,3 +10,4 @@ pub mod runs;
 pub mod schedule;
 #[cfg(test)]
 mod scratched;
+pub mod tables;

@@ -82,12 +82,13 @@ pub trait Jobs: std::fmt::Debug + Send + Sync {
 /// Somebody who commits what the log holds, partition by partition: the counter, the archiver.
 #[async_trait]
 pub trait Follower: std::fmt::Debug + Send + Sync {
-    /// Hurries, and returns when everything below `offsets` (one a partition) is committed.
+    /// Hurries, and returns when everything below `offsets` (one for each partition of the log) is committed, as far as it is
+    /// this one's to do.
     ///
     /// # Errors
     /// A sentence, when it has stopped and will not get there.
     async fn reach(&self, offsets: &[u64]) -> Result<(), String>;
 
-    /// Up to which offset each partition is committed.
+    /// Up to which offset each partition of the log is committed; 0 where that is another's to do.
     fn committed(&self) -> Vec<u64>;
 }

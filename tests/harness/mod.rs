@@ -1,10 +1,14 @@
 //! Starts servers of the real binary and asks them.
 
+mod cluster;
 mod dataset;
+mod place;
 mod server;
 
+pub use cluster::Cluster;
 pub use dataset::Dataset;
-pub use server::{Server, command, run_ok};
+pub use place::{data_at, in_folder};
+pub use server::{RUNTIME, Server, command, run_ok};
 
 use serde_json::Value;
 

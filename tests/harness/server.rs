@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
+use super::place::data_at;
+
+/// For tests that are no part of a runtime themselves.
+pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 
 /// The binary under test, free of the settings of whoever runs the tests.
 pub fn command() -> Command {
@@ -55,13 +58,9 @@ impl Server {
 
     /// The same, and does not wait until it is ready, which it may never be.
     pub fn start_unready(dir: &Path, arguments: &[&str]) -> Self {
-        let mut child = command()
-            .args(["up", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(dir)
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut up = command();
+        up.args(["up", "--listen", "127.0.0.1:0"]).args(arguments).stdout(Stdio::piped());
+        let mut child = data_at(&mut up, dir).spawn().unwrap();
         let url = read_url(&mut child);
         Self { child, url, dir: dir.to_owned() }
     }

@@ -73,8 +73,9 @@ impl Driver {
 
     /// One round. After an error nothing of it is committed, or the whole of it in one table.
     async fn round(&mut self) -> Result<(), ArchiveError> {
+        let partitions = self.shared.partitions.iter().copied().zip(&self.archived);
         let mut lanes: Vec<Lane> =
-            (0..).zip(&self.archived).map(|(partition, archived)| Lane::new(partition, *archived)).collect();
+            (0..).zip(partitions).map(|(at, (partition, archived))| Lane::new(at, partition, *archived)).collect();
         let gathered = match gather(&self.shared, &mut lanes).await {
             Ok(()) => self.finish(&mut lanes).await,
             Err(error) => Err(error),
@@ -105,7 +106,7 @@ impl Driver {
             self.archived.iter().zip(next).map(|(archived, next)| archived.after(*next)).collect();
         for table in [Table::Events, Table::DeadLetters] {
             let mut steps = Vec::new();
-            for (partition, (old, new)) in (0..).zip(self.archived.iter().zip(&after)) {
+            for (&partition, (old, new)) in self.shared.partitions.iter().zip(self.archived.iter().zip(&after)) {
                 let (transaction, from, to) = match table {
                     Table::DeadLetters => (Transaction::Dead(identity, partition), old.dead, new.dead),
                     _ => (Transaction::Archive(identity, partition), old.events, new.events),

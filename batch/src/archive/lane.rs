@@ -24,6 +24,8 @@ const UPLOADS_MAX: usize = 8;
 /// One log partition in a round.
 #[derive(Debug)]
 pub(super) struct Lane {
+    /// Which of the round's.
+    at: usize,
     partition: u32,
     begun: u64,
     // Away while a thread works on it; if that work is lost, so is the round.
@@ -33,10 +35,10 @@ pub(super) struct Lane {
 
 impl Lane {
     /// A partition that is archived so far.
-    pub(super) fn new(partition: u32, archived: Archived) -> Self {
+    pub(super) fn new(at: usize, partition: u32, archived: Archived) -> Self {
         let begun = archived.both();
         let open = Some(Open::new(partition, archived, begun));
-        Self { partition, begun, open, uploads: BTreeMap::new() }
+        Self { at, partition, begun, open, uploads: BTreeMap::new() }
     }
 
     /// The offset after the last record taken.
@@ -99,7 +101,7 @@ impl Lane {
             shared.rest(self.partition, next, fault);
         }
         if next > begun {
-            round.report(self.partition as usize, self.progress());
+            round.report(self.at, self.progress());
         }
         Ok(more)
     }
@@ -164,7 +166,8 @@ impl Lane {
 
     fn progress(&self) -> Progress {
         let extent = self.open.as_ref().map(Open::extent).unwrap_or_default();
-        Progress { next: self.next(), moved: self.next() > self.begun, extent }
+        let cut = self.open.as_ref().is_some_and(Open::has_cut);
+        Progress { next: self.next(), moved: self.next() > self.begun, cut, extent }
     }
 
     fn take_open(&mut self) -> Result<Open, ArchiveError> {

@@ -34,7 +34,7 @@ mod stats;
 mod tests;
 mod upload;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -62,6 +62,8 @@ pub use stats::ArchiveStats;
 pub struct ArchiverParts {
     /// Where events come from.
     pub log: Arc<dyn Log>,
+    /// Which of its partitions; others archive the rest.
+    pub partitions: BTreeSet<u32>,
     /// Where commits go.
     pub tables: Arc<dyn Tables>,
     /// Where files go: the store rooted at the tables' folder.
@@ -74,7 +76,7 @@ pub struct ArchiverParts {
     pub settings: config::Archive,
 }
 
-/// Copies the log to `events` and `dead_letters`. Dropped without [`Archiver::stop`] it ends at once, and the
+/// Copies partitions of the log to `events` and `dead_letters`. Dropped without [`Archiver::stop`] it ends at once, and the
 /// next one goes on from the last commit.
 #[derive(Debug)]
 pub struct Archiver {
@@ -144,7 +146,7 @@ impl Archiver {
     /// What it has done since it started.
     #[must_use]
     pub fn stats(&self) -> ArchiveStats {
-        let lag = (0..).zip(self.shared.committed()).map(|(partition, committed)| {
+        let lag = self.shared.partitions.iter().copied().zip(self.shared.committed()).map(|(partition, committed)| {
             let end = self.shared.log.watch_end(partition).map_or(committed, |end| *end.borrow());
             end.saturating_sub(committed)
         });
@@ -169,12 +171,13 @@ impl Drop for Archiver {
 impl Follower for Archiver {
     async fn reach(&self, offsets: &[u64]) -> Result<(), String> {
         let mut committed = self.shared.committed.subscribe();
-        let partitions = committed.borrow().len();
+        let partitions = self.shared.log.partitions() as usize;
         if offsets.len() != partitions {
             return Err(format!("the log has {partitions} partitions, not {}", offsets.len()));
         }
+        let own = self.shared.own(offsets);
         self.shared.wanted.send_modify(|wanted| {
-            for (wanted, offset) in wanted.iter_mut().zip(offsets) {
+            for (wanted, offset) in wanted.iter_mut().zip(&own) {
                 *wanted = (*wanted).max(*offset);
             }
         });
@@ -182,7 +185,7 @@ impl Follower for Archiver {
         let mut faults = self.shared.faults.subscribe();
         tokio::select! {
             biased;
-            reached = committed.wait_for(|now| now.iter().zip(offsets).all(|(now, offset)| now >= offset)) => {
+            reached = committed.wait_for(|now| now.iter().zip(&own).all(|(now, offset)| now >= offset)) => {
                 reached.map(|_| ()).map_err(|_| "the archiver is gone".to_owned())
             }
             stuck = faults.wait_for(|faults| first_below(faults, offsets).is_some()) => {
@@ -194,7 +197,13 @@ impl Follower for Archiver {
     }
 
     fn committed(&self) -> Vec<u64> {
-        self.shared.committed()
+        let mut all = vec![0; self.shared.log.partitions() as usize];
+        for (partition, committed) in self.shared.partitions.iter().zip(self.shared.committed()) {
+            if let Some(slot) = all.get_mut(*partition as usize) {
+                *slot = committed;
+            }
+        }
+        all
     }
 }
 
@@ -235,7 +244,7 @@ async fn positions(parts: &ArchiverParts) -> Result<Vec<Archived>, ArchiveError>
         u64::try_from(snapshot.transaction(&transaction.to_string())).unwrap_or(0)
     };
     let mut positions = Vec::new();
-    for partition in 0..parts.log.partitions() {
+    for partition in parts.partitions.iter().copied() {
         let archived = Archived {
             events: at(&events, Transaction::Archive(identity, partition)),
             dead: at(&dead, Transaction::Dead(identity, partition)),

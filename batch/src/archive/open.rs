@@ -82,6 +82,8 @@ pub(super) struct Open {
     archived: Archived,
     next: u64,
     append_time: i64,
+    /// Whether a cut was read: a batch run waits for what lies before it.
+    cut: bool,
     files: BTreeMap<FileKey, OpenFile>,
 }
 
@@ -109,7 +111,7 @@ pub(super) struct Absorbed {
 
 impl Open {
     pub(super) const fn new(partition: u32, archived: Archived, next: u64) -> Self {
-        Self { partition, archived, next, append_time: 0, files: BTreeMap::new() }
+        Self { partition, archived, next, append_time: 0, cut: false, files: BTreeMap::new() }
     }
 
     /// The offset after the last record taken.
@@ -120,6 +122,11 @@ impl Open {
     /// The latest append time taken, microseconds; 0 when none.
     pub(super) const fn append_time(&self) -> i64 {
         self.append_time
+    }
+
+    /// Whether a cut was read in this round.
+    pub(super) const fn has_cut(&self) -> bool {
+        self.cut
     }
 
     /// How large the open files are.
@@ -196,7 +203,8 @@ impl Open {
                 let rows = dead_rows(&letters, origin)?;
                 self.file(key, stored.offset).push(rows, stored.bytes.len())?;
             }
-            Body::Events(_) | Body::Dead(_) | Body::Cut(_) => {}
+            Body::Cut(_) => self.cut = true,
+            Body::Events(_) | Body::Dead(_) => {}
         }
         Ok(())
     }

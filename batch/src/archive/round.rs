@@ -14,6 +14,9 @@ pub(super) const FILES_MAX: usize = 256;
 /// Bytes of memory that open files may take, of all partitions.
 const MEMORY_MAX: usize = 96 << 20;
 
+/// From a cut to the commit that a batch run waits for.
+const CUT_WAIT: Duration = Duration::from_millis(200);
+
 /// How far a partition has come in this round.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Progress {
@@ -21,6 +24,8 @@ pub(super) struct Progress {
     pub(super) next: u64,
     /// Whether something has been read.
     pub(super) moved: bool,
+    /// Whether a cut was read.
+    pub(super) cut: bool,
     /// How large its open files are.
     pub(super) extent: Extent,
 }
@@ -64,17 +69,23 @@ impl Round {
         let mut wanted = shared.wanted.subscribe();
         let mut stop = shared.stop.subscribe();
         let mut deadline: Option<Instant> = None;
+        let mut hurried = false;
         loop {
-            let moved = {
+            let (moved, cut) = {
                 let all = progress.borrow_and_update();
                 let demanded = is_demanded(&all, &wanted.borrow_and_update(), &shared.committed());
                 if *stop.borrow_and_update() || demanded || is_full(&all, shared.file_bytes) {
                     return;
                 }
-                all.iter().any(|lane| lane.moved)
+                (all.iter().any(|lane| lane.moved), all.iter().any(|lane| lane.cut))
             };
             if moved && deadline.is_none() {
                 deadline = Some(Instant::now() + shared.commit_every);
+            }
+            if cut && !hurried {
+                // A batch run waits, perhaps in another process; the other partitions have their cuts in a moment.
+                hurried = true;
+                deadline = deadline.map(|due| due.min(Instant::now() + CUT_WAIT));
             }
             let late = pin!(sleep_until(deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600))));
             tokio::select! {

@@ -1,6 +1,6 @@
 //! What the archiver's task and its handle share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,6 +25,8 @@ pub(super) type Ending = Option<Result<(), Arc<ArchiveError>>>;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) log: Arc<dyn Log>,
+    /// Those that are archived here. What follows is one a partition, in their order.
+    pub(super) partitions: BTreeSet<u32>,
     pub(super) tables: Arc<dyn Tables>,
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) names: Arc<dyn Names>,
@@ -46,6 +48,7 @@ impl Shared {
     pub(super) fn new(parts: super::ArchiverParts, committed: Vec<u64>) -> Self {
         Self {
             log: parts.log,
+            partitions: parts.partitions,
             tables: parts.tables,
             store: parts.store,
             names: parts.names,
@@ -59,6 +62,11 @@ impl Shared {
             stop: watch::Sender::new(false),
             ending: watch::Sender::new(None),
         }
+    }
+
+    /// Those of the offsets, one for each partition of the log, that are of partitions archived here.
+    pub(super) fn own(&self, offsets: &[u64]) -> Vec<u64> {
+        self.partitions.iter().map(|partition| offsets.get(*partition as usize).copied().unwrap_or(0)).collect()
     }
 
     pub(super) fn committed(&self) -> Vec<u64> {

@@ -36,6 +36,28 @@ pub struct ArchiveStats {
     pub commit_seconds: f64,
 }
 
+impl ArchiveStats {
+    /// What two archivers have done, of other partitions each.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            events: self.events + other.events,
+            dead_letters: self.dead_letters + other.dead_letters,
+            bytes: self.bytes + other.bytes,
+            files: self.files + other.files,
+            commits: self.commits + other.commits,
+            retries: self.retries + other.retries,
+            lag_records: self.lag_records + other.lag_records,
+            append_time: self.append_time.max(other.append_time),
+            read_seconds: self.read_seconds + other.read_seconds,
+            decode_seconds: self.decode_seconds + other.decode_seconds,
+            encode_seconds: self.encode_seconds + other.encode_seconds,
+            store_seconds: self.store_seconds + other.store_seconds,
+            commit_seconds: self.commit_seconds + other.commit_seconds,
+        }
+    }
+}
+
 /// A number of nanoseconds that grows.
 #[derive(Debug, Default)]
 pub(super) struct Spent(AtomicU64);

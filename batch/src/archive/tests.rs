@@ -4,7 +4,7 @@
 mod exactly_once;
 mod stuck;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +60,7 @@ impl World {
     fn parts(&self) -> ArchiverParts {
         ArchiverParts {
             log: Arc::new(self.log.clone()),
+            partitions: (0..self.log.partitions()).collect(),
             tables: Arc::clone(&self.tables),
             store: Arc::clone(&self.store),
             clock: Arc::new(ManualClock::at(NOW)),
@@ -381,4 +382,23 @@ async fn hundreds_of_dates_in_a_record_are_taken() {
     }
     world.settle().await;
     assert_eq!(world.events().await.len(), 3_600);
+}
+
+/// Partitions of one log in archivers of their own, as processes have them.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_archivers_share_a_log() {
+    let world = World::new(2);
+    for partition in 0..2 {
+        world.append(partition, events_at("a", &[NOW, NOW + 1])).await;
+    }
+    let start = |partition| Archiver::start(ArchiverParts { partitions: BTreeSet::from([partition]), ..world.parts() });
+    let (one, two) = (start(0).await.unwrap(), start(1).await.unwrap());
+    let ends = world.ends().await;
+    one.reach(&ends).await.unwrap();
+    assert_eq!(one.committed(), [ends[0], 0]);
+    assert_eq!(world.events().await.len(), 2, "the other partition is the other's");
+    two.reach(&ends).await.unwrap();
+    one.stop().await.unwrap();
+    two.stop().await.unwrap();
+    assert_eq!(world.events().await.len(), 4);
 }

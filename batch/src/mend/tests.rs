@@ -83,6 +83,7 @@ impl World {
     async fn archive(&self) {
         let archiver = Archiver::start(ArchiverParts {
             log: Arc::clone(&self.log) as Arc<dyn Log>,
+            partitions: (0..2).collect(),
             tables: Arc::clone(&self.tables),
             store: Arc::clone(&self.store),
             clock: Arc::new(ManualClock::at(NOW)),

@@ -17,10 +17,10 @@ use reckon_data::lost::LostRecord;
 use reckon_data::minute::format_time;
 use reckon_data::paths::Transaction;
 use reckon_data::table::{Table, Tables as _};
-use reckon_tables::{DeltaTables, MendedLog, Storage, Unmendable, local_folder};
+use reckon_tables::{DeltaTables, MendedLog, Storage, Unmendable, is_local, local_folder};
 use serde_json::json;
 
-use crate::node::log_options;
+use crate::node::{is_embedded, local_dir, log_folder, log_options};
 
 /// The log.
 #[derive(Debug, Args)]
@@ -66,12 +66,15 @@ impl Log {
 
 impl SetAside {
     async fn run(self, settings: Settings) -> Result<()> {
-        let dir = local_folder(&settings.data_dir)?;
-        if !dir.join("log").exists() {
+        if !is_embedded(&settings) {
+            bail!("records of {} are not set aside here: that log has copies of its own", settings.log.url);
+        }
+        let dir = local_dir(&settings)?;
+        if !log_folder(&dir).exists() {
             bail!("there is no log in {}: --data-dir names the folder of a server", dir.display());
         }
         let _lock = lock(&dir)?;
-        let log = EmbeddedLog::open(&dir.join("log"), log_options(&settings), &RandomNames)
+        let log = EmbeddedLog::open(&log_folder(&dir), log_options(&settings), &RandomNames)
             .with_context(|| format!("the log in {} cannot be opened", dir.display()))?;
         let log = Arc::new(log);
         let done = self.decide(&settings, &dir, &log).await;
@@ -181,19 +184,16 @@ fn lock(dir: &Path) -> Result<DirLock> {
 /// answer, or are not those of this log: what they have may not be given up unseen.
 async fn other_copy(settings: &Settings, log: &Arc<EmbeddedLog>, lost: &LostRecord) -> Result<String> {
     let LostRecord { partition, offset, .. } = *lost;
-    let folder = local_folder(&settings.data_dir)?.join("tables");
-    if !folder.exists() {
-        bail!(
-            "there are no tables in {}: is it mounted? What they have of the record may not be given up",
-            folder.display()
-        );
+    let dir = &settings.data_dir;
+    if is_local(dir) && !local_folder(dir)?.join("tables").exists() {
+        bail!("there are no tables in {dir}: is it mounted? What they have of the record may not be given up");
     }
     let storage = Storage::open(&settings.data_dir)?;
     let tables = Arc::new(DeltaTables::new(storage.clone(), Arc::new(SystemClock))?);
     let mended = MendedLog::new(Arc::clone(log) as _, Arc::clone(&tables) as _, storage.store());
     let events = tables.snapshot(Table::Events).await?;
     if let Some(other) = events.other_log("archive", log.identity()) {
-        bail!("the tables in {} are those of another log ({other}): is it the right folder?", folder.display());
+        bail!("the tables in {dir} are those of another log ({other}): is it the right folder?");
     }
     let error = match mended.rebuild(partition, offset).await {
         Ok(_) => bail!(
@@ -207,7 +207,7 @@ async fn other_copy(settings: &Settings, log: &Arc<EmbeddedLog>, lost: &LostReco
             let archived = events.transaction(&Transaction::Archive(log.identity(), partition).to_string());
             let start = log.extent(partition).await?.start;
             if u64::try_from(archived).is_ok_and(|archived| archived < start) {
-                bail!("the tables in {} are older than this log: is it the right folder?", folder.display());
+                bail!("the tables in {dir} are older than this log: is it the right folder?");
             }
             Ok("it is not archived: there is no other copy of it".to_owned())
         }

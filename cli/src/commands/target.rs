@@ -9,10 +9,9 @@ use reckon_batch::lock::DirLock;
 use reckon_client::{Client, Options};
 use reckon_data::clock::{RandomNames, SystemClock};
 use reckon_data::config::Settings;
-use reckon_tables::local_folder;
 use serde_json::Value;
 
-use crate::node::Node;
+use crate::node::{Node, is_embedded, local_dir, log_folder};
 
 /// The file in a data folder that says where its server listens.
 const ADDRESS_FILE: &str = "reckon.url";
@@ -45,12 +44,16 @@ impl TargetArgs {
         if let Some(url) = &self.url {
             return Ok(Target::Remote(Client::new(url, Options::default())?));
         }
-        let dir = local_folder(&settings.data_dir)?;
+        let dir = local_dir(&settings)?;
         if let Some(client) = running(&dir).await? {
             return Ok(Target::Remote(client));
         }
+        if !is_embedded(&settings) {
+            // A node of this process would take the work of those who count and archive that log.
+            bail!("the log {} is not this command's alone: --url asks a server that works with it", settings.log.url);
+        }
         // An empty folder would answer every question with nothing, and call that complete.
-        if role != "import" && !dir.join("log").exists() {
+        if role != "import" && !log_folder(&dir).exists() {
             bail!("there is no data in {}: --url asks a server, --data-dir names a folder", dir.display());
         }
         let node = Node::open(settings, role, Arc::new(SystemClock), Arc::new(RandomNames)).await?;
@@ -74,17 +77,15 @@ async fn running(dir: &Path) -> Result<Option<Client>> {
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn remember_address(data_dir: &str, url: &str) -> Result<()> {
-    let path = local_folder(data_dir)?.join(ADDRESS_FILE);
+pub fn remember_address(local_dir: &Path, url: &str) -> Result<()> {
+    let path = local_dir.join(ADDRESS_FILE);
     std::fs::write(&path, url).with_context(|| format!("{} cannot be written", path.display()))
 }
 
 /// Forgets it.
-pub fn forget_address(data_dir: &str) {
-    if let Ok(dir) = local_folder(data_dir) {
-        // Not there is what is wanted.
-        let _ = std::fs::remove_file(dir.join(ADDRESS_FILE));
-    }
+pub fn forget_address(local_dir: &Path) {
+    // Not there is what is wanted.
+    let _ = std::fs::remove_file(local_dir.join(ADDRESS_FILE));
 }
 
 /// Says what the reader of an answer has to know: whether it holds all that it should.
@@ -164,10 +165,11 @@ mod tests {
     #[test]
     fn a_file_url_and_its_folder_are_one_place() {
         let dir = tempfile::tempdir().unwrap();
-        let url = format!("file://{}", dir.path().display());
-        remember_address(&url, "http://here").unwrap();
+        let data_dir = format!("file://{}", dir.path().display());
+        let local = local_dir(&Settings { data_dir, ..Settings::default() }).unwrap();
+        remember_address(&local, "http://here").unwrap();
         assert_eq!(std::fs::read_to_string(dir.path().join(ADDRESS_FILE)).unwrap(), "http://here");
-        forget_address(&url);
+        forget_address(&local);
         assert!(!dir.path().join(ADDRESS_FILE).exists());
     }
 }

@@ -1,5 +1,6 @@
 //! `reckon up`: a server.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::target::{forget_address, remember_address};
-use crate::node::Node;
+use crate::node::{Node, local_dir};
 
 /// Run a server.
 #[derive(Debug, Args)]
@@ -56,6 +57,7 @@ impl Up {
 /// A running server.
 pub struct Server {
     node: Node,
+    dir: PathBuf,
     url: String,
     stop: watch::Sender<bool>,
     rest: tokio::task::JoinHandle<()>,
@@ -67,7 +69,7 @@ impl Server {
     /// # Errors
     /// When the folder cannot be opened, or the address cannot be had.
     pub async fn start(settings: Settings, role: &str, clock: Arc<dyn Clock>) -> Result<Self> {
-        let (listen, dir) = (settings.listen.clone(), settings.data_dir.clone());
+        let (listen, dir) = (settings.listen.clone(), local_dir(&settings)?);
         let listener = TcpListener::bind(&listen)
             .await
             .with_context(|| format!("{listen} cannot be listened on; --listen ADDR:PORT takes another"))?;
@@ -77,7 +79,7 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let rest = tokio::spawn(rest::serve(listener, rest::router(node.rest_parts()), stopped));
         remember_address(&dir, &url)?;
-        Ok(Self { node, url, stop, rest })
+        Ok(Self { node, dir, url, stop, rest })
     }
 
     /// Where it listens.
@@ -99,7 +101,7 @@ impl Server {
         };
         tracing::info!("stopping");
         self.stop.send_replace(true);
-        forget_address(&self.node.settings.data_dir);
+        forget_address(&self.dir);
         if failed.is_none() {
             // Requests under way end, within the grace that serving gives them.
             let _ = self.rest.await;

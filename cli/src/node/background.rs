@@ -19,11 +19,14 @@ use super::open::Node;
 /// How often it is looked whether the log can be trimmed, and whether too many segments wait for batch.
 const LOOK_EVERY: Duration = Duration::from_secs(20);
 /// How often maintenance runs beside batch runs: a server whose batch runs nightly still makes a file a minute.
-const MAINTAIN_EVERY: Duration = Duration::from_secs(600);
+pub const MAINTAIN_EVERY: Duration = Duration::from_secs(600);
 
 /// Starts everything; each task ends when `stop` turns true.
 pub fn start(node: &Node, stop: &watch::Receiver<bool>) -> Result<Vec<JoinHandle<()>>> {
-    let mut tasks = vec![trimming(node, stop.clone()), maintenance(node, stop.clone())];
+    let mut tasks = vec![maintenance(node, stop.clone())];
+    if node.status.log.trims() {
+        tasks.push(trimming(node, stop.clone()));
+    }
     if let Some(schedule) = Schedule::parse(&node.settings.batch.schedule)? {
         let (runs, clock, stop) = (Arc::clone(&node.runs), Arc::clone(&node.clock), stop.clone());
         tasks.push(tokio::spawn(async move {
@@ -36,7 +39,8 @@ pub fn start(node: &Node, stop: &watch::Receiver<bool>) -> Result<Vec<JoinHandle
     Ok(tasks)
 }
 
-async fn start_run(runs: Arc<BatchRuns>) {
+/// Starts a batch run, and says so in the log.
+pub async fn start_run(runs: Arc<BatchRuns>) {
     match runs.start(RunRequest::default()).await {
         Ok(run) => tracing::info!(run = %run.id, "batch run"),
         Err(JobError::AlreadyRunning(run)) => tracing::warn!(%run, "the batch run before is still going on"),
@@ -57,7 +61,8 @@ pub fn after_run(serving: Arc<Serving>, maintainer: Arc<Maintainer>, mender: Arc
     })
 }
 
-async fn maintain(maintainer: &Maintainer, mender: &Mender) {
+/// Mends what is damaged, then maintains the tables.
+pub async fn maintain(maintainer: &Maintainer, mender: &Mender) {
     // First: what is damaged cannot be put together with anything.
     mender.run().await;
     let report = maintainer.run().await;
@@ -84,6 +89,7 @@ fn maintenance(node: &Node, stop: watch::Receiver<bool>) -> JoinHandle<()> {
     })
 }
 
+/// Not of a log that removes records by itself: to plan it, records have to be read.
 fn trimming(node: &Node, stop: watch::Receiver<bool>) -> JoinHandle<()> {
     let (log, counter, archiver) =
         (Arc::clone(&node.status.log), Arc::clone(&node.counter), Arc::clone(&node.archiver));

@@ -1,4 +1,4 @@
-//! A node: every role in one process, over the embedded log and a local folder.
+//! A node: every role in one process.
 //!
 //! ```text
 //! Node::open ─▶ lock ─▶ log ─▶ tables ─▶ gateway, counter, archiver ─▶ serving ─▶ batch runs
@@ -6,9 +6,13 @@
 //! ```
 
 mod background;
+mod base;
 mod call;
+mod home;
+pub mod metrics;
 mod open;
 mod status;
 
 pub use call::call;
-pub use open::{Node, log_options};
+pub use home::{is_embedded, local_dir, log_folder, log_options};
+pub use open::Node;

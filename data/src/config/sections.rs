@@ -10,8 +10,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Where everything lives: a folder.
+    /// Where everything lives: a folder, or the URL of an object store (`s3://bucket/path`).
     pub data_dir: String,
+    /// What has to lie on this machine when `data_dir` does not: the embedded log, the lock, temporary files. Empty is
+    /// `data_dir`.
+    pub local_dir: String,
     /// Address and port that the server listens on.
     pub listen: String,
     /// The log.
@@ -38,6 +41,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             data_dir: "reckon-data".to_owned(),
+            local_dir: String::new(),
             listen: "127.0.0.1:7700".to_owned(),
             log: LogSettings::default(),
             gateway: Gateway::default(),
@@ -56,8 +60,12 @@ impl Default for Settings {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogSettings {
+    /// Which log: `embedded`, or a topic of a Fluvio cluster (`fluvio:///events`, `fluvio://host:9003/events`).
+    pub url: String,
     /// Partitions, 1 to 256; fixed when the log is made.
     pub partitions: u32,
+    /// Copies of a Fluvio topic's partitions, when it is made.
+    pub replicas: u32,
     /// Records are kept at least this long, whatever else allows their removal.
     #[serde(with = "humantime_serde")]
     pub keep: Duration,
@@ -69,7 +77,14 @@ pub struct LogSettings {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { partitions: 4, keep: Duration::from_secs(0), memory: ByteSize::mib(256), hot_entities: BTreeMap::new() }
+        Self {
+            url: "embedded".to_owned(),
+            partitions: 4,
+            replicas: 1,
+            keep: Duration::from_secs(0),
+            memory: ByteSize::mib(256),
+            hot_entities: BTreeMap::new(),
+        }
     }
 }
 

@@ -27,6 +27,7 @@ fn what_makes_no_sense_is_refused_by_name() {
     for (text, key) in [
         ("log.partitions = 0", "log.partitions"),
         ("log.partitions = 257", "log.partitions"),
+        ("log.replicas = 0", "log.replicas"),
         ("log.hot_entities.a = 5", "log.hot_entities.a"),
         ("limits.event_time_ahead = '367d'", "limits.event_time_ahead"),
         ("stream.dedup_minutes = 15", "stream.dedup_minutes"),

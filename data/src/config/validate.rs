@@ -84,6 +84,9 @@ impl Settings {
         if !(1..=PARTITIONS_MAX).contains(&partitions) {
             return Err(invalid("log.partitions", format!("must be 1 to {PARTITIONS_MAX}")));
         }
+        if self.log.replicas == 0 {
+            return Err(invalid("log.replicas", "must be at least 1"));
+        }
         match self.log.hot_entities.iter().find(|(_, salt)| **salt > partitions) {
             None => Ok(()),
             Some((entity, salt)) => {

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{ANY_RECORD_BYTES_MAX, Log, LogError, Stored};
+use super::{Log, LogError, Stored, check_sizes};
 use crate::clock::Names;
 
 /// A log that outlives the components that use it, but not the process: clones are the same log, so a
@@ -84,9 +84,7 @@ impl Log for MemoryLog {
 
     async fn append(&self, partition: u32, records: Vec<Bytes>) -> Result<Range<u64>, LogError> {
         let Partition { kept, watchers } = self.partition(partition)?;
-        if let Some(bytes) = records.iter().map(Bytes::len).find(|bytes| *bytes > ANY_RECORD_BYTES_MAX) {
-            return Err(LogError::TooLarge { bytes, limit: ANY_RECORD_BYTES_MAX });
-        }
+        check_sizes(&records)?;
         let mut kept = kept.lock();
         let first = kept.end();
         kept.records.extend(records);
@@ -153,18 +151,18 @@ mod tests {
 
     use futures::FutureExt;
 
-    use super::super::conformance::conformance;
+    use super::super::conformance::{Kind, conformance};
     use super::*;
     use crate::clock::RandomNames;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn the_memory_log_conforms() {
         let logs: Arc<Mutex<HashMap<String, MemoryLog>>> = Arc::default();
-        conformance(|name: &str| {
+        let open = |name: &str| {
             let mut logs = logs.lock();
             let log = logs.entry(name.to_owned()).or_insert_with(|| MemoryLog::new(3, &RandomNames)).clone();
             async move { Ok(Arc::new(log) as Arc<dyn Log>) }.boxed()
-        })
-        .await;
+        };
+        conformance(open, Kind::PLAIN).await;
     }
 }

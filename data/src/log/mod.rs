@@ -25,6 +25,9 @@ pub const RECORD_BYTES_MAX: usize = 512 * 1024;
 /// Most bytes of any record: a dead record may hold one refused body of 1 MiB and its frame.
 pub const ANY_RECORD_BYTES_MAX: usize = 1024 * 1024 + 64 * 1024;
 
+/// Most bytes of the records of one append, so that it is one batch of a Fluvio topic too.
+pub const APPEND_BYTES_MAX: usize = 1_536 * 1024;
+
 /// Most partitions of a log: each costs files, buffers and a dedup set of its own.
 pub const PARTITIONS_MAX: u32 = 256;
 
@@ -45,7 +48,8 @@ pub struct Stored {
 ///   they may or may not have been stored, but never in part with a hole.
 /// - *Reads* return consecutive records from the offset asked for, never past the durable end, never
 ///   fewer than one if there is one, and fail rather than skip.
-/// - *Trim* removes a prefix. Reading below it is [`LogError::Trimmed`].
+/// - *Trim* removes a prefix, and reading below it is [`LogError::Trimmed`]; or it does nothing, where the log removes old
+///   records by itself.
 /// - *Identity* changes when the log is made anew, and only then.
 #[async_trait]
 pub trait Log: std::fmt::Debug + Send + Sync {
@@ -59,7 +63,7 @@ pub trait Log: std::fmt::Debug + Send + Sync {
     /// once they are durable.
     ///
     /// # Errors
-    /// [`LogError::TooLarge`] before anything is stored; [`LogError::Full`] when the disk is;
+    /// [`LogError::TooLarge`] before anything is stored, see [`check_sizes`]; [`LogError::Full`] when the disk is;
     /// [`LogError::Storage`] when the outcome is unknown.
     async fn append(&self, partition: u32, records: Vec<Bytes>) -> Result<Range<u64>, LogError>;
 
@@ -88,6 +92,51 @@ pub trait Log: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// [`LogError::PastEnd`], [`LogError::Storage`].
     async fn trim(&self, partition: u32, below: u64) -> Result<(), LogError>;
+
+    /// Whether a trim removes records; where it does not, none has to be planned.
+    fn trims(&self) -> bool {
+        true
+    }
+
+    /// What it has counted of its own doings, for `/metrics`.
+    fn counters(&self) -> Vec<LogCounter> {
+        Vec::new()
+    }
+
+    /// Takes no more appends and makes everything durable; reading may stay possible.
+    ///
+    /// # Errors
+    /// [`LogError::Storage`].
+    async fn close(&self) -> Result<(), LogError> {
+        Ok(())
+    }
+}
+
+/// A number that only grows, for `/metrics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogCounter {
+    /// The metric's name.
+    pub name: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    /// How many so far.
+    pub value: u64,
+}
+
+/// Whether records may be appended at once: each at most [`ANY_RECORD_BYTES_MAX`], all together
+/// [`APPEND_BYTES_MAX`].
+///
+/// # Errors
+/// [`LogError::TooLarge`].
+pub fn check_sizes(records: &[Bytes]) -> Result<(), LogError> {
+    let largest = records.iter().map(Bytes::len).max().unwrap_or(0);
+    let all = records.iter().map(Bytes::len).sum();
+    for (bytes, limit) in [(largest, ANY_RECORD_BYTES_MAX), (all, APPEND_BYTES_MAX)] {
+        if bytes > limit {
+            return Err(LogError::TooLarge { bytes, limit });
+        }
+    }
+    Ok(())
 }
 
 /// What can go wrong with a log.
@@ -100,10 +149,10 @@ pub enum LogError {
         /// The partition asked for.
         partition: u32,
     },
-    /// The record is larger than any record may be.
-    #[error("a record of {bytes} bytes is larger than the {limit} that a record may have")]
+    /// A record, or all records of an append, are larger than they may be.
+    #[error("{bytes} bytes are more than the {limit} that may be appended so")]
     TooLarge {
-        /// The record's size.
+        /// Their size.
         bytes: usize,
         /// The largest allowed.
         limit: usize,

@@ -30,6 +30,7 @@ pub mod memory;
 pub mod mended;
 pub mod provider;
 pub mod read;
+mod remote;
 pub mod schema;
 mod state;
 pub mod stats;
@@ -43,7 +44,7 @@ pub use delta::{DeltaTables, TableSize};
 pub use imports::ImportTable;
 pub use memory::MemoryTables;
 pub use mended::{MendedLog, Unmendable};
-pub use store::{Storage, local_folder};
+pub use store::{Storage, is_local, local_folder};
 pub use sums::Sums;
 pub use synced::SyncedLocal;
 

@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use reckon_data::columns::EVENT_SCHEMA;
 use reckon_data::damage::{Damaged, DamagedRecord, Outcome};
 use reckon_data::dead::DeadLetter;
-use reckon_data::log::{Log, LogError, Stored};
+use reckon_data::log::{Log, LogCounter, LogError, Stored};
 use reckon_data::paths::Transaction;
 use reckon_data::record::{RecordError, encode_dead, encode_events};
 use reckon_data::table::{Snapshot, Table, TableError, Tables};
@@ -297,5 +297,17 @@ impl Log for MendedLog {
         self.log.trim(partition, below).await?;
         self.found.lock().retain(|(of, offset), _| *of != partition || *offset >= below);
         Ok(())
+    }
+
+    fn trims(&self) -> bool {
+        self.log.trims()
+    }
+
+    fn counters(&self) -> Vec<LogCounter> {
+        self.log.counters()
+    }
+
+    async fn close(&self) -> Result<(), LogError> {
+        self.log.close().await
     }
 }

@@ -16,7 +16,7 @@ use url::Url;
 use crate::checked::CheckedStore;
 use crate::sums::Sums;
 use crate::synced::SyncedLocal;
-use crate::{actions, format};
+use crate::{actions, format, remote};
 
 /// The folder of the data directory in which the tables lie.
 pub const FOLDER: &str = "tables";
@@ -59,22 +59,36 @@ pub struct Storage {
     checked: CheckedStore,
     /// None where everything that was acknowledged is durable.
     folders: Option<Arc<dyn Folders>>,
+    home: Home,
+}
+
+/// The data directory.
+#[derive(Debug, Clone)]
+enum Home {
+    Folder(PathBuf),
+    Store(Arc<dyn ObjectStore>),
 }
 
 impl Storage {
-    /// Opens a data directory: the path of a folder, which is created if need be, or a `file://` URL.
+    /// Opens a data directory: the path of a folder, which is created if need be, or a URL, `file://`, `s3://` or that
+    /// of another store.
     ///
     /// # Errors
     /// [`StorageError`].
     pub fn open(data_dir: &str) -> Result<Self, StorageError> {
+        let unsupported = |reason| StorageError::Unsupported { data_dir: data_dir.to_owned(), reason };
+        if let Some(url) = remote_url(data_dir)? {
+            return Ok(Self::in_store(remote::open(&url).map_err(unsupported)?));
+        }
         let failed = |source| StorageError::Store { data_dir: data_dir.to_owned(), source };
-        let store = SyncedLocal::open(&local_folder(data_dir)?.join(FOLDER)).map_err(failed)?;
+        let folder = local_folder(data_dir)?;
+        let store = SyncedLocal::open(&folder.join(FOLDER)).map_err(failed)?;
         // A process that was killed may have left commits that can be read and are not durable.
         for table in Table::ALL {
             store.sync_folder_now(&log_folder(table)).map_err(failed)?;
         }
         let folders: Arc<dyn Folders> = Arc::new(store.clone());
-        Ok(Self::of(Arc::new(store), Some(folders)))
+        Ok(Self::of(Arc::new(store), Some(folders), Home::Folder(folder)))
     }
 
     /// Tables in a store that is open already and rooted at the data directory, S3 for example.
@@ -82,11 +96,25 @@ impl Storage {
     /// It must honour `PutMode::Create`: on that all commits rest. And what it has acknowledged must be durable.
     #[must_use]
     pub fn in_store(store: Arc<dyn ObjectStore>) -> Self {
-        Self::of(Arc::new(PrefixStore::new(store, FOLDER)), None)
+        Self::of(Arc::new(PrefixStore::new(Arc::clone(&store), FOLDER)), None, Home::Store(store))
     }
 
-    fn of(store: Arc<dyn ObjectStore>, folders: Option<Arc<dyn Folders>>) -> Self {
-        Self { checked: CheckedStore::new(Arc::clone(&store)), store, folders }
+    fn of(store: Arc<dyn ObjectStore>, folders: Option<Arc<dyn Folders>>, home: Home) -> Self {
+        Self { checked: CheckedStore::new(Arc::clone(&store)), store, folders, home }
+    }
+
+    /// A folder of the data directory beside the tables', for what processes have to agree on.
+    ///
+    /// # Errors
+    /// [`StorageError::Store`].
+    pub fn beside(&self, folder: &str) -> Result<Arc<dyn ObjectStore>, StorageError> {
+        match &self.home {
+            Home::Store(store) => Ok(Arc::new(PrefixStore::new(Arc::clone(store), folder))),
+            Home::Folder(home) => {
+                let failed = |source| StorageError::Store { data_dir: home.display().to_string(), source };
+                Ok(Arc::new(SyncedLocal::open(&home.join(folder)).map_err(failed)?))
+            }
+        }
     }
 
     /// The same with folders to be synced.
@@ -153,6 +181,23 @@ pub(crate) fn log_folder(table: Table) -> Path {
     Path::from_iter([table.name(), "_delta_log"])
 }
 
+/// The URL that a data directory is; none when it is a folder.
+fn remote_url(data_dir: &str) -> Result<Option<Url>, StorageError> {
+    if !data_dir.contains("://") {
+        return Ok(None);
+    }
+    match Url::parse(data_dir) {
+        Ok(url) => Ok((url.scheme() != "file").then_some(url)),
+        Err(error) => Err(StorageError::Unsupported { data_dir: data_dir.to_owned(), reason: error.to_string() }),
+    }
+}
+
+/// Whether a data directory is a folder of this machine.
+#[must_use]
+pub fn is_local(data_dir: &str) -> bool {
+    matches!(remote_url(data_dir), Ok(None))
+}
+
 /// The folder that a data directory is: the text itself, or what a `file://` URL names.
 ///
 /// # Errors
@@ -168,7 +213,7 @@ pub fn local_folder(data_dir: &str) -> Result<PathBuf, StorageError> {
     }
     let url = Url::parse(data_dir).map_err(|error| unsupported(&error.to_string()))?;
     if url.scheme() != "file" {
-        return Err(unsupported(&format!("a store of kind {} is not built in", url.scheme())));
+        return Err(unsupported("it is no folder of this machine"));
     }
     url.to_file_path().map_err(|()| unsupported("its url names no local folder"))
 }
@@ -181,7 +226,7 @@ mod tests {
     fn folders_and_file_urls_are_understood_and_others_refused() {
         assert_eq!(local_folder("data").expect("a folder"), PathBuf::from("data"));
         assert_eq!(local_folder("file:///srv/reckon").expect("a folder"), PathBuf::from("/srv/reckon"));
-        for refused in ["", "gopher://x/y"] {
+        for refused in ["", "gopher://x/y", "s3://bucket/x"] {
             assert!(matches!(local_folder(refused), Err(StorageError::Unsupported { .. })), "{refused}");
         }
     }

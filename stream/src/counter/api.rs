@@ -23,7 +23,7 @@ impl Counter {
         if let Some(reason) = self.shared.halted.borrow().as_deref() {
             return Err(unavailable(reason));
         }
-        self.shared.partitions.get(number as usize).ok_or_else(|| unavailable("there is no such partition"))
+        self.shared.of(number).ok_or_else(|| unavailable("it is not counted here"))
     }
 }
 
@@ -69,7 +69,7 @@ fn freeze(
 #[async_trait]
 impl Tails for Counter {
     fn partitions(&self) -> u32 {
-        u32::try_from(self.shared.partitions.len()).unwrap_or(u32::MAX)
+        self.shared.parts.log.partitions()
     }
 
     async fn tail(&self, partition: u32, from: u64) -> Result<Tail, TailError> {
@@ -121,7 +121,7 @@ impl Tails for Counter {
     }
 
     fn covered(&self, partition: u32, coverage: u64) {
-        if let Some(own) = self.shared.partitions.get(partition as usize) {
+        if let Some(own) = self.shared.of(partition) {
             own.state.lock().history.cover(coverage, self.shared.parts.clock.now());
         }
     }
@@ -139,20 +139,22 @@ fn stuck(shared: &Shared, offsets: &[u64]) -> Option<String> {
 #[async_trait]
 impl Follower for Counter {
     async fn reach(&self, offsets: &[u64]) -> Result<(), String> {
-        if offsets.len() != self.shared.partitions.len() {
-            return Err(format!("{} offsets for {} partitions", offsets.len(), self.shared.partitions.len()));
+        let partitions = self.shared.parts.log.partitions() as usize;
+        if offsets.len() != partitions {
+            return Err(format!("{} offsets for {partitions} partitions", offsets.len()));
         }
+        let offsets = self.shared.own(offsets);
         let mut sealed = self.shared.sealed.subscribe();
         let mut halted = self.shared.halted.subscribe();
-        self.shared.want(offsets);
+        self.shared.want(&offsets);
         loop {
-            if sealed.borrow_and_update().iter().zip(offsets).all(|(sealed, offset)| sealed >= offset) {
+            if sealed.borrow_and_update().iter().zip(&offsets).all(|(sealed, offset)| sealed >= offset) {
                 return Ok(());
             }
             if let Some(reason) = halted.borrow_and_update().as_deref() {
                 return Err(format!("the counter has stopped: {reason}"));
             }
-            if let Some(reason) = stuck(&self.shared, offsets) {
+            if let Some(reason) = stuck(&self.shared, &offsets) {
                 return Err(reason);
             }
             tokio::select! {
@@ -164,6 +166,12 @@ impl Follower for Counter {
     }
 
     fn committed(&self) -> Vec<u64> {
-        self.shared.sealed.borrow().clone()
+        let mut committed = vec![0; self.shared.parts.log.partitions() as usize];
+        for (partition, sealed) in self.shared.partitions.iter().zip(self.shared.sealed.borrow().iter()) {
+            if let Some(slot) = committed.get_mut(partition.number as usize) {
+                *slot = *sealed;
+            }
+        }
+        committed
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::MutexGuard;
 use reckon_data::log::{LogError, Stored};
 use reckon_data::offload::offload;
-use reckon_data::record::{self, Record};
+use reckon_data::record::{self, Body, Record};
 
 use super::error::CounterError;
 use super::partition::CountError;
@@ -15,6 +15,8 @@ use super::shared::{HaltOnPanic, Partition, Shared, State};
 
 /// Bytes read at once when there is that much: eight full records.
 const READ_BYTES: usize = 4 * 1024 * 1024;
+/// So often in a row the log may fail before a partition is said to stand still: some seconds.
+const FAILURES_MAX: u32 = 5;
 /// How long to wait for a seal when memory is full, before looking again.
 const ROOM_WAIT: Duration = Duration::from_millis(200);
 
@@ -74,7 +76,7 @@ async fn read_and_count(shared: &Arc<Shared>, at: usize, partition: &Partition) 
 }
 
 async fn read(shared: &Shared, partition: &Partition, from: u64) -> Result<Vec<Stored>, CounterError> {
-    let mut pauses = Pauses::new();
+    let (mut pauses, mut failures) = (Pauses::new(), 0);
     loop {
         let begun = Instant::now();
         match shared.parts.log.read(partition.number, from, READ_BYTES).await {
@@ -84,6 +86,11 @@ async fn read(shared: &Shared, partition: &Partition, from: u64) -> Result<Vec<S
             }
             Err(LogError::Storage(reason)) => {
                 tracing::warn!(partition = partition.number, from, reason, "the log cannot be read, trying again");
+                failures += 1;
+                if failures >= FAILURES_MAX {
+                    // Answers and `/readyz` say so until it can be read again.
+                    shared.stall(partition, &format!("the log cannot be read: {reason}"));
+                }
                 pauses.wait(shared).await;
             }
             Err(other) => return Err(other.into()),
@@ -113,6 +120,9 @@ fn count(shared: &Shared, at: usize, batch: &[Stored]) -> Result<(), CounterErro
         let ended = state.change(|state| take(state, *offset, &record))?;
         // Queries wait for this lock; without this they could wait for many records.
         MutexGuard::unlock_fair(state);
+        if matches!(record.body, Body::Cut(_)) {
+            shared.cut(at, *offset);
+        }
         if ended {
             shared.keep_soon.notify_one();
             shared.seal_soon.notify_one();

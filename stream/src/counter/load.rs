@@ -120,7 +120,7 @@ fn put(shared: &Shared, summary: &Summary, run: Arc<Run>) -> Result<(), CounterE
     if !EXACT_MERGE.holds(run.total_count() == counted && run.fingerprint() == fingerprint) {
         return Err(CountError::Totals { partition, start, end, counted, found: run.total_count() }.into());
     }
-    if let Some(partition) = shared.partitions.get(partition as usize) {
+    if let Some(partition) = shared.of(partition) {
         partition.state.lock().history.load(start, end, run);
     }
     Ok(())

@@ -32,6 +32,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,8 +59,10 @@ const LAST_SEAL: Duration = Duration::from_secs(8);
 /// What a counter works with.
 #[derive(Debug, Clone)]
 pub struct CounterParts {
-    /// The log to count, all its partitions.
+    /// The log to count.
     pub log: Arc<dyn Log>,
+    /// Which of its partitions; others count the rest.
+    pub partitions: BTreeSet<u32>,
     /// Commits.
     pub tables: Arc<dyn Tables>,
     /// Where the tables' files lie.
@@ -76,7 +79,7 @@ pub struct CounterParts {
     pub retention: Retention,
 }
 
-/// Counts all partitions of a log. Stop it, or drop it, which is as if it were killed: what was not sealed
+/// Counts partitions of a log. Stop it, or drop it, which is as if it were killed: what was not sealed
 /// is counted again after the next start.
 pub struct Counter {
     shared: Arc<Shared>,
@@ -126,7 +129,7 @@ impl Counter {
     /// Below this offset the partition's log is not needed for a restart any more.
     #[must_use]
     pub fn refill_offset(&self, partition: u32) -> Option<u64> {
-        let partition = self.shared.partitions.get(partition as usize)?;
+        let partition = self.shared.of(partition)?;
         Some(partition.state.lock().history.refill_offset())
     }
 

@@ -51,7 +51,7 @@ pub(super) async fn recover(parts: &CounterParts) -> Result<Recovered, CounterEr
     let stream = parts.tables.snapshot(Table::StreamCounts).await?;
     same_log(&stream, log)?;
     let batch = parts.tables.snapshot(Table::BatchCounts).await?;
-    let numbers = 0..parts.log.partitions();
+    let numbers = parts.partitions.iter().copied();
     let standing =
         |snapshot: &Snapshot, name: Transaction| u64::try_from(snapshot.transaction(&name.to_string())).unwrap_or(0);
     let sealed: Vec<u64> = numbers.clone().map(|p| standing(&stream, Transaction::Stream(log, p))).collect();

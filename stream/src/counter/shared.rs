@@ -101,10 +101,11 @@ impl Partition {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) parts: CounterParts,
+    /// By number; not all partitions of the log need be among them.
     pub(super) partitions: Vec<Partition>,
     /// Stands in the summaries: who sealed them.
     pub(super) owner: String,
-    /// Up to where each partition is sealed.
+    /// Up to where each of them is sealed.
     pub(super) sealed: watch::Sender<Vec<u64>>,
     /// Set once, when nothing goes on any more, with the reason.
     pub(super) halted: watch::Sender<Option<String>>,
@@ -123,7 +124,7 @@ impl Shared {
     pub(super) fn new(parts: CounterParts, recovered: Vec<(PartitionCounter, History)>) -> Result<Self, LogError> {
         let sealed: Vec<u64> = recovered.iter().map(|(_, history)| history.sealed()).collect();
         let mut partitions = Vec::with_capacity(recovered.len());
-        for (number, (counter, history)) in (0..).zip(recovered) {
+        for (number, (counter, history)) in parts.partitions.iter().copied().zip(recovered) {
             partitions.push(Partition {
                 number,
                 state: Mutex::new(State { counter, history, failed: None, stalled: None }),
@@ -144,6 +145,18 @@ impl Shared {
             partitions,
             parts,
         })
+    }
+
+    /// A partition, if it is counted here.
+    pub(super) fn of(&self, number: u32) -> Option<&Partition> {
+        let at = self.partitions.binary_search_by_key(&number, |partition| partition.number).ok()?;
+        self.partitions.get(at)
+    }
+
+    /// Those of the offsets, one for each partition of the log, that are of partitions counted here.
+    pub(super) fn own(&self, offsets: &[u64]) -> Vec<u64> {
+        let offset = |partition: &Partition| offsets.get(partition.number as usize).copied().unwrap_or(0);
+        self.partitions.iter().map(offset).collect()
     }
 
     /// No task begins anything new.
@@ -224,6 +237,14 @@ impl Shared {
         self.seal_soon.notify_one();
     }
 
+    /// A batch run, perhaps of another process, waits until everything below a cut is sealed.
+    pub(super) fn cut(&self, at: usize, offset: u64) {
+        if let Some(wanted) = self.wanted.lock().get_mut(at) {
+            *wanted = (*wanted).max(offset);
+        }
+        self.seal_soon.notify_one();
+    }
+
     /// Whether to seal at once: what somebody waits for has ended, in all partitions that are still counted, or
     /// what is not sealed takes half the memory.
     pub(super) fn must_seal(&self) -> bool {
@@ -255,7 +276,7 @@ impl Shared {
     /// The partitions' segments, sealed up to the last of these.
     pub(super) fn mark_sealed(&self, segments: &[FinishedSegment]) {
         for FinishedSegment { summary, .. } in segments {
-            if let Some(partition) = self.partitions.get(summary.partition as usize) {
+            if let Some(partition) = self.of(summary.partition) {
                 partition.state.lock().history.seal(summary);
             }
         }

@@ -269,6 +269,7 @@ impl Base<'_> {
         let Durable { clock, names, settings, .. } = self.durable;
         let parts = CounterParts {
             log: Arc::clone(&self.log),
+            partitions: (0..self.log.partitions()).collect(),
             tables: Arc::clone(&self.tables),
             store: Arc::clone(&self.store),
             definition: Arc::clone(&self.definition),
@@ -284,6 +285,7 @@ impl Base<'_> {
         let Durable { clock, names, settings, .. } = self.durable;
         let parts = ArchiverParts {
             log: Arc::clone(&self.log),
+            partitions: (0..self.log.partitions()).collect(),
             tables: Arc::clone(&self.tables),
             store: Arc::clone(&self.store),
             clock: Arc::clone(clock),

@@ -39,7 +39,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use super::{ANY_RECORD_BYTES_MAX, Log, LogError, Stored};
+use super::{Log, LogError, Stored, check_sizes};
 use crate::clock::Names;
 use errors::io_failed;
 use mark::Mark;
@@ -98,16 +98,6 @@ impl EmbeddedLog {
         })
     }
 
-    /// Takes no more appends, commits those that wait, and syncs all files. Reading stays possible; the folder
-    /// is free for another process when the log is dropped.
-    ///
-    /// # Errors
-    /// [`LogError::Storage`] when a commit had failed, or the sync does.
-    pub async fn close(&self) -> Result<(), LogError> {
-        let Some(thread) = self.stop() else { return Ok(()) };
-        tokio::task::spawn_blocking(|| join(thread)).await.unwrap_or_else(|_| Err(writer_gone()))
-    }
-
     /// Closes the queue; the writer ends when it is empty.
     fn stop(&self) -> Option<WriterThread> {
         self.queue_room.close();
@@ -152,9 +142,7 @@ impl Log for EmbeddedLog {
 
     async fn append(&self, partition: u32, records: Vec<Bytes>) -> Result<Range<u64>, LogError> {
         let end = self.end(partition)?;
-        if let Some(bytes) = records.iter().map(Bytes::len).find(|bytes| *bytes > ANY_RECORD_BYTES_MAX) {
-            return Err(LogError::TooLarge { bytes, limit: ANY_RECORD_BYTES_MAX });
-        }
+        check_sizes(&records)?;
         if let Some(why) = self.shared.poison.get() {
             return Err(LogError::Storage(why.clone()));
         }
@@ -211,6 +199,13 @@ impl Log for EmbeddedLog {
         let store = Arc::clone(&self.store);
         let trimming = tokio::task::spawn_blocking(move || store.trim(partition, below));
         trimming.await.unwrap_or_else(|stopped| Err(LogError::Storage(format!("trimming stopped: {stopped}"))))
+    }
+
+    /// Takes no more appends, commits those that wait, and syncs all files. Reading stays possible; the folder
+    /// is free for another process when the log is dropped.
+    async fn close(&self) -> Result<(), LogError> {
+        let Some(thread) = self.stop() else { return Ok(()) };
+        tokio::task::spawn_blocking(|| join(thread)).await.unwrap_or_else(|_| Err(writer_gone()))
     }
 }
 

@@ -6,12 +6,14 @@ mod restart;
 mod stalled;
 mod world;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use reckon_data::jobs::Follower;
 use reckon_data::tail::{TailError, Tails};
 
 use super::testing::{Entry, Sample};
+use super::{Counter, CounterParts};
 use world::{MINUTE, World, settings, view};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -123,4 +125,38 @@ async fn a_tail_of_an_open_segment_grows_in_parts() {
     }
     assert!(counter.tail(0, 0).await.unwrap().runs.len() <= 10);
     counter.stop().await;
+}
+
+/// Partitions of one log in counters of their own, as processes have them: each does its part, and no other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_counters_share_a_log() {
+    let world = World::new(2);
+    let start =
+        |partition| Counter::start(CounterParts { partitions: BTreeSet::from([partition]), ..world.parts(settings()) });
+    let (one, two) = (start(0).await.unwrap(), start(1).await.unwrap());
+    let mut cuts = Vec::new();
+    for partition in 0..2 {
+        world.append(partition, 0, Entry::Events(vec![view("a", 1), view("b", partition)])).await;
+        cuts.push(world.append(partition, 1, Entry::Cut).await);
+    }
+    one.reach(&cuts).await.unwrap();
+    two.reach(&cuts).await.unwrap();
+    assert_eq!((one.committed(), two.committed()), (vec![cuts[0], 0], vec![0, cuts[1]]));
+    assert!(matches!(one.position(1), Err(TailError::Unavailable { partition: 1, .. })));
+    assert_eq!(two.tail(1, 0).await.unwrap().position.sealed, cuts[1]);
+    one.stop().await;
+    two.stop().await;
+    world.check_sealed().await;
+    // A second owner of a partition is one too many: the one that commits later is fenced.
+    let (one, again) = (start(0).await.unwrap(), start(0).await.unwrap());
+    world.append(0, 2, Entry::Events(vec![view("c", 3)])).await;
+    let end = world.append(0, 3, Entry::Cut).await;
+    let ends = [end, 0];
+    let (first, second) = tokio::join!(one.reach(&ends), again.reach(&ends));
+    assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
+    let fenced = first.err().or(second.err()).unwrap();
+    assert!(fenced.contains("fenced"), "{fenced}");
+    one.stop().await;
+    again.stop().await;
+    world.check_sealed().await;
 }

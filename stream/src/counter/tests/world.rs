@@ -68,6 +68,7 @@ impl World {
     pub(super) fn parts(&self, settings: Counting) -> CounterParts {
         CounterParts {
             log: Arc::new(self.log.clone()),
+            partitions: (0..self.log.partitions()).collect(),
             tables: Arc::clone(&self.tables) as Arc<dyn Tables>,
             store: Arc::clone(&self.store) as Arc<dyn ObjectStore>,
             definition: Arc::new(Definition::default()),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt;
 
-use super::super::conformance::conformance;
+use super::super::conformance::{Kind, conformance};
 use super::super::{Log, LogError};
 use super::{EmbeddedLog, Options, Remains};
 use crate::clock::RandomNames;
@@ -52,17 +52,17 @@ fn content(number: u64, bytes: usize) -> Bytes {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_embedded_log_conforms() {
     let dir = tempfile::tempdir().unwrap();
-    conformance(|name: &str| {
+    let open = |name: &str| {
         let opened = open(&dir.path().join(name), small(3)).map(|log| Arc::new(log) as Arc<dyn Log>);
         async move { opened }.boxed()
-    })
-    .await;
+    };
+    conformance(open, Kind::PLAIN).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn tiny_limits_only_slow_it_down() {
     let dir = tempfile::tempdir().unwrap();
-    conformance(|name: &str| {
+    let open = |name: &str| {
         let tiny = Options {
             memtable_bytes: 8 * 1024,
             write_buffer_bytes: 32 * 1024,
@@ -74,6 +74,6 @@ async fn tiny_limits_only_slow_it_down() {
         };
         let opened = open(&dir.path().join(name), tiny).map(|log| Arc::new(log) as Arc<dyn Log>);
         async move { opened }.boxed()
-    })
-    .await;
+    };
+    conformance(open, Kind::PLAIN).await;
 }

@@ -1,0 +1,205 @@
+//! What every part of a process is made with, and how each is made.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use reckon_batch::archive::{Archiver, ArchiverParts};
+use reckon_batch::maintain::{Maintainer, MaintainerParts};
+use reckon_batch::mend::{Mender, MenderParts};
+use reckon_batch::recompute::{Recompute, RecomputeParts};
+use reckon_batch::runs::BatchRuns;
+use reckon_data::clock::{Clock, Names};
+use reckon_data::config::Settings;
+use reckon_data::definition::Definition;
+use reckon_data::jobs::Follower;
+use reckon_data::log::Log;
+use reckon_data::table::Tables;
+use reckon_data::tail::Tails;
+use reckon_serving::{Serving, ServingParts};
+use reckon_stream::counter::{Counter, CounterParts};
+use reckon_stream::gateway::{Gateway, GatewayParts};
+use reckon_tables::{DeltaTables, ImportTable, MendedLog, Storage};
+
+use super::background;
+use super::home::{claim, open_log};
+
+/// What every part is made with.
+pub struct Base {
+    pub settings: Settings,
+    pub definition: Arc<Definition>,
+    pub clock: Arc<dyn Clock>,
+    pub names: Arc<dyn Names>,
+    pub mended: Arc<MendedLog>,
+    pub delta: DeltaTables,
+    pub tables: Arc<dyn Tables>,
+    pub storage: Storage,
+    pub scratch: PathBuf,
+}
+
+impl Base {
+    pub async fn open(settings: Settings, dir: &Path, clock: Arc<dyn Clock>, names: Arc<dyn Names>) -> Result<Self> {
+        let definition = Arc::new(settings.definition()?);
+        let scratch = dir.join("scratch");
+        empty_scratch(&scratch).with_context(|| format!("{} cannot be emptied", scratch.display()))?;
+        let storage = Storage::open(&settings.data_dir)?;
+        let delta = DeltaTables::new(storage.clone(), Arc::clone(&clock))?;
+        let tables: Arc<dyn Tables> = Arc::new(delta.clone());
+        let log = open_log(&settings, dir, &storage, &clock, names.as_ref()).await?;
+        claim(&storage, &*tables, log.identity()).await?;
+        let mended = Arc::new(MendedLog::new(log, Arc::clone(&tables), storage.store()));
+        Ok(Self { definition, clock, names, mended, delta, tables, storage, scratch, settings })
+    }
+
+    pub fn log(&self) -> Arc<dyn Log> {
+        Arc::clone(&self.mended) as Arc<dyn Log>
+    }
+
+    pub fn gateway(&self) -> Result<Arc<Gateway>> {
+        Ok(Gateway::start(GatewayParts {
+            log: self.log(),
+            router: self.settings.router(),
+            definition: Arc::clone(&self.definition),
+            limits: self.settings.limits()?,
+            clock: Arc::clone(&self.clock),
+            names: Arc::clone(&self.names),
+            settings: self.settings.gateway.clone(),
+        }))
+    }
+
+    pub async fn counter(&self, partitions: BTreeSet<u32>) -> Result<Arc<Counter>> {
+        let parts = CounterParts {
+            log: self.log(),
+            partitions,
+            tables: Arc::clone(&self.tables),
+            store: self.storage.store(),
+            definition: Arc::clone(&self.definition),
+            clock: Arc::clone(&self.clock),
+            names: Arc::clone(&self.names),
+            settings: self.settings.stream.clone(),
+            retention: self.settings.retention.clone(),
+        };
+        Counter::start(parts).await.context("the counter cannot start")
+    }
+
+    pub async fn archiver(&self, partitions: BTreeSet<u32>) -> Result<Arc<Archiver>> {
+        let parts = ArchiverParts {
+            log: self.log(),
+            partitions,
+            tables: Arc::clone(&self.tables),
+            store: self.storage.store(),
+            clock: Arc::clone(&self.clock),
+            names: Arc::clone(&self.names),
+            settings: self.settings.archive.clone(),
+        };
+        Archiver::start(parts).await.context("the archiver cannot start")
+    }
+
+    pub async fn serving(&self, tails: Arc<dyn Tails>) -> Result<Arc<Serving>> {
+        let parts = ServingParts {
+            tables: Arc::clone(&self.tables),
+            store: self.storage.store(),
+            tails,
+            log: self.mended.identity(),
+            definition: Arc::clone(&self.definition),
+            settings: self.settings.serving.clone(),
+            stream: self.settings.stream.clone(),
+            clock: Arc::clone(&self.clock),
+        };
+        Serving::start(parts).await.context("the serving layer cannot start")
+    }
+
+    pub fn maintainer_parts(&self) -> MaintainerParts {
+        MaintainerParts {
+            tables: Arc::clone(&self.tables),
+            store: self.storage.store(),
+            clock: Arc::clone(&self.clock),
+            names: Arc::clone(&self.names),
+            log: self.mended.identity(),
+            partitions: self.mended.partitions(),
+            archive: self.settings.archive.clone(),
+            retention: self.settings.retention.clone(),
+            compact: self.settings.batch.compact,
+            // It runs beside everything else and nobody waits for it: it may spill sooner than a batch run.
+            memory: usize::try_from(self.settings.batch.memory.as_u64() / 4).unwrap_or(usize::MAX),
+            spill_dir: Some(self.scratch.clone()),
+        }
+    }
+
+    pub fn mender(&self) -> Mender {
+        Mender::new(MenderParts {
+            log: self.log(),
+            tables: Arc::clone(&self.tables),
+            store: self.storage.store(),
+            damage: Arc::new(self.storage.clone()),
+            names: Arc::clone(&self.names),
+            file_bytes: self.settings.archive.file_size.as_u64(),
+        })
+    }
+
+    pub fn runs(
+        &self,
+        followers: Vec<Arc<dyn Follower>>,
+        serving: &Arc<Serving>,
+        maintainer: &Arc<Maintainer>,
+        mender: &Arc<Mender>,
+    ) -> Result<Arc<BatchRuns>> {
+        let recompute = Recompute::new(RecomputeParts {
+            damage: Arc::new(self.storage.clone()),
+            log: self.log(),
+            tables: Arc::clone(&self.tables),
+            store: self.storage.store(),
+            spill_dir: self.scratch.clone(),
+            definition: Arc::clone(&self.definition),
+            routing: self.settings.router().version(),
+            clock: Arc::clone(&self.clock),
+            names: Arc::clone(&self.names),
+            settings: self.settings.batch.clone(),
+            followers,
+        })?;
+        let hook = background::after_run(Arc::clone(serving), Arc::clone(maintainer), Arc::clone(mender));
+        let (clock, names) = (Arc::clone(&self.clock), Arc::clone(&self.names));
+        Ok(Arc::new(BatchRuns::new(recompute, clock, names, Some(Arc::clone(mender)), Some(hook))))
+    }
+
+    pub fn imports(&self) -> Arc<ImportTable> {
+        let (tables, store) = (Arc::clone(&self.tables), self.storage.store());
+        Arc::new(ImportTable::new(tables, store, Arc::clone(&self.clock), Arc::clone(&self.names)))
+    }
+
+    /// All partitions of the log.
+    pub fn all(&self) -> BTreeSet<u32> {
+        (0..self.mended.partitions()).collect()
+    }
+}
+
+/// Removes what processes that were killed have left in the folder for temporary files. Only who holds the lock
+/// may do so.
+fn empty_scratch(scratch: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(scratch)?;
+    for entry in std::fs::read_dir(scratch)? {
+        let entry = entry?;
+        let is_folder = entry.file_type()?.is_dir();
+        if is_folder { std::fs::remove_dir_all(entry.path())? } else { std::fs::remove_file(entry.path())? }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_killed_processes_left_behind_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = dir.path().join("scratch");
+        empty_scratch(&scratch).unwrap();
+        std::fs::create_dir_all(scratch.join("datafusion-x/y")).unwrap();
+        std::fs::write(scratch.join("datafusion-x/y/spilled"), "rows").unwrap();
+        std::fs::write(scratch.join("file"), "rows").unwrap();
+        empty_scratch(&scratch).unwrap();
+        assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 0);
+    }
+}

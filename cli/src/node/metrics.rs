@@ -1,0 +1,122 @@
+//! What `/metrics` says of the parts of a process.
+
+use reckon_batch::archive::ArchiveStats;
+use reckon_data::invariant;
+use reckon_data::log::Log;
+use reckon_data::table::Table;
+use reckon_serving::rest::MetricsText;
+use reckon_stream::counter::{CounterStats, PartitionStats};
+use reckon_stream::gateway::Gateway;
+use reckon_tables::DeltaTables;
+
+/// What every process says.
+pub fn common(tables: &DeltaTables, log: &dyn Log, into: &mut MetricsText) {
+    for counter in log.counters() {
+        into.single(counter.name, "counter", counter.help, counter.value);
+    }
+    of_tables(tables, into);
+    of_invariants(into);
+}
+
+/// The gateway.
+pub fn gateway(gateway: &Gateway, into: &mut MetricsText) {
+    let stats = gateway.stats();
+    into.single("reckon_events_accepted_total", "counter", "Events taken.", stats.accepted);
+    into.begin("reckon_events_refused_total", "counter", "Events refused, by reason.");
+    for (reason, count) in &stats.refused {
+        into.value("reckon_events_refused_total", &[("reason", reason)], count);
+    }
+    into.single("reckon_requests_busy_total", "counter", "Requests answered with 429.", stats.busy);
+    into.single("reckon_gateway_queue_bytes", "gauge", "Bytes of bodies under way.", stats.queue_bytes);
+    into.begin("reckon_gateway_stage_seconds_total", "counter", "Time spent in each stage.");
+    let stages = [
+        ("inflate", stats.inflate_nanos),
+        ("judge", stats.judge_nanos),
+        ("encode", stats.encode_nanos),
+        ("append", stats.append_nanos),
+    ];
+    for (stage, nanos) in stages {
+        into.value("reckon_gateway_stage_seconds_total", &[("stage", stage)], nanos as f64 / 1e9);
+    }
+}
+
+/// Counters; of all their partitions.
+pub fn counter(stats: &CounterStats, into: &mut MetricsText) {
+    let totals = stats.totals();
+    into.begin("reckon_events_counted_total", "counter", "Events by what the counter made of them.");
+    for (verdict, count) in [("counted", totals.counted), ("duplicate", totals.duplicate), ("dead", totals.dead)] {
+        into.value("reckon_events_counted_total", &[("verdict", verdict)], count);
+    }
+    into.begin("reckon_counter_lag_records", "gauge", "Records not counted yet.");
+    for partition in &stats.partitions {
+        let label = partition.partition.to_string();
+        into.value("reckon_counter_lag_records", &[("partition", &label)], partition.lag_records);
+    }
+    counter_stages(stats, into);
+    let sum = |get: fn(&PartitionStats) -> f64| stats.partitions.iter().map(get).sum::<f64>();
+    into.single("reckon_dedup_keys", "gauge", "Keys in the dedup sets.", sum(|p| p.dedup_keys as f64));
+    into.single("reckon_dedup_bytes", "gauge", "Memory of the dedup sets.", sum(|p| p.dedup_bytes as f64));
+    let segments = sum(|p| (p.open_bytes + p.history.sealed + p.history.unsealed) as f64);
+    into.single("reckon_segment_bytes", "gauge", "Memory of the stream counts that lie in memory.", segments);
+    into.single(
+        "reckon_dedup_expected_collisions",
+        "counter",
+        "Events expected to have been dropped by a hash collision.",
+        sum(|p| p.expected_collisions),
+    );
+}
+
+/// What each stage of counting costs.
+fn counter_stages(stats: &CounterStats, into: &mut MetricsText) {
+    let totals = stats.totals();
+    let decode: f64 = stats.partitions.iter().map(|partition| partition.decode.as_secs_f64()).sum();
+    let stages = [
+        ("decode", decode),
+        ("dedup", totals.dedup.as_secs_f64()),
+        ("group", totals.group.as_secs_f64()),
+        ("seal", stats.seal.as_secs_f64()),
+    ];
+    stages_of("reckon_counter_stage_seconds_total", &stages, into);
+}
+
+/// Archivers.
+pub fn archiver(stats: &ArchiveStats, lag_micros: i64, into: &mut MetricsText) {
+    into.single("reckon_archived_events_total", "counter", "Events archived since the start.", stats.events);
+    into.single("reckon_archiver_lag_records", "gauge", "Records not archived yet.", stats.lag_records);
+    let seconds = lag_micros as f64 / 1e6;
+    into.single("reckon_archiver_lag_seconds", "gauge", "Age of the newest record archived.", seconds);
+    let stages = [
+        ("decode", stats.decode_seconds),
+        ("encode", stats.encode_seconds),
+        ("store", stats.store_seconds),
+        ("commit", stats.commit_seconds),
+    ];
+    stages_of("reckon_archiver_stage_seconds_total", &stages, into);
+}
+
+fn stages_of(name: &str, stages: &[(&str, f64)], into: &mut MetricsText) {
+    into.begin(name, "counter", "Time spent in each stage.");
+    for (stage, seconds) in stages {
+        into.value(name, &[("stage", stage)], seconds);
+    }
+}
+
+fn of_tables(tables: &DeltaTables, into: &mut MetricsText) {
+    let sizes = || Table::ALL.into_iter().filter_map(|table| Some((table.name(), tables.size(table)?)));
+    into.begin("reckon_table_files", "gauge", "Files that a table refers to.");
+    sizes().for_each(|(table, size)| into.value("reckon_table_files", &[("table", table)], size.files));
+    into.begin("reckon_table_bytes", "gauge", "Bytes of these files.");
+    sizes().for_each(|(table, size)| into.value("reckon_table_bytes", &[("table", table)], size.bytes));
+}
+
+/// Which invariants were checked, and which did not hold.
+fn of_invariants(into: &mut MetricsText) {
+    into.begin("reckon_invariant_checks_total", "counter", "Checks of each invariant.");
+    for invariant in invariant::all() {
+        into.value("reckon_invariant_checks_total", &[("invariant", invariant.number)], invariant.checks());
+    }
+    into.begin("reckon_invariant_violations_total", "counter", "Checks that found an invariant broken.");
+    for invariant in invariant::all() {
+        into.value("reckon_invariant_violations_total", &[("invariant", invariant.number)], invariant.violations());
+    }
+}

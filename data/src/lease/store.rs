@@ -1,0 +1,222 @@
+//! Leases as objects.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use object_store::path::Path;
+use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::plan::{Lease, Seen};
+use super::{DEAD_AFTER, Member};
+
+/// Why leases cannot be kept.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LeaseError {
+    /// The store failed.
+    #[error("leases: {0}")]
+    Store(#[from] Error),
+    /// An object is not what was written there.
+    #[error("leases: {path} cannot be read: {reason}")]
+    Unreadable {
+        /// The object.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// The store takes longer to answer than a process may be silent.
+    #[error("leases: the store takes too long")]
+    Slow,
+}
+
+/// Who has a partition, as others see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Which process.
+    pub member: Member,
+    /// Since which epoch.
+    pub epoch: u64,
+}
+
+/// What a lease's object holds.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Held {
+    holder: Member,
+}
+
+/// The leases of a role in a store. What was read of them is remembered: they never change.
+#[derive(Debug)]
+pub(super) struct Objects {
+    store: Arc<dyn ObjectStore>,
+    role: String,
+    holders: BTreeMap<(u32, u64), Member>,
+}
+
+impl Objects {
+    pub fn new(store: Arc<dyn ObjectStore>, role: &str) -> Self {
+        Self { store, role: role.to_owned(), holders: BTreeMap::new() }
+    }
+
+    fn members(&self) -> Path {
+        Path::from_iter([self.role.as_str(), "members"])
+    }
+
+    fn member(&self, id: Uuid) -> Path {
+        self.members().join(id.to_string())
+    }
+
+    fn lease(&self, partition: u32, name: &str) -> Path {
+        Path::from_iter([self.role.as_str(), &format!("{partition:05}"), name])
+    }
+
+    /// Says that a process lives.
+    pub async fn live(&self, member: &Member) -> Result<(), LeaseError> {
+        self.store.put(&self.member(member.id), encode(member)?.into()).await?;
+        Ok(())
+    }
+
+    /// A process ends, and says so.
+    pub async fn leave(&self, id: Uuid) -> Result<(), LeaseError> {
+        match self.store.delete(&self.member(id)).await {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes a partition; false when another was quicker.
+    pub async fn take(&self, partition: u32, epoch: u64, holder: &Member) -> Result<bool, LeaseError> {
+        let path = self.lease(partition, &format!("{epoch:020}"));
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        match self.store.put_opts(&path, encode(&Held { holder: holder.clone() })?.into(), options).await {
+            Ok(_) => Ok(true),
+            // It may be ours: the outcome of an earlier try is unknown.
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
+                Ok(read::<Held>(&self.store, &path).await?.is_some_and(|held| held.holder.id == holder.id))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Lets go of a partition.
+    pub async fn release(&self, partition: u32, epoch: u64) -> Result<(), LeaseError> {
+        self.store.put(&self.lease(partition, &format!("{epoch:020}.released")), Bytes::new().into()).await?;
+        Ok(())
+    }
+
+    /// Looks at everything. `me` has just said that it lives: the store's time of that is now.
+    pub async fn see(&mut self, me: Option<Uuid>) -> Result<Seen, LeaseError> {
+        let objects: Vec<ObjectMeta> = self.store.list(Some(&Path::from(self.role.as_str()))).try_collect().await?;
+        let members = self.members();
+        let (of_members, of_leases): (Vec<_>, Vec<_>) =
+            objects.into_iter().partition(|object| object.location.prefix_matches(&members));
+        let id = |object: &ObjectMeta| object.location.filename().and_then(|name| Uuid::parse_str(name).ok());
+        let newest = of_members.iter().map(|object| object.last_modified).max();
+        let now =
+            of_members.iter().find(|object| me.is_some() && id(object) == me).map(|own| own.last_modified).or(newest);
+        let is_live = |object: &ObjectMeta| {
+            now.is_some_and(|now| (now - object.last_modified).to_std().unwrap_or(Duration::ZERO) < DEAD_AFTER)
+        };
+        let live = of_members.iter().filter(|object| is_live(object)).filter_map(id).collect();
+        let (mut leases, mut unclear) = (BTreeMap::new(), BTreeSet::new());
+        for (partition, (epoch, released)) in newest_epochs(&of_leases) {
+            match self.holder(partition, epoch).await? {
+                Some(holder) => drop(leases.insert(partition, Lease { epoch, holder: holder.id, released })),
+                None => drop(unclear.insert(partition)),
+            }
+        }
+        Ok(Seen { live, leases, unclear })
+    }
+
+    /// Who has a partition since an epoch; none if that is gone already.
+    pub async fn holder(&mut self, partition: u32, epoch: u64) -> Result<Option<Member>, LeaseError> {
+        if let Some(known) = self.holders.get(&(partition, epoch)) {
+            return Ok(Some(known.clone()));
+        }
+        let found = read::<Held>(&self.store, &self.lease(partition, &format!("{epoch:020}"))).await?;
+        let Some(Held { holder }) = found else { return Ok(None) };
+        self.holders.retain(|(of, _), _| *of != partition);
+        self.holders.insert((partition, epoch), holder.clone());
+        Ok(Some(holder))
+    }
+
+    /// Removes what epochs before `epoch` have left behind.
+    pub async fn forget(&self, partition: u32, epoch: u64) -> Result<(), LeaseError> {
+        let folder = Path::from_iter([self.role.as_str(), &format!("{partition:05}")]);
+        let objects: Vec<ObjectMeta> = self.store.list(Some(&folder)).try_collect().await?;
+        for object in objects {
+            if place(&object.location).is_some_and(|(_, of, _)| of < epoch) {
+                self.store.delete(&object.location).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Who has each partition of a role now; none where nobody has it.
+///
+/// # Errors
+/// [`LeaseError`].
+pub async fn look(store: Arc<dyn ObjectStore>, role: &str, partitions: u32) -> Result<Vec<Option<Holder>>, LeaseError> {
+    let mut objects = Objects::new(store, role);
+    let seen = objects.see(None).await?;
+    let mut holders = Vec::with_capacity(partitions as usize);
+    for partition in 0..partitions {
+        let lease = seen.leases.get(&partition).filter(|lease| !lease.released);
+        holders.push(match lease {
+            Some(lease) => {
+                objects.holder(partition, lease.epoch).await?.map(|member| Holder { member, epoch: lease.epoch })
+            }
+            None => None,
+        });
+    }
+    Ok(holders)
+}
+
+/// The newest epoch of each partition, and whether it was released.
+fn newest_epochs(objects: &[ObjectMeta]) -> BTreeMap<u32, (u64, bool)> {
+    let mut newest: BTreeMap<u32, (u64, bool)> = BTreeMap::new();
+    for (partition, epoch, released) in objects.iter().filter_map(|object| place(&object.location)) {
+        let known = newest.entry(partition).or_insert((epoch, released));
+        if epoch > known.0 {
+            *known = (epoch, released);
+        } else if epoch == known.0 {
+            known.1 |= released;
+        }
+    }
+    newest
+}
+
+/// Partition and epoch of a lease's object, and whether it says that the lease was released.
+fn place(path: &Path) -> Option<(u32, u64, bool)> {
+    let mut parts = path.parts().rev();
+    let (name, folder) = (parts.next()?, parts.next()?);
+    let (epoch, released) = match name.as_ref().strip_suffix(".released") {
+        Some(epoch) => (epoch.to_owned(), true),
+        None => (name.as_ref().to_owned(), false),
+    };
+    Some((folder.as_ref().parse().ok()?, epoch.parse().ok()?, released))
+}
+
+fn encode(value: &impl Serialize) -> Result<Bytes, LeaseError> {
+    let unreadable =
+        |error: serde_json::Error| LeaseError::Unreadable { path: "a lease".to_owned(), reason: error.to_string() };
+    serde_json::to_vec(value).map(Bytes::from).map_err(unreadable)
+}
+
+async fn read<T: DeserializeOwned>(store: &Arc<dyn ObjectStore>, path: &Path) -> Result<Option<T>, LeaseError> {
+    let bytes = match store.get(path).await {
+        Ok(object) => object.bytes().await?,
+        Err(Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let unreadable =
+        |error: serde_json::Error| LeaseError::Unreadable { path: path.to_string(), reason: error.to_string() };
+    serde_json::from_slice(&bytes).map(Some).map_err(unreadable)
+}
