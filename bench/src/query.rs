@@ -100,7 +100,7 @@ pub async fn run(server: &Watched, client: Arc<Client>, options: Options, say: &
     tokio::time::sleep(Duration::from_secs(5)).await;
     let (start, lines) = (Instant::now(), sent.lines());
     let probes = tokio::spawn(probe(Arc::clone(&client), options.time));
-    let mut times = ask(server.client.url(), options).await?;
+    let mut times = ask(&server.client.urls(), options).await?;
     let seconds = start.elapsed().as_secs_f64();
     let events_per_second = (sent.lines() - lines) as f64 / seconds;
     let mut visible = probes.await??;
@@ -139,8 +139,8 @@ async fn batch(client: &Client) -> Result<()> {
 }
 
 /// Asks at a steady rate, whatever the answers take: a time counts from when the question was due. Each
-/// asks for a random entity over the last day, so hardly two questions are the same.
-async fn ask(url: &str, options: Options) -> Result<Vec<f64>> {
+/// asks for a random entity over the last day, so hardly two questions are the same; servers are asked in turn.
+async fn ask(urls: &[&str], options: Options) -> Result<Vec<f64>> {
     let http = reqwest::Client::builder().pool_max_idle_per_host(256).tcp_nodelay(true).build()?;
     let zipf = Zipf::new(options.entities, 1.0);
     let mut random = SmallRng::seed_from_u64(now_millis());
@@ -148,7 +148,7 @@ async fn ask(url: &str, options: Options) -> Result<Vec<f64>> {
     let start = Instant::now();
     let mut asking = JoinSet::new();
     let mut times = Vec::new();
-    for number in 0..total {
+    for (number, url) in (0..total).zip(urls.iter().cycle()) {
         let due = start + Duration::from_secs_f64(number as f64 / options.questions as f64);
         tokio::time::sleep_until(due.into()).await;
         let now = now_millis();

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use reckon_client::{Client, Options};
+use reckon_client::{Client, Options, Turns};
 use serde_json::Value;
 
 /// How long a server may take to catch up at the end.
@@ -33,15 +33,17 @@ pub struct Usage {
 }
 
 impl Watched {
-    /// The server at `url`, in process `process` if it runs here.
+    /// The server at `url`, in process `process` if it runs here; several, separated by commas, share the load.
     ///
     /// # Errors
     /// When that is no address.
     pub fn new(url: &str, process: Option<u32>) -> Result<Self> {
-        Ok(Self { client: Client::new(url, Options::default())?, process })
+        // What one says of itself is compared with what it says later.
+        let options = Options { turns: Turns::Events, ..Options::default() };
+        Ok(Self { client: Client::new(url, options)?, process })
     }
 
-    /// Its metrics by name and labels, as they stand in the text.
+    /// Its metrics by name and labels, as they stand in the text; of several servers, those of the first.
     ///
     /// # Errors
     /// When it does not answer.

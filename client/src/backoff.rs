@@ -12,7 +12,7 @@ pub struct Backoff {
     pub first: Duration,
     /// The longest wait.
     pub longest: Duration,
-    /// Attempts in all.
+    /// Attempts in all. Asking several servers one after another, without a wait between them, is one attempt.
     pub attempts: u32,
 }
 
@@ -23,7 +23,7 @@ impl Default for Backoff {
 }
 
 /// The longest wait that a server may ask for.
-const ASKED_MAX: Duration = Duration::from_secs(60);
+pub(crate) const ASKED_MAX: Duration = Duration::from_secs(60);
 
 impl Backoff {
     /// The wait before attempt number `attempt` (1 is the first repeat); none when there is no further

@@ -37,6 +37,12 @@ impl Batch {
         self.events
     }
 
+    /// How many bytes its body has.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.body.len()
+    }
+
     /// Whether it should be sent before another event is added.
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -52,6 +58,12 @@ impl Batch {
     /// Takes the body; the batch is empty again.
     pub fn take(&mut self) -> Bytes {
         self.events = 0;
+        // A body that waits should not hold room that it does not fill.
+        if self.body.len() < self.body.capacity() / 2 {
+            let body = Bytes::copy_from_slice(&self.body);
+            self.body.clear();
+            return body;
+        }
         let next = Vec::with_capacity(self.bytes_max);
         Bytes::from(std::mem::replace(&mut self.body, next))
     }
@@ -69,8 +81,18 @@ mod tests {
         batch.pad(1);
         batch.push(b"{\"a\":1}");
         assert!(batch.is_full());
-        assert_eq!(batch.events(), 2);
+        assert_eq!((batch.events(), batch.bytes()), (2, 12));
         assert_eq!(batch.take(), Bytes::from_static(b"{}\n\n{\"a\":1}\n"));
         assert!(batch.is_empty());
+    }
+
+    #[test]
+    fn a_batch_that_was_taken_begins_anew() {
+        let mut batch = Batch::new(1_000);
+        for _ in 0..2 {
+            batch.push(b"{}");
+            assert_eq!(batch.take(), Bytes::from_static(b"{}\n"));
+            assert_eq!((batch.events(), batch.bytes()), (0, 0));
+        }
     }
 }

@@ -27,6 +27,21 @@ impl Breaker {
         self.open_until.and_then(|until| until.checked_duration_since(now)).filter(|left| !left.is_zero())
     }
 
+    /// Takes leave to make a request. Of those who ask when the rest is over, one gets it; the others do when that
+    /// trial has succeeded, or has taken as long as a rest.
+    ///
+    /// # Errors
+    /// How long no request should be made still.
+    pub fn admit(&mut self, now: Instant) -> Result<(), Duration> {
+        if let Some(left) = self.rest_left(now) {
+            return Err(left);
+        }
+        if self.open_until.is_some() {
+            self.open_until = Some(now + self.rest);
+        }
+        Ok(())
+    }
+
     /// Notes that a request succeeded, or was refused for a reason of its own.
     pub const fn succeeded(&mut self) {
         self.failures = 0;
@@ -60,5 +75,21 @@ mod tests {
         assert_eq!(breaker.rest_left(now + second), Some(second), "the trial failed");
         breaker.succeeded();
         assert_eq!(breaker.rest_left(now + second), None);
+    }
+
+    #[test]
+    fn one_of_many_makes_the_trial() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut breaker = Breaker::new(1, second);
+        assert_eq!((breaker.admit(now), breaker.admit(now)), (Ok(()), Ok(())));
+        breaker.failed(now);
+        assert_eq!(breaker.admit(now), Err(second));
+        assert_eq!(breaker.admit(now + second), Ok(()), "the trial");
+        assert_eq!(breaker.admit(now + second), Err(second), "another is on trial");
+        assert_eq!(breaker.admit(now + 2 * second), Ok(()), "nobody knows what became of it");
+        breaker.succeeded();
+        assert_eq!(breaker.admit(now + 2 * second), Ok(()));
+        assert_eq!(breaker.admit(now + 2 * second), Ok(()));
     }
 }

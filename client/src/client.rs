@@ -1,79 +1,95 @@
-//! Requests to a server.
+//! Requests to one server, or to several of which each will do.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use reckon_data::clock::{Names as _, RandomNames};
 use reckon_data::dead::DeadLetter;
-use reckon_data::problem::Problem;
 use reckon_data::receipt::Receipt;
-use reqwest::header::HeaderValue;
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::{Method, RequestBuilder};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::backoff::Backoff;
-use crate::breaker::Breaker;
+use crate::compress::compressed;
 use crate::error::ClientError;
+use crate::exchange::{Failure, exchange, header_text};
+use crate::options::{Compression, Options, Turns};
+use crate::round::Round;
+use crate::server::Server;
+use crate::servers::{Servers, Turn};
 
-/// How requests are made.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// Longest time of one attempt.
-    pub timeout: Duration,
-    /// When to try again.
-    pub backoff: Backoff,
-    /// Failures in a row after which the server is left alone.
-    pub failures_max: u32,
-    /// For how long.
-    pub rest: Duration,
-}
+#[cfg(test)]
+mod tests;
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            timeout: Duration::from_secs(120),
-            backoff: Backoff::default(),
-            failures_max: 8,
-            rest: Duration::from_secs(2),
-        }
-    }
-}
-
-/// A client of one server. Cheap to share by reference; it keeps its connections.
+/// A client of one server, or of several. Cheap to share by reference; it keeps its connections.
+///
+/// A request goes to the next server in turn ([`Turns`]). When that one cannot be reached, or answers that it cannot
+/// now (429, 502, 503, 504), the next one is asked at once; only when all have failed is there a wait before another
+/// round ([`Backoff`](crate::backoff::Backoff)), not shorter than the shortest `Retry-After`. A server that keeps
+/// failing rests for a while ([`Breaker`](crate::breaker::Breaker)) and is passed over; when all rest, nobody is
+/// asked until the first is back.
+///
+/// Every POST carries an `Idempotency-Key`, the same whenever and wherever it is sent again.
 #[derive(Debug)]
 pub struct Client {
     http: reqwest::Client,
-    base: String,
+    servers: Servers,
     options: Options,
-    breaker: Mutex<Breaker>,
+    compresses: bool,
+}
+
+/// A body of events to send.
+#[derive(Debug)]
+pub(crate) struct Lines<'a> {
+    /// An event a line.
+    pub(crate) body: Bytes,
+    /// Names the body, and the events in it that have no id.
+    pub(crate) key: &'a str,
+    /// Where the events are from.
+    pub(crate) source: Option<&'a str>,
+    /// The first one's line in the source.
+    pub(crate) first_line: Option<u64>,
+    /// Counts requests that were made again.
+    pub(crate) retried: Option<&'a AtomicU64>,
 }
 
 impl Client {
-    /// A client of the server at `url`: `http://127.0.0.1:7700`.
+    /// A client of the server at `urls`, `http://127.0.0.1:7700`, or of several, separated by commas:
+    /// `http://a:7700,http://b:7700`. A server that is named twice is one.
     ///
     /// # Errors
-    /// [`ClientError::BadUrl`].
-    pub fn new(url: &str, options: Options) -> Result<Self, ClientError> {
-        let bad = |reason: String| ClientError::BadUrl { url: url.to_owned(), reason };
-        let parsed = reqwest::Url::parse(url).map_err(|e| bad(e.to_string()))?;
-        if !matches!(parsed.scheme(), "http" | "https") || !parsed.has_host() {
-            return Err(bad("it should look like http://127.0.0.1:7700".to_owned()));
-        }
-        let http = reqwest::Client::builder().timeout(options.timeout).build().map_err(|e| bad(e.to_string()))?;
-        Ok(Self {
-            http,
-            base: url.trim_end_matches('/').to_owned(),
-            options,
-            breaker: Mutex::new(Breaker::new(options.failures_max, options.rest)),
-        })
+    /// [`ClientError::BadUrl`] with the address that is none.
+    pub fn new(urls: &str, options: Options) -> Result<Self, ClientError> {
+        let servers = Servers::parse(urls, &options)?;
+        let builder = reqwest::Client::builder().connect_timeout(options.connect_timeout).timeout(options.timeout);
+        let bad = |e: reqwest::Error| ClientError::BadUrl { url: urls.to_owned(), reason: e.to_string() };
+        let http = builder.build().map_err(bad)?;
+        let compresses = match options.compression {
+            Compression::Never => false,
+            Compression::Always => true,
+            Compression::Remote => !servers.all().iter().all(Server::is_local),
+        };
+        Ok(Self { http, servers, options, compresses })
     }
 
-    /// The server's address.
+    /// The first server's address.
     #[must_use]
     pub fn url(&self) -> &str {
-        &self.base
+        self.servers.all().first().map_or("", Server::base)
+    }
+
+    /// The addresses of all servers.
+    #[must_use]
+    pub fn urls(&self) -> Vec<&str> {
+        self.servers.all().iter().map(Server::base).collect()
+    }
+
+    /// How it makes requests.
+    #[must_use]
+    pub const fn options(&self) -> &Options {
+        &self.options
     }
 
     /// Sends events, one a line of `body`, and returns the verdicts.
@@ -88,7 +104,7 @@ impl Client {
         idempotency_key: &str,
         source: Option<&str>,
     ) -> Result<Receipt, ClientError> {
-        self.send(body, idempotency_key, source, None).await
+        self.deliver(Lines { body, key: idempotency_key, source, first_line: None, retried: None }).await
     }
 
     /// The same for lines of a file, of which the first is line `first_line`: a refused event is kept with its line.
@@ -103,32 +119,34 @@ impl Client {
         source: &str,
         first_line: u64,
     ) -> Result<Receipt, ClientError> {
-        self.send(body, idempotency_key, Some(source), Some(first_line)).await
+        let (source, first_line) = (Some(source), Some(first_line));
+        self.deliver(Lines { body, key: idempotency_key, source, first_line, retried: None }).await
     }
 
-    async fn send(
-        &self,
-        body: Bytes,
-        idempotency_key: &str,
-        source: Option<&str>,
-        first_line: Option<u64>,
-    ) -> Result<Receipt, ClientError> {
-        let source = source.and_then(header_text);
-        self.with_retries(|| {
+    /// Sends events, compressed once if at all, until a server has judged them.
+    ///
+    /// # Errors
+    /// Those of [`Client::send_lines`].
+    pub(crate) async fn deliver(&self, lines: Lines<'_>) -> Result<Receipt, ClientError> {
+        let frame = if self.compresses { compressed(&lines.body).await } else { None };
+        let source = lines.source.and_then(header_text);
+        let build = |base: &str| {
             let mut request = self
-                .request(Method::POST, "/v1/events")
+                .request(base, Method::POST, "/v1/events")
                 .header("content-type", "application/x-ndjson")
-                .header("idempotency-key", idempotency_key)
-                .body(body.clone());
+                .header("idempotency-key", lines.key);
             if let Some(source) = &source {
                 request = request.header("reckon-source", source.clone());
             }
-            if let Some(line) = first_line {
+            if let Some(line) = lines.first_line {
                 request = request.header("reckon-first-line", line);
             }
-            request
-        })
-        .await
+            match &frame {
+                Some(frame) => request.header("content-encoding", "zstd").body(frame.clone()),
+                None => request.body(lines.body.clone()),
+            }
+        };
+        self.with_retries(Turn::Next, lines.retried, build).await
     }
 
     /// Sends dead letters that were found on this side.
@@ -140,7 +158,7 @@ impl Client {
         Ok(())
     }
 
-    /// Runs an SQL query; the answer is `{"columns", "rows", …}`.
+    /// Runs an SQL query, once; the answer is `{"columns", "rows", …}`.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -153,195 +171,132 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, ClientError> {
-        self.with_retries(|| self.request(Method::GET, path).query(query)).await
+        let build = |base: &str| self.request(base, Method::GET, path).query(query);
+        self.with_retries(self.turn(), None, build).await
     }
 
-    /// Posts JSON. It may be sent more than once when the server fails.
+    /// Posts JSON. It may be sent more than once when a server fails.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
-        let json = self.json(body)?;
-        self.with_retries(|| self.post_json(path, json.clone())).await
+        let (json, key) = (self.json(body)?, RandomNames.fresh().to_string());
+        self.with_retries(self.turn(), None, |base: &str| self.post_json(base, path, &key, json.clone())).await
     }
 
-    /// Posts JSON, once: for what is costly to ask, or does something every time it is asked.
+    /// Posts JSON, once: for what is costly to ask, or does something every time it is asked. Another server is asked
+    /// only when the connection to one could not be made, so that it cannot have got the request.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn post_once<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
-        let json = self.json(body)?;
-        self.once(self.post_json(path, json)).await.map_err(|(error, _)| error)
+        let (json, key) = (self.json(body)?, RandomNames.fresh().to_string());
+        let build = |base: &str| self.post_json(base, path, &key, json.clone());
+        let mut asks = Asks { made: 0, retried: None };
+        let answer = self.round(self.turn(), &mut asks, &build, |failure| failure.is_unsent).await;
+        answer.map_err(|failure| failure.error)
+    }
+
+    /// Whether one of the servers answers at its address.
+    pub async fn is_up(&self) -> bool {
+        for server in self.servers.all() {
+            let request = self.request(server.base(), Method::GET, "/healthz").timeout(Duration::from_secs(2));
+            if request.send().await.is_ok_and(|response| response.status().is_success()) {
+                return true;
+            }
+        }
+        false
     }
 
     fn json(&self, body: &impl Serialize) -> Result<Bytes, ClientError> {
         let json = serde_json::to_vec(body);
-        json.map(Bytes::from).map_err(|e| ClientError::BadAnswer { url: self.base.clone(), reason: e.to_string() })
+        json.map(Bytes::from).map_err(|e| ClientError::BadAnswer { url: self.url().to_owned(), reason: e.to_string() })
     }
 
-    fn post_json(&self, path: &str, json: Bytes) -> RequestBuilder {
-        self.request(Method::POST, path).header("content-type", "application/json").body(json)
+    fn post_json(&self, base: &str, path: &str, key: &str, json: Bytes) -> RequestBuilder {
+        self.request(base, Method::POST, path)
+            .header("content-type", "application/json")
+            .header("idempotency-key", key)
+            .body(json)
     }
 
-    /// Whether a server answers at the address.
-    pub async fn is_up(&self) -> bool {
-        let request = self.request(Method::GET, "/healthz").timeout(Duration::from_secs(2));
-        request.send().await.is_ok_and(|response| response.status().is_success())
+    fn request(&self, base: &str, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{base}{path}"))
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.base))
+    const fn turn(&self) -> Turn {
+        match self.options.turns {
+            Turns::Every => Turn::Next,
+            Turns::Events => Turn::Home,
+        }
     }
 
+    /// Asks round by round, until a server answers for good.
     async fn with_retries<T: DeserializeOwned>(
         &self,
-        build: impl Fn() -> RequestBuilder + Send + Sync,
+        turn: Turn,
+        retried: Option<&AtomicU64>,
+        build: impl Fn(&str) -> RequestBuilder + Send + Sync,
     ) -> Result<T, ClientError> {
+        let mut asks = Asks { made: 0, retried };
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let (error, asked) = match self.once(build()).await {
+            let failure = match self.round(turn, &mut asks, &build, Failure::is_passing).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
             let share = rand::random::<f64>();
-            match self.options.backoff.wait(attempt, share, asked).filter(|_| error.is_passing()) {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => return Err(error),
+            let wait = self.options.backoff.wait(attempt, share, failure.asked).filter(|_| failure.is_passing());
+            let Some(wait) = wait else { return Err(failure.error) };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Asks the servers one after another, until one answers, or fails in a way that another should not be asked after.
+    async fn round<T: DeserializeOwned>(
+        &self,
+        turn: Turn,
+        asks: &mut Asks<'_>,
+        build: &(impl Fn(&str) -> RequestBuilder + Send + Sync),
+        goes_on: fn(&Failure) -> bool,
+    ) -> Result<T, Failure> {
+        let mut round = Round::default();
+        for (place, server) in self.servers.in_turn(turn, Instant::now()) {
+            if let Err(left) = server.admit(Instant::now()) {
+                round.rests(server.base(), left);
+                continue;
+            }
+            asks.count();
+            match exchange(server, build(server.base())).await {
+                Ok(answer) => {
+                    if turn == Turn::Home {
+                        self.servers.stay(place);
+                    }
+                    return Ok(answer);
+                }
+                Err(failure) if goes_on(&failure) => round.failed(failure),
+                Err(failure) => return Err(failure),
             }
         }
+        Err(round.failure())
     }
+}
 
-    async fn once<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, (ClientError, Option<Duration>)> {
-        if let Some(left) = self.breaker.lock().rest_left(Instant::now()) {
-            let error = ClientError::Resting { url: self.base.clone(), seconds: left.as_secs() };
-            return Err((error, Some(left)));
+/// How often a request was made.
+struct Asks<'a> {
+    made: u64,
+    /// Counts all but the first.
+    retried: Option<&'a AtomicU64>,
+}
+
+impl Asks<'_> {
+    fn count(&mut self) {
+        if self.made > 0
+            && let Some(retried) = self.retried
+        {
+            retried.fetch_add(1, Ordering::Relaxed);
         }
-        let answer = read(&self.base, request.send().await).await;
-        let mut breaker = self.breaker.lock();
-        match &answer {
-            // Being told to come later is a sign of life.
-            Err((ClientError::Unreachable { .. }, _)) => breaker.failed(Instant::now()),
-            _ => breaker.succeeded(),
-        }
-        drop(breaker);
-        answer
-    }
-}
-
-async fn read<T: DeserializeOwned>(
-    base: &str,
-    sent: Result<Response, reqwest::Error>,
-) -> Result<T, (ClientError, Option<Duration>)> {
-    let unreachable =
-        |e: reqwest::Error| (ClientError::Unreachable { url: base.to_owned(), reason: root_cause(&e) }, None);
-    let response = sent.map_err(unreachable)?;
-    let url = response.url().to_string();
-    let status = response.status();
-    let asked =
-        response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok()).map(Duration::from_secs);
-    let body = response.bytes().await.map_err(unreachable)?;
-    if status.is_success() {
-        let body = if body.is_empty() { Bytes::from_static(b"null") } else { body };
-        return serde_json::from_slice(&body)
-            .map_err(|e| (ClientError::BadAnswer { url, reason: e.to_string() }, None));
-    }
-    Err((ClientError::Refused(Box::new(problem(status, &body))), asked))
-}
-
-fn problem(status: StatusCode, body: &[u8]) -> Problem {
-    serde_json::from_slice(body).unwrap_or_else(|_| {
-        let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
-        Problem::new(status.as_u16(), "unknown", "The server refused the request", format!("{status}: {text}"))
-    })
-}
-
-/// A text as a header's value: UTF-8, with a question mark for every character that may not stand there.
-fn header_text(text: &str) -> Option<HeaderValue> {
-    let text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-    HeaderValue::from_bytes(text.as_bytes()).ok()
-}
-
-fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-    use super::*;
-
-    #[test]
-    fn an_address_that_is_none_is_refused() {
-        for url in ["", "127.0.0.1:7700", "ftp://host", "http://"] {
-            assert!(matches!(Client::new(url, Options::default()), Err(ClientError::BadUrl { .. })), "{url}");
-        }
-    }
-
-    #[test]
-    fn a_file_may_have_any_name() {
-        let value = |text| header_text(text).unwrap();
-        assert_eq!(value("klicks-März-点.ndjson").as_bytes(), "klicks-März-点.ndjson".as_bytes());
-        assert_eq!(value("a\nb\u{7f}\tc\u{85}"), "a?b??c?");
-    }
-
-    /// A server that gives everybody one answer, and how often it was asked.
-    async fn answering(status: &str, body: &str) -> (String, Arc<AtomicU32>) {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
-        let asked = Arc::new(AtomicU32::new(0));
-        let count = Arc::clone(&asked);
-        tokio::spawn(async move {
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                count.fetch_add(1, Ordering::Relaxed);
-                let mut request = vec![0; 65_536];
-                assert!(stream.read(&mut request).await.unwrap() > 0);
-                stream.write_all(answer.as_bytes()).await.unwrap();
-            }
-        });
-        (url, asked)
-    }
-
-    fn quick() -> Options {
-        let backoff = Backoff { first: Duration::from_millis(1), longest: Duration::from_millis(1), attempts: 4 };
-        Options { backoff, ..Options::default() }
-    }
-
-    #[tokio::test]
-    async fn what_took_too_long_is_not_asked_again() {
-        let problem = Problem::new(504, "query-timeout", "The query took too long", "it took 60 s");
-        let (url, asked) = answering("504 Gateway Timeout", &serde_json::to_string(&problem).unwrap()).await;
-        let client = Client::new(&url, quick()).unwrap();
-        assert!(client.get::<Value>("/v1/top", &[]).await.is_err());
-        assert_eq!(asked.load(Ordering::Relaxed), 1);
-    }
-
-    #[tokio::test]
-    async fn a_question_is_asked_once_and_a_resource_again() {
-        let (url, asked) = answering("503 Service Unavailable", "{}").await;
-        let client = Client::new(&url, quick()).unwrap();
-        assert!(client.sql("select 1").await.is_err());
-        assert_eq!(asked.load(Ordering::Relaxed), 1);
-        assert!(client.get::<Value>("/readyz", &[]).await.is_err());
-        assert_eq!(asked.load(Ordering::Relaxed), 1 + 4);
-    }
-
-    #[tokio::test]
-    async fn a_server_that_is_not_there_is_named() {
-        let backoff = Backoff { first: Duration::from_millis(1), longest: Duration::from_millis(1), attempts: 2 };
-        let options = Options { backoff, ..Options::default() };
-        let client = Client::new("http://127.0.0.1:1", options).unwrap();
-        let error = client.sql("select 1").await.unwrap_err();
-        assert!(matches!(&error, ClientError::Unreachable { url, .. } if url.ends_with(":1")), "{error}");
+        self.made += 1;
     }
 }

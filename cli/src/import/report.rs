@@ -22,7 +22,8 @@ pub struct Report {
     pub refused: u64,
     /// Last lines that are not whole yet, left for the next import (`--id-from line`).
     pub left: u64,
-    /// Whether other events came in meanwhile, so that repeats cannot be told apart and `counted` may hold some.
+    /// Whether other events came in meanwhile, or no one server counts all, so that repeats cannot be told apart and
+    /// `counted` may hold some.
     pub mixed: bool,
     /// How long it took.
     pub seconds: f64,
@@ -63,7 +64,8 @@ impl Report {
         table.add_row(row.map(|n| Cell::new(n).set_alignment(CellAlignment::Right)));
         let mut text = table.to_string();
         if self.mixed {
-            text += "\nOther events came in meanwhile: repeats among these events, if any, are part of \"counted\".";
+            text += "\nOther events came in meanwhile, or no one server counts all: repeats among these events, if any, \
+                     are part of \"counted\".";
         }
         if self.left > 0 {
             text += &format!("\n{} last lines have no line break yet: they are left for the next import.", self.left);

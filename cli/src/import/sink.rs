@@ -34,21 +34,22 @@ pub trait Sink: Send + Sync {
     async fn find(&self, mapping_hash: &str) -> Result<Vec<ImportEntry>>;
     /// Remembers how far a file is.
     async fn record(&self, entry: &ImportEntry) -> Result<()>;
-    /// Totals once everything acknowledged is counted; none when others keep the counter too busy to tell.
+    /// Totals once everything acknowledged is counted; none when others keep the counter too busy to tell, or there are
+    /// several servers, none of which counts everything.
     async fn totals(&self) -> Result<Option<Totals>>;
 }
 
 /// How long a server may take to come to the end of its log.
 const COUNTED_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// A running server.
+/// A running server, or several.
 pub struct Remote {
     client: Client,
     wait_max: Duration,
 }
 
 impl Remote {
-    /// The server that a client asks.
+    /// The servers that a client asks.
     #[must_use]
     pub const fn new(client: Client) -> Self {
         Self { client, wait_max: COUNTED_WAIT_MAX }
@@ -93,6 +94,9 @@ impl Sink for Remote {
     }
 
     async fn totals(&self) -> Result<Option<Totals>> {
+        if self.client.urls().len() > 1 {
+            return Ok(None);
+        }
         let deadline = tokio::time::Instant::now() + self.wait_max;
         loop {
             let ready: Ready = self.client.get("/readyz", &[]).await?;
@@ -184,6 +188,12 @@ mod tests {
         assert_eq!(counted(None, 0, totals).unwrap(), Some(totals));
         assert_eq!(counted(None, 3, totals).unwrap(), None);
         assert_eq!(counted(Some("no room".to_owned()), 3, totals).unwrap_err().to_string(), "no room");
+    }
+
+    #[tokio::test]
+    async fn none_of_several_servers_is_asked_for_the_totals() {
+        let client = Client::new("http://127.0.0.1:1,http://127.0.0.1:2", Options::default()).unwrap();
+        assert_eq!(Remote::new(client).totals().await.unwrap(), None);
     }
 
     #[tokio::test]

@@ -1,0 +1,104 @@
+//! One request to one server, and what its answer says.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use reckon_data::problem::Problem;
+use reqwest::header::HeaderValue;
+use reqwest::{RequestBuilder, Response, StatusCode};
+use serde::de::DeserializeOwned;
+
+use crate::error::ClientError;
+use crate::server::Server;
+
+/// Why a server did not do what it was asked for.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: ClientError,
+    /// How long it asked not to be asked again.
+    pub(crate) asked: Option<Duration>,
+    /// Whether the request cannot have reached it.
+    pub(crate) is_unsent: bool,
+}
+
+impl Failure {
+    /// Whether the same request may succeed later, or elsewhere.
+    pub(crate) fn is_passing(&self) -> bool {
+        self.error.is_passing()
+    }
+}
+
+/// Asks a server once, and notes how it is.
+///
+/// # Errors
+/// See [`Failure`].
+pub(crate) async fn exchange<T: DeserializeOwned>(server: &Server, request: RequestBuilder) -> Result<T, Failure> {
+    let answer = read(server.base(), request.send().await).await;
+    let now = Instant::now();
+    match &answer {
+        Ok(_) => server.answered(now, None),
+        Err(Failure { error: ClientError::Unreachable { .. }, .. }) => server.failed(now),
+        Err(failure) => server.answered(now, failure.asked),
+    }
+    answer
+}
+
+async fn read<T: DeserializeOwned>(base: &str, sent: Result<Response, reqwest::Error>) -> Result<T, Failure> {
+    let unreachable = |e: reqwest::Error| {
+        let error = ClientError::Unreachable { url: base.to_owned(), reason: root_cause(&e) };
+        Failure { error, asked: None, is_unsent: e.is_connect() }
+    };
+    let response = sent.map_err(unreachable)?;
+    let url = response.url().to_string();
+    let status = response.status();
+    let asked =
+        response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok()).map(Duration::from_secs);
+    let body = response.bytes().await.map_err(unreachable)?;
+    if status.is_success() {
+        let body = if body.is_empty() { Bytes::from_static(b"null") } else { body };
+        return serde_json::from_slice(&body).map_err(|e| {
+            let error = ClientError::BadAnswer { url, reason: e.to_string() };
+            Failure { error, asked: None, is_unsent: false }
+        });
+    }
+    Err(Failure { error: ClientError::Refused(Box::new(problem(status, &body))), asked, is_unsent: false })
+}
+
+fn problem(status: StatusCode, body: &[u8]) -> Problem {
+    serde_json::from_slice(body).unwrap_or_else(|_| {
+        let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
+        Problem::new(status.as_u16(), "unknown", "The server refused the request", format!("{status}: {text}"))
+    })
+}
+
+/// A text as a header's value: UTF-8, with a question mark for every character that may not stand there.
+pub(crate) fn header_text(text: &str) -> Option<HeaderValue> {
+    let text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    HeaderValue::from_bytes(text.as_bytes()).ok()
+}
+
+fn root_cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_may_have_any_name() {
+        let value = |text| header_text(text).unwrap();
+        assert_eq!(value("klicks-März-点.ndjson").as_bytes(), "klicks-März-点.ndjson".as_bytes());
+        assert_eq!(value("a\nb\u{7f}\tc\u{85}"), "a?b??c?");
+    }
+
+    #[test]
+    fn an_answer_that_is_no_problem_document_is_shown() {
+        let problem = problem(StatusCode::BAD_GATEWAY, b"<html>no</html>");
+        assert_eq!((problem.status, problem.detail.as_str()), (502, "502 Bad Gateway: <html>no</html>"));
+    }
+}
