@@ -9,7 +9,7 @@ use crate::harness::{Dataset, Server, number, pairs, rows};
 const USAGOV: &str = "usagov_clicks_2013_jan_mar";
 
 /// Everything the facts say that a server can be asked.
-fn check_facts(server: &Server, facts: &Value) {
+pub fn check_facts(server: &Server, facts: &Value) {
     server.wait_counted();
     let events = number(&facts["events"]);
     let counted = server.sql("select sum(count) from stats");

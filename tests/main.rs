@@ -1,6 +1,7 @@
 //! End to end: the real binary, over its real interfaces, one test binary for all.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod client;
 mod commands;
 mod damage;
 mod datasets;
@@ -11,5 +12,6 @@ mod import;
 mod kill;
 mod replay;
 mod rest;
+mod roles;
 mod slow;
 mod sql;

@@ -3,6 +3,7 @@
 mod commands;
 mod import;
 mod node;
+mod roles;
 mod settings;
 
 use std::process::ExitCode;
@@ -18,7 +19,7 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 const RUNTIME_THREADS_MIN: usize = 2;
 
 /// What a server tells; libraries only what is wrong. RECKON_LOG chooses otherwise.
-const SERVER_LOG: &str = "warn,reckon=info,reckon_data=info,reckon_tables=info,reckon_stream=info,\
+const SERVER_LOG: &str = "warn,reckon=info,reckon_data=info,reckon_fluvio=info,reckon_flight=info,reckon_tables=info,reckon_stream=info,\
     reckon_batch=info,reckon_serving=info";
 
 fn main() -> ExitCode {

@@ -68,10 +68,12 @@ impl Definition {
     /// is late (docs/adr/0008 names the exceptions).
     #[must_use]
     pub fn late_before(&self, append_time: i64) -> i64 {
-        minute_of(append_time.saturating_sub(self.lateness_micros()))
+        late_before(self.lateness_micros(), append_time)
     }
 
-    fn lateness_micros(&self) -> i64 {
+    /// [`Definition::lateness`] in microseconds.
+    #[must_use]
+    pub fn lateness_micros(&self) -> i64 {
         i64::try_from(self.lateness.as_micros()).unwrap_or(i64::MAX)
     }
 
@@ -98,6 +100,12 @@ impl Definition {
     pub fn reserved_prefix(&self, entity_id: &str) -> Option<&str> {
         self.reserved_prefixes.iter().map(String::as_str).find(|prefix| entity_id.starts_with(prefix))
     }
+}
+
+/// [`Definition::late_before`] with that lateness, microseconds.
+#[must_use]
+pub fn late_before(lateness: i64, append_time: i64) -> i64 {
+    minute_of(append_time.saturating_sub(lateness))
 }
 
 #[cfg(test)]

@@ -12,6 +12,19 @@ pub struct RunRequest {
     pub full: bool,
     /// Recount these dates as well (`2013-02-08`).
     pub dates: Vec<String>,
+    /// Who is to count; absent is as the settings say.
+    pub engine: Option<EngineName>,
+}
+
+/// Who counts raw events in a batch run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineName {
+    /// DataFusion in the process that runs batch.
+    #[default]
+    Local,
+    /// The executors of a Ballista cluster.
+    Ballista,
 }
 
 /// Where a run stands.

@@ -3,11 +3,14 @@
 mod cluster;
 mod dataset;
 mod place;
+pub mod proxy;
+mod roles;
 mod server;
 
 pub use cluster::Cluster;
 pub use dataset::Dataset;
 pub use place::{data_at, in_folder};
+pub use roles::Roles;
 pub use server::{RUNTIME, Server, command, run_ok};
 
 use serde_json::Value;

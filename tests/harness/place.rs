@@ -4,7 +4,7 @@
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -19,14 +19,36 @@ pub fn data_at<'a>(command: &'a mut Command, dir: &Path) -> &'a mut Command {
     if !store_is("s3") {
         return command.arg("--data-dir").arg(dir);
     }
-    command
-        .arg("--data-dir")
-        .arg(format!("s3://{BUCKET}/{}", name(dir)))
-        .arg("--local-dir")
-        .arg(dir)
-        .env("AWS_ENDPOINT", &ENDPOINT.url)
-        .env("AWS_ALLOW_HTTP", "true")
-        .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_REGION", "us-east-1")])
+    command.arg("--data-dir").arg(format!("s3://{BUCKET}/{}", name(dir))).arg("--local-dir").arg(dir);
+    with_endpoint(command)
+}
+
+/// Tells a process of a cluster where the data of all of them is: in the bucket, under the name of their common folder. Its own
+/// folder is `dir/own`.
+pub fn shared_at<'a>(command: &'a mut Command, dir: &Path, own: &str) -> &'a mut Command {
+    command.arg("--data-dir").arg(format!("s3://{BUCKET}/{}", name(dir))).arg("--local-dir").arg(dir.join(own));
+    with_endpoint(command)
+}
+
+/// Whether an S3 endpoint can be started.
+pub fn has_endpoint(test: &str) -> bool {
+    let there = Command::new(program()).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    if !there {
+        println!("skipped: {test} needs an S3 endpoint, and RECKON_TEST_MOTO names no moto_server");
+    }
+    there
+}
+
+fn with_endpoint(command: &mut Command) -> &mut Command {
+    command.env("AWS_ENDPOINT", &ENDPOINT.url).env("AWS_ALLOW_HTTP", "true").envs([
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_REGION", "us-east-1"),
+    ])
+}
+
+fn program() -> String {
+    std::env::var("RECKON_TEST_MOTO").unwrap_or_else(|_| "moto_server".to_owned())
 }
 
 /// Whether tables and log lie in a folder of this machine; a test that looks into it says that it is skipped when not.
@@ -54,28 +76,28 @@ fn name(dir: &Path) -> String {
 /// An S3 endpoint that ends with this process.
 struct Endpoint {
     url: String,
-    /// It ends when this is closed, however this process ends.
-    _stdin: ChildStdin,
+    /// It ends when its input is closed, however this process ends.
+    _shell: Child,
 }
 
 static ENDPOINT: LazyLock<Endpoint> = LazyLock::new(Endpoint::start);
 
 impl Endpoint {
     fn start() -> Self {
-        let program = std::env::var("RECKON_TEST_MOTO").unwrap_or_else(|_| "moto_server".to_owned());
+        let program = program();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         // It ends with this process: when its input is closed.
         let script = "command -v \"$0\" > /dev/null || exit 1; \"$0\" -H 127.0.0.1 -p \"$1\" > /dev/null 2>&1 & server=$!; read -r _; kill $server";
         let mut shell: Child =
             Command::new("sh").args(["-c", script, &program, &port.to_string()]).stdin(Stdio::piped()).spawn().unwrap();
-        let (url, stdin) = (format!("http://127.0.0.1:{port}"), shell.stdin.take().unwrap());
+        let url = format!("http://127.0.0.1:{port}");
         let start = Instant::now();
         while !makes_bucket(&url) {
             let is_there = shell.try_wait().unwrap().is_none() && start.elapsed() < Duration::from_secs(60);
             assert!(is_there, "{program} does not answer: is moto[server] installed?");
             std::thread::sleep(Duration::from_millis(100));
         }
-        Self { url, _stdin: stdin }
+        Self { url, _shell: shell }
     }
 }
 

@@ -60,7 +60,7 @@ fn next(state: &mut u64) -> u64 {
 fn fate(state: &mut u64, done: &Done) -> Fate {
     let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
     count(&done.connections);
-    if next(state) % ONE_IN != 0 {
+    if !next(state).is_multiple_of(ONE_IN) {
         // The end of a connection that has carried enough is a cut as well, but between two requests as often as not.
         return Fate::Cut(BYTES_MAX / 2 + next(state) % (BYTES_MAX / 2));
     }

@@ -52,17 +52,33 @@ impl Server {
     /// The same, with more arguments.
     pub fn start_with(dir: &Path, arguments: &[&str]) -> Self {
         let server = Self::start_unready(dir, arguments);
-        server.wait_until("it is ready", || server.status("/readyz") == Some(200));
+        server.wait_until("it is ready", || server.is_ready());
         server
     }
 
     /// The same, and does not wait until it is ready, which it may never be.
     pub fn start_unready(dir: &Path, arguments: &[&str]) -> Self {
         let mut up = command();
-        up.args(["up", "--listen", "127.0.0.1:0"]).args(arguments).stdout(Stdio::piped());
-        let mut child = data_at(&mut up, dir).spawn().unwrap();
+        up.args(["up", "--listen", "127.0.0.1:0"]).args(arguments);
+        data_at(&mut up, dir);
+        Self::of(up, dir)
+    }
+
+    /// Starts a process that says where it listens.
+    pub fn of(mut command: Command, dir: &Path) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let url = read_url(&mut child);
         Self { child, url, dir: dir.to_owned() }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: &str) {
+        run_ok(Command::new("kill").args([signal, &self.child.id().to_string()]));
+    }
+
+    /// Whether it answers, and is ready.
+    pub fn is_ready(&self) -> bool {
+        self.status("/readyz") == Some(200)
     }
 
     pub fn url(&self) -> &str {

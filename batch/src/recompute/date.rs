@@ -8,6 +8,8 @@
 //! rows of before (entities, closed) ───────▶ sorted runs ┘
 //! ```
 //!
+//! With a [`Cluster`] the upper half is one query that other machines run, and what it returns is sorted into runs here.
+//!
 //! Chunks are counted side by side, each on one thread, and only runs on the disk grow with the date. All
 //! that is added up here is added in any order with the same result, and rows are written in the order of
 //! their columns, so the same raw events make the same rows (R-5).
@@ -15,6 +17,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arrow::array::AsArray as _;
+use arrow::datatypes::Int64Type;
+use datafusion::execution::SendableRecordBatchStream;
 use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt};
 use reckon_data::clock::Names;
@@ -24,19 +29,23 @@ use reckon_data::table::{DataFile, Table};
 use reckon_tables::provider::{Piece, PinnedTable};
 use reckon_tables::schema::file_schema;
 
-use super::engine::Engine;
+use super::cluster::Cluster;
+use super::engine::{Engine, Task};
 use super::error::BatchError;
 use super::fold::{Folded, fold};
 use super::functions;
 use super::merge::{Entities, split};
 use super::output::Target;
 use super::repeats::{Found, find};
-use super::scope::{Scope, Source, counts_sql, existing_sql, firsts_sql, hashes_sql};
+use super::scope::{Scope, Source, counts_sql, existing_sql, firsts_sql, hashes_sql, rows_sql};
 use super::sorter::Sorter;
 use super::spill::{SortedRun, SpillDir};
 
 /// Rows from which on the merge is shared out among the threads.
 const SHARED_MERGE_ROWS: u64 = 256 * 1024;
+
+/// How often other machines are asked the same.
+const ATTEMPTS: u32 = 3;
 
 /// A date to be recounted.
 #[derive(Debug)]
@@ -53,6 +62,14 @@ pub struct DateJob {
     pub names: Arc<dyn Names>,
     /// The run's temporary files.
     pub spill: Arc<SpillDir>,
+    /// Who counts the raw events; none is this engine.
+    pub cluster: Option<Arc<dyn Cluster>>,
+}
+
+/// Raw events, counted.
+struct Counted {
+    rows: u64,
+    runs: Vec<SortedRun>,
 }
 
 /// What a date has come to.
@@ -78,7 +95,7 @@ impl DateJob {
     /// How many steps [`DateJob::run`] reports.
     #[must_use]
     pub fn steps(&self, engine: &Engine) -> u64 {
-        self.source.chunks(engine.chunk_rows).len() as u64 + 3
+        if self.elsewhere().is_some() { 3 } else { self.source.chunks(engine.chunk_rows).len() as u64 + 3 }
     }
 
     /// Counts the date and writes its files. `step` is called after every step with the events read in it.
@@ -86,6 +103,57 @@ impl DateJob {
     /// # Errors
     /// When something cannot be read or written, or numbers don't add up.
     pub async fn run(&self, engine: &Engine, step: &(dyn Fn(u64) + Send + Sync)) -> Result<Recounted, BatchError> {
+        let Counted { rows, mut runs } = match self.elsewhere() {
+            Some(cluster) => self.count_elsewhere(engine, cluster, step).await?,
+            None => self.count_here(engine, step).await?,
+        };
+        step(0);
+        let counted: u64 = runs.iter().map(|run| run.events).sum();
+        if !self.existing.is_empty() {
+            runs.extend(self.kept(engine).await?);
+        }
+        let folded = self.fold(engine, runs).await?;
+        step(0);
+        let duplicates = rows
+            .checked_sub(counted)
+            .ok_or_else(|| BatchError::Broken(format!("{counted} of {rows} events were counted")))?;
+        Ok(Recounted { files: folded.files, events: rows, duplicates, counted: folded.events })
+    }
+
+    /// The events of a few entities are quickly found here, and their names would have to go with the query.
+    fn elsewhere(&self) -> Option<&Arc<dyn Cluster>> {
+        self.cluster.as_ref().filter(|_| !matches!(self.source.scope, Scope::Entities(_)))
+    }
+
+    /// Counts with the one query that needs no sets of this run.
+    async fn count_elsewhere(
+        &self,
+        engine: &Engine,
+        cluster: &Arc<dyn Cluster>,
+        step: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<Counted, BatchError> {
+        let pieces: Vec<Piece> = self.source.relevant().into_iter().map(Piece::from).collect();
+        let filters = self.source.filters(&pieces);
+        let (events, cluster) = (self.source.table(pieces)?, Arc::clone(cluster));
+        let (rows_sql, counts_sql) = (rows_sql(&self.source.span, &filters), firsts_sql(&self.definition, &filters));
+        let sorter = self.sorter(engine, true);
+        let rows = insist(|| {
+            let (cluster, events, sql) = (Arc::clone(&cluster), events.clone(), rows_sql.clone());
+            engine.spawn(async move { number(cluster.query(&sql, events).await?).await })
+        });
+        let rows = rows.await?;
+        step(0);
+        let runs = insist(|| {
+            let (cluster, events, sql) = (Arc::clone(&cluster), events.clone(), counts_sql.clone());
+            let sorter = sorter.clone();
+            engine.spawn(async move { sorter.sort(cluster.query(&sql, events).await?).await })
+        });
+        let runs = runs.await?;
+        step(rows);
+        Ok(Counted { rows, runs })
+    }
+
+    async fn count_here(&self, engine: &Engine, step: &(dyn Fn(u64) + Send + Sync)) -> Result<Counted, BatchError> {
         let found = self.find_repeats(engine).await?;
         step(0);
         let mut runs = self.unique(engine, &found, step).await?;
@@ -99,18 +167,7 @@ impl DateJob {
         if !found.repeated.is_empty() {
             runs.extend(self.firsts(engine, &found).await?);
         }
-        step(0);
-        let counted: u64 = runs.iter().map(|run| run.events).sum();
-        if !self.existing.is_empty() {
-            runs.extend(self.kept(engine).await?);
-        }
-        let folded = self.fold(engine, runs).await?;
-        step(0);
-        let duplicates = found
-            .rows
-            .checked_sub(counted)
-            .ok_or_else(|| BatchError::Broken(format!("{counted} of {} events were counted", found.rows)))?;
-        Ok(Recounted { files: folded.files, events: found.rows, duplicates, counted: folded.events })
+        Ok(Counted { rows: found.rows, runs })
     }
 
     async fn find_repeats(&self, engine: &Engine) -> Result<Found, BatchError> {
@@ -143,7 +200,6 @@ impl DateJob {
                 }
                 let session = engine.session(1, decode_late);
                 source.register(&session, pieces, Some(&repeated))?;
-                session.register_udf(functions::is_late(&definition));
                 let counts = session.sql(&counts_sql(&definition, &filters)).await?;
                 sorter.sort(counts.execute_stream().await?).await
             });
@@ -168,7 +224,6 @@ impl DateJob {
         let mut filters = self.source.filters(&pieces);
         filters.push("repeated(key_hash)".to_owned());
         self.source.register(&session, pieces, Some(&found.repeated))?;
-        session.register_udf(functions::is_late(&self.definition));
         let sql = firsts_sql(&self.definition, &filters);
         let spilled = found.repeated.rows().is_none_or(|rows| rows > engine.chunk_rows as u64);
         let sorter = self.sorter(engine, spilled);
@@ -220,4 +275,27 @@ impl DateJob {
         let dir = spilled.then(|| Arc::clone(&self.spill));
         Sorter { rows: engine.chunk_rows, dir, definition: self.definition.version() }
     }
+}
+
+/// Asks again when other machines fail: one that ends while others read its results takes these with it.
+async fn insist<T>(ask: impl Fn() -> Task<T>) -> Result<T, BatchError> {
+    let mut attempt = 1;
+    loop {
+        match ask().await {
+            Err(error @ BatchError::Query(_)) if attempt < ATTEMPTS => {
+                tracing::warn!(attempt, error = error.in_full(), "the cluster is asked again");
+                attempt += 1;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// The one number that a query returns.
+async fn number(mut stream: SendableRecordBatchStream) -> Result<u64, BatchError> {
+    let mut sum = 0;
+    while let Some(batch) = stream.next().await {
+        sum += batch?.column(0).as_primitive::<Int64Type>().iter().flatten().sum::<i64>();
+    }
+    u64::try_from(sum).map_err(|_| BatchError::Broken(format!("a date has {sum} events")))
 }

@@ -1,4 +1,7 @@
 //! The functions that the batch queries use beside those of DataFusion.
+//!
+//! [`all`] and [`distinct_users`] know nothing but their arguments, so that a query with them means the same on any machine;
+//! [`repeated`] and [`touched`] have sets of this run.
 
 use std::sync::Arc;
 
@@ -10,12 +13,17 @@ use datafusion::logical_expr::{
 };
 use hashbrown::HashSet;
 use reckon_data::columns::time_type;
-use reckon_data::definition::Definition;
+use reckon_data::definition::late_before;
 use reckon_data::metric::Distinct;
 use reckon_data::minute;
 
 use super::repeats::Repeated;
-use super::span::Span;
+use super::span::{is_below, read_limits};
+
+/// The functions of a query that may run anywhere, but for [`distinct_users`].
+pub fn all() -> [ScalarUDF; 3] {
+    [minute_of(), below(), is_late()]
+}
 
 /// `minute_of(event_time)`: minutes since 1970, by the one minute function of all layers.
 pub fn minute_of() -> ScalarUDF {
@@ -37,23 +45,35 @@ pub fn repeated(hashes: Arc<Repeated>) -> ScalarUDF {
     })
 }
 
-/// `below_cut(log_partition, log_offset)`: whether this run counts the event.
-pub fn below_cut(span: Arc<Span>) -> ScalarUDF {
-    placed("below_cut", move |partition, offset| span.is_below_cut(partition, offset))
+/// `below(log_partition, log_offset, limits)`: whether an event lies below the limit of its partition, of those in the text
+/// (see [`super::span::limits`]).
+pub fn below() -> ScalarUDF {
+    let takes = vec![DataType::Int32, DataType::Int64, DataType::Utf8];
+    let of = |args: &[ColumnarValue]| {
+        let limits = match args.get(2) {
+            Some(ColumnarValue::Scalar(ScalarValue::Utf8(Some(text)))) => read_limits(text),
+            _ => None,
+        };
+        let limits = limits.ok_or_else(|| exec_datafusion_err!("limits are a text of offsets: '12,40'"))?;
+        let places = ColumnarValue::values_to_arrays(&args[..2])?;
+        let (partitions, offsets) = (places[0].as_primitive::<Int32Type>(), places[1].as_primitive::<Int64Type>());
+        let rows = partitions.values().iter().zip(offsets.values());
+        let found = rows.map(|(partition, offset)| {
+            is_below(&limits, *partition, *offset)
+                .ok_or_else(|| exec_datafusion_err!("an event lies in partition {partition}, which the log has not"))
+        });
+        Ok(ColumnarValue::Array(Arc::new(BooleanArray::from(found.collect::<Result<Vec<bool>>>()?))))
+    };
+    create_udf("below", takes, DataType::Boolean, Volatility::Immutable, Arc::new(of))
 }
 
-/// `is_old(log_partition, log_offset)`: whether an earlier run has counted the event.
-pub fn is_old(span: Arc<Span>) -> ScalarUDF {
-    placed("is_old", move |partition, offset| span.is_old(partition, offset))
-}
-
-/// `is_late(event_time, received_at)`: whether the event is late, see [`Definition::late_before`].
-pub fn is_late(definition: &Arc<Definition>) -> ScalarUDF {
-    let definition = Arc::clone(definition);
-    function("is_late", vec![time_type(), time_type()], DataType::Boolean, move |args| {
+/// `is_late(event_time, received_at, lateness)`: whether the event is late, see [`late_before`]; lateness in microseconds.
+pub fn is_late() -> ScalarUDF {
+    function("is_late", vec![time_type(), time_type(), DataType::Int64], DataType::Boolean, |args| {
         let times = |at: usize| args[at].as_primitive::<TimestampMicrosecondType>().values().iter();
-        let pairs = times(0).zip(times(1));
-        let late = pairs.map(|(event, received)| minute::minute_of(*event) < definition.late_before(*received));
+        let rows = times(0).zip(times(1)).zip(args[2].as_primitive::<Int64Type>().values());
+        let late =
+            rows.map(|((event, received), lateness)| minute::minute_of(*event) < late_before(*lateness, *received));
         Ok(Arc::new(BooleanArray::from(late.collect::<Vec<bool>>())) as ArrayRef)
     })
 }
@@ -63,18 +83,6 @@ pub fn touched(entities: Arc<HashSet<Box<str>>>) -> ScalarUDF {
     function("touched", vec![DataType::Utf8View], DataType::Boolean, move |args| {
         let found = BooleanArray::from_unary(args[0].as_string_view(), |entity| entities.contains(entity));
         Ok(Arc::new(found) as ArrayRef)
-    })
-}
-
-fn placed(name: &str, test: impl Fn(i32, i64) -> Option<bool> + Send + Sync + 'static) -> ScalarUDF {
-    function(name, vec![DataType::Int32, DataType::Int64], DataType::Boolean, move |args| {
-        let (partitions, offsets) = (args[0].as_primitive::<Int32Type>(), args[1].as_primitive::<Int64Type>());
-        let rows = partitions.values().iter().zip(offsets.values());
-        let found = rows.map(|(partition, offset)| {
-            test(*partition, *offset)
-                .ok_or_else(|| exec_datafusion_err!("an event lies in partition {partition}, which the log has not"))
-        });
-        Ok(Arc::new(BooleanArray::from(found.collect::<Result<Vec<bool>>>()?)) as ArrayRef)
     })
 }
 

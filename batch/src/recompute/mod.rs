@@ -12,10 +12,12 @@
 //!   merge them and make hours and days of the minutes, [`output`] writes the files.
 //! - [`commit`] makes sure that no file was swept meanwhile, replaces the dates' files and moves the coverage of
 //!   all partitions, in one transaction.
+//! - [`cluster`] is who counts raw events when it is not this process.
 //! - [`engine`] has the threads and the memory, [`span`] the offsets, [`functions`] what SQL lacks.
 //!
 //! Invariants: R-2 (coverage lies at cuts, and everything below is counted once), R-5.
 
+mod cluster;
 mod commit;
 mod date;
 mod engine;
@@ -48,7 +50,7 @@ use reckon_data::clock::{Clock, Names};
 use reckon_data::config::Batch as Settings;
 use reckon_data::damage::{Damage, Damaged};
 use reckon_data::definition::Definition;
-use reckon_data::jobs::{Follower, RunRequest};
+use reckon_data::jobs::{EngineName, Follower, RunRequest};
 use reckon_data::log::Log;
 use reckon_data::minute::{date_of, format_date, parse_date};
 use reckon_data::offload::offload;
@@ -59,9 +61,11 @@ use reckon_data::table::{DataFile, Snapshot, Table, Tables};
 use reckon_tables::Storage;
 use uuid::Uuid;
 
+pub use cluster::Cluster;
 use date::{DateJob, Recounted};
 use engine::{Engine, Threads};
 pub use error::BatchError;
+pub use functions::{all as query_functions, distinct_users};
 pub use output::layout;
 use plan::{Asked, Choice, DatePlan, Dates, by_date, of_granularity};
 pub use report::{DateReport, Mode, OnProgress, Progress, RunReport};
@@ -92,6 +96,8 @@ pub struct RecomputeParts {
     pub names: Arc<dyn Names>,
     /// The settings.
     pub settings: Settings,
+    /// Machines that count raw events, if there are any.
+    pub cluster: Option<Arc<dyn Cluster>>,
     /// Who must have committed everything below the cuts: the counter, the archiver.
     pub followers: Vec<Arc<dyn Follower>>,
 }
@@ -141,6 +147,7 @@ impl Recompute {
         progress: &OnProgress<'_>,
     ) -> Result<RunReport, BatchError> {
         let asked = requested_dates(request)?;
+        let (engine_name, cluster) = self.cluster(request)?;
         let mut phases = Phases::default();
         let cuts = self.append_cuts(run_id, progress).await?;
         self.wait(&cuts, progress).await?;
@@ -149,14 +156,30 @@ impl Recompute {
         let spill = Arc::new(self.spill_dir(run_id).await?);
         let memory = usize::try_from(self.parts.settings.memory.as_u64()).unwrap_or(usize::MAX);
         let engine = Engine::new(&self.threads, memory, spill.path().to_owned())?;
-        let jobs = self.plan(&engine, &pinned, request.full, &asked, &spill, progress).await?;
+        let mut jobs = self.plan(&engine, &pinned, request.full, &asked, &spill, progress).await?;
+        jobs.iter_mut().for_each(|job| job.recount.cluster.clone_from(&cluster));
         phases.end("plan");
         let done = self.recount(&engine, jobs, progress).await?;
         phases.end("count");
         tell(progress, "committing", 0, 0, 0);
         let version = self.commit(run_id, &pinned, &done).await?;
         phases.end("commit");
-        Ok(report(run_id, &pinned.span, version, &done, phases.seconds, engine.memory_peak()))
+        let report = report(run_id, &pinned.span, version, &done, phases.seconds, engine.memory_peak());
+        Ok(RunReport { engine: engine_name, ..report })
+    }
+
+    /// Who is to count.
+    fn cluster(&self, request: &RunRequest) -> Result<(EngineName, Option<Arc<dyn Cluster>>), BatchError> {
+        match request.engine.unwrap_or(self.parts.settings.engine) {
+            EngineName::Local => Ok((EngineName::Local, None)),
+            EngineName::Ballista if self.parts.cluster.is_some() => {
+                Ok((EngineName::Ballista, self.parts.cluster.clone()))
+            }
+            EngineName::Ballista => {
+                let text = "no scheduler is named: --batch-scheduler http://HOST:PORT does, here or where the server is started";
+                Err(BatchError::Invalid(text.to_owned()))
+            }
+        }
     }
 
     async fn append_cuts(&self, run_id: Uuid, progress: &OnProgress<'_>) -> Result<Vec<u64>, BatchError> {
@@ -246,6 +269,7 @@ impl Recompute {
             definition: Arc::clone(&self.parts.definition),
             names: Arc::clone(&self.parts.names),
             spill: Arc::clone(spill),
+            cluster: None,
         };
         let before = plan.counts.to_vec();
         Job { recount, mode: choice.mode, counted_before: choice.counted_before, before, mending }
@@ -419,6 +443,7 @@ fn report(
         .collect();
     RunReport {
         id,
+        engine: EngineName::Local,
         cuts: span.cuts.clone(),
         coverage_before: span.coverage.clone(),
         version,

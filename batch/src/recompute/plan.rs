@@ -210,9 +210,9 @@ impl DatePlan<'_> {
         }
         let session = engine.session(engine.parallel, true);
         self.source(Scope::All).register(&session, pieces, None)?;
-        let sql = "SELECT count(*) FROM (SELECT DISTINCT event_id, entity_id, event_type FROM events \
-                   WHERE is_old(log_partition, log_offset))";
-        number(engine, &session, sql).await
+        let old = self.span.is_old_sql();
+        let keys = format!("SELECT DISTINCT event_id, entity_id, event_type FROM events WHERE {old}");
+        number(engine, &session, &format!("SELECT count(*) FROM ({keys})")).await
     }
 
     /// Raw events, repeats included, that lie below the old coverage.
@@ -229,8 +229,8 @@ impl DatePlan<'_> {
         if !mixed.is_empty() {
             let session = engine.session(1, true);
             self.source(Scope::All).register(&session, mixed, None)?;
-            let sql = "SELECT count(*) FROM events WHERE is_old(log_partition, log_offset)";
-            old += number(engine, &session, sql).await?;
+            let sql = format!("SELECT count(*) FROM events WHERE {}", self.span.is_old_sql());
+            old += number(engine, &session, &sql).await?;
         }
         Ok(old)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use reckon_data::jobs::EngineName;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -58,6 +59,8 @@ pub struct DateReport {
 pub struct RunReport {
     /// The run.
     pub id: Uuid,
+    /// Who counted raw events.
+    pub engine: EngineName,
     /// Where its cuts lie, and so the coverage now, one offset a partition.
     pub cuts: Vec<u64>,
     /// The coverage before.

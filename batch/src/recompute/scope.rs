@@ -68,6 +68,15 @@ impl Source {
         chunks
     }
 
+    /// The pieces as a table.
+    ///
+    /// # Errors
+    /// When a file has no valid date.
+    pub fn table(&self, pieces: Vec<Piece>) -> Result<PinnedTable, BatchError> {
+        let schema = file_schema(Table::Events);
+        Ok(PinnedTable::of_pieces(Arc::clone(&self.store), Table::Events, pieces, &schema)?)
+    }
+
     /// Makes the pieces the table `events` of the session, with the functions that [`Source::filters`] uses.
     ///
     /// # Errors
@@ -78,12 +87,8 @@ impl Source {
         pieces: Vec<Piece>,
         repeated: Option<&Arc<Repeated>>,
     ) -> Result<(), BatchError> {
-        let schema = file_schema(Table::Events);
-        let table = PinnedTable::of_pieces(Arc::clone(&self.store), Table::Events, pieces, &schema)?;
-        session.register_table("events", Arc::new(table))?;
-        session.register_udf(functions::minute_of());
-        session.register_udf(functions::below_cut(Arc::clone(&self.span)));
-        session.register_udf(functions::is_old(Arc::clone(&self.span)));
+        session.register_table("events", Arc::new(self.table(pieces)?))?;
+        functions::all().into_iter().for_each(|function| session.register_udf(function));
         session.register_udaf(functions::distinct_users());
         if let Some(repeated) = repeated {
             session.register_udf(functions::repeated(Arc::clone(repeated)));
@@ -100,12 +105,12 @@ impl Source {
         let mut filters = Vec::new();
         let any = |test: fn(super::span::Rows) -> bool| pieces.iter().any(|piece| test(self.span.of(&piece.file)));
         if any(|rows| !rows.all_below_cut) {
-            filters.push("below_cut(log_partition, log_offset)".to_owned());
+            filters.push(self.span.below_cut_sql());
         }
         match &self.scope {
             Scope::All => {}
             Scope::New if any(|rows| !rows.none_old) => {
-                filters.push("NOT is_old(log_partition, log_offset)".to_owned());
+                filters.push(format!("NOT {}", self.span.is_old_sql()));
             }
             Scope::New => {}
             Scope::Entities(entities) => {
@@ -163,7 +168,15 @@ pub fn hashes_sql(filters: &[String]) -> String {
     format!("SELECT key_hash FROM events{}", filtered(filters))
 }
 
-/// The counts of the events; there are no two with the same key among them. The session has [`functions::is_late`].
+/// How many events there are. Each is read: statistics would only say how many there should be.
+#[must_use]
+pub fn rows_sql(span: &Span, filters: &[String]) -> String {
+    let mut filters = filters.to_vec();
+    filters.push(span.below_cut_sql());
+    format!("SELECT count(*) FROM events{}", filtered(&filters))
+}
+
+/// The counts of the events; there are no two with the same key among them.
 #[must_use]
 pub fn counts_sql(definition: &Definition, filters: &[String]) -> String {
     counts_from(definition, &format!("events{}", filtered(filters)))
@@ -189,11 +202,12 @@ fn counts_from(definition: &Definition, events: &str) -> String {
     } else {
         ""
     };
+    let lateness = definition.lateness_micros();
     let users = if definition.has_distinct() { ", distinct_users(user_id) AS distinct_users" } else { "" };
     format!(
         "SELECT entity_id, event_type, minute_of(event_time) AS minute{dims}, count(*) AS count, \
          sum(key_hash) AS fingerprint{values}{users}, \
-         nullif(count(*) FILTER (WHERE is_late(event_time, received_at)), 0) AS late FROM {events} \
+         nullif(count(*) FILTER (WHERE is_late(event_time, received_at, {lateness})), 0) AS late FROM {events} \
          GROUP BY entity_id, event_type, minute_of(event_time){dims}"
     )
 }

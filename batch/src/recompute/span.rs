@@ -33,16 +33,16 @@ impl Rows {
 }
 
 impl Span {
-    /// Whether an event lies below its partition's cut; none if there is no such partition.
+    /// Whether this run counts an event, in SQL.
     #[must_use]
-    pub fn is_below_cut(&self, partition: i32, offset: i64) -> Option<bool> {
-        below(&self.cuts, partition, offset)
+    pub fn below_cut_sql(&self) -> String {
+        below_sql(&self.cuts)
     }
 
-    /// Whether an event lies below its partition's old coverage; none if there is no such partition.
+    /// Whether an earlier run has counted an event, in SQL.
     #[must_use]
-    pub fn is_old(&self, partition: i32, offset: i64) -> Option<bool> {
-        below(&self.coverage, partition, offset)
+    pub fn is_old_sql(&self) -> String {
+        below_sql(&self.coverage)
     }
 
     /// What a file's statistics say of its rows.
@@ -66,8 +66,26 @@ impl Span {
     }
 }
 
-fn below(offsets: &[u64], partition: i32, offset: i64) -> Option<bool> {
-    let limit = *offsets.get(usize::try_from(partition).ok()?)?;
+fn below_sql(offsets: &[u64]) -> String {
+    format!("below(log_partition, log_offset, '{}')", limits(offsets))
+}
+
+/// An offset for each partition, as text.
+fn limits(offsets: &[u64]) -> String {
+    let offsets: Vec<String> = offsets.iter().map(u64::to_string).collect();
+    offsets.join(",")
+}
+
+/// What [`limits`] has written; none if it is not that.
+#[must_use]
+pub fn read_limits(text: &str) -> Option<Vec<u64>> {
+    text.split(',').map(|offset| offset.parse().ok()).collect()
+}
+
+/// Whether an event lies below the limit of its partition; none if there is no such partition.
+#[must_use]
+pub fn is_below(limits: &[u64], partition: i32, offset: i64) -> Option<bool> {
+    let limit = *limits.get(usize::try_from(partition).ok()?)?;
     Some(u64::try_from(offset).is_ok_and(|offset| offset < limit))
 }
 
@@ -107,8 +125,16 @@ mod tests {
         let bare = DataFile { min: BTreeMap::new(), ..file([0, 0], [0, 9]) };
         assert_eq!(span.of(&bare), Rows::default());
         assert_eq!(span.of(&file([0, 1], [0, 9])), Rows::default());
-        assert_eq!(span.is_below_cut(1, 0), None);
-        assert_eq!(span.is_old(0, 9), Some(true));
-        assert_eq!(span.is_below_cut(0, 30), Some(false));
+    }
+
+    #[test]
+    fn limits_are_read_as_they_were_written() {
+        let offsets = vec![10, 0, u64::MAX];
+        assert_eq!(read_limits(&limits(&offsets)), Some(offsets));
+        assert_eq!(read_limits(""), None);
+        assert_eq!(is_below(&[10], 1, 0), None);
+        assert_eq!(is_below(&[10], 0, 9), Some(true));
+        assert_eq!(is_below(&[10], 0, 10), Some(false));
+        assert_eq!(is_below(&[10], 0, -1), Some(false));
     }
 }

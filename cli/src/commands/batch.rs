@@ -5,12 +5,14 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use reckon_batch::recompute::Progress;
 use reckon_client::Client;
 use reckon_data::config::Settings;
-use reckon_data::jobs::{RunRequest, RunState, RunStatus};
+use reckon_data::jobs::{EngineName, RunRequest, RunState, RunStatus};
 use serde_json::Value;
 
 use super::target::{Target, TargetArgs};
+use crate::roles;
 
 /// How often a server is asked how far it is.
 const ASK_EVERY: Duration = Duration::from_millis(100);
@@ -26,6 +28,17 @@ pub struct Batch {
     /// Recount this date as well, 2013-02-08; may be given more than once.
     #[arg(long = "date", value_name = "DATE")]
     dates: Vec<String>,
+    /// Who counts raw events: local, the process that runs batch; ballista, the executors of a cluster. Without it: as the
+    /// settings say.
+    #[arg(long, value_name = "NAME", value_parser = engine)]
+    engine: Option<EngineName>,
+    /// The scheduler of that cluster, http://host:50050, when this process runs batch; a server has it from its settings.
+    #[arg(long, value_name = "URL")]
+    scheduler: Option<String>,
+}
+
+fn engine(text: &str) -> Result<EngineName, String> {
+    serde_json::from_value(Value::from(text)).map_err(|_| "local or ballista".to_owned())
 }
 
 impl Batch {
@@ -33,18 +46,23 @@ impl Batch {
     ///
     /// # Errors
     /// When the run fails.
-    pub async fn run(self, settings: Settings) -> Result<()> {
-        let request = RunRequest { full: self.full, dates: self.dates };
+    pub async fn run(self, mut settings: Settings) -> Result<()> {
+        let request = RunRequest { full: self.full, dates: self.dates, engine: self.engine };
         let bar = progress_bar(self.target.json);
-        let report = match self.target.open(settings, "batch").await? {
-            Target::Remote(client) => remote(&client, &request, &bar).await?,
-            Target::Local(node) => {
-                let progress = |at: reckon_batch::recompute::Progress| {
-                    show(&bar, &at.step, at.done, at.total, at.events);
-                };
-                let report = node.runs.run_to_end(&request, &progress).await;
-                node.stop().await;
-                serde_json::to_value(report??)?
+        if let Some(scheduler) = self.scheduler {
+            settings.batch.scheduler = scheduler;
+        }
+        let progress = |at: Progress| show(&bar, &at.step, at.done, at.total, at.events);
+        let report = if self.target.is_shared(&settings).await? {
+            serde_json::to_value(roles::recount(settings, &request, &progress).await?)?
+        } else {
+            match self.target.open(settings, "batch").await? {
+                Target::Remote(client) => remote(&client, &request, &bar).await?,
+                Target::Local(node) => {
+                    let report = node.runs.run_to_end(&request, &progress).await;
+                    node.stop().await;
+                    serde_json::to_value(report??)?
+                }
             }
         };
         bar.finish_and_clear();

@@ -2,6 +2,7 @@
 
 mod batch;
 mod bench;
+mod cluster;
 mod demo;
 mod dlq;
 mod find;
@@ -16,7 +17,7 @@ use anyhow::{Context as _, Result};
 use clap::{ArgMatches, Command, Parser, Subcommand};
 use reckon_data::config::Settings;
 
-use crate::settings;
+use crate::{roles, settings};
 
 /// Counts events per entity and minute, exactly, and says where every number comes from.
 #[derive(Debug, Parser)]
@@ -32,6 +33,14 @@ enum Task {
     Demo(demo::Demo),
     /// Run a server: gateway, counter, archiver, batch and REST in one process.
     Up(up::Up),
+    /// Take events and append them to a log that other processes count; any number of them.
+    Gateway(roles::Gateway),
+    /// Count partitions of a log, and answer for what is not sealed yet; any number of them.
+    Stream(roles::Stream),
+    /// Archive partitions of a log to raw events, and maintain the tables; any number of them.
+    Archive(roles::Archive),
+    /// Answer questions over what other processes count, and run batch; any number of them.
+    Serve(roles::Serve),
     /// Import files of events, each once, however often it is asked.
     Import(import::Import),
     /// Ask in SQL: tables stats, stats_hour, stats_day, stats_batch, stats_stream, events, dead_letters.
@@ -44,6 +53,8 @@ enum Task {
     Dlq(dlq::Dlq),
     /// Recount exactly from the raw events, now.
     Batch(batch::Batch),
+    /// Machines that count raw events for batch runs: a scheduler, and any number of executors (Ballista).
+    Cluster(cluster::Cluster),
     /// The log, while no server has it: give up a damaged record.
     Log(log::Log),
     /// Measure: how many events a second are taken, how long questions take.
@@ -54,17 +65,36 @@ impl Cli {
     /// Whether the process goes on until it is stopped.
     #[must_use]
     pub const fn is_server(&self) -> bool {
-        matches!(self.command, Task::Up(_) | Task::Demo(_))
+        matches!(
+            self.command,
+            Task::Up(_)
+                | Task::Demo(_)
+                | Task::Gateway(_)
+                | Task::Stream(_)
+                | Task::Archive(_)
+                | Task::Serve(_)
+                | Task::Cluster(_)
+        )
     }
 }
+
+/// Commands that work with settings.
+const WITH_SETTINGS: [&str; 13] =
+    ["demo", "up", "gateway", "stream", "archive", "serve", "import", "sql", "top", "where", "dlq", "batch", "bench"];
+
+/// Those whose settings stand behind what they are to do.
+const WITHIN: [(&str, &str); 3] = [("log", "set-aside"), ("cluster", "scheduler"), ("cluster", "executor")];
 
 /// Adds the settings' flags to the commands that work on a data folder.
 #[must_use]
 pub fn with_settings(mut command: Command) -> Command {
-    for name in ["demo", "up", "import", "sql", "top", "where", "dlq", "batch", "bench"] {
+    for name in WITH_SETTINGS {
         command = command.mut_subcommand(name, settings::with_flags);
     }
-    command.mut_subcommand("log", |log| log.mut_subcommand("set-aside", settings::with_flags))
+    for (outer, inner) in WITHIN {
+        command = command.mut_subcommand(outer, |outer| outer.mut_subcommand(inner, settings::with_flags));
+    }
+    command
 }
 
 /// The folder that was asked for; none when it is the default.
@@ -79,8 +109,8 @@ fn data_dir(matches: &ArgMatches, settings: &Settings) -> Option<String> {
 /// Whatever stands in its way, and what to do about it.
 pub async fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
     let (name, matches) = matches.subcommand().context("a command is expected")?;
-    // Its settings stand behind what it is to do with the log.
-    let matches = matches.subcommand().filter(|_| name == "log").map_or(matches, |(_, inner)| inner);
+    let is_within = WITHIN.iter().any(|(outer, _)| *outer == name);
+    let matches = matches.subcommand().filter(|_| is_within).map_or(matches, |(_, inner)| inner);
     let settings = settings::from(matches)?;
     match cli.command {
         Task::Demo(demo) => {
@@ -88,13 +118,53 @@ pub async fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
             Box::pin(demo.run(settings, dir)).await
         }
         Task::Up(up) => Box::pin(up.run(settings)).await,
+        Task::Gateway(gateway) => Box::pin(gateway.run(settings)).await,
+        Task::Stream(stream) => Box::pin(stream.run(settings)).await,
+        Task::Archive(archive) => Box::pin(archive.run(settings)).await,
+        Task::Serve(serve) => Box::pin(serve.run(settings)).await,
         Task::Import(import) => Box::pin(import.run(settings)).await,
         Task::Sql(sql) => Box::pin(sql.run(settings)).await,
         Task::Top(top) => Box::pin(top.run(settings)).await,
         Task::Where(find) => Box::pin(find.run(settings)).await,
         Task::Dlq(dlq) => Box::pin(dlq.run(settings)).await,
         Task::Batch(batch) => Box::pin(batch.run(settings)).await,
+        Task::Cluster(cluster) => Box::pin(cluster.run(settings)).await,
         Task::Log(log) => Box::pin(log.run(settings)).await,
         Task::Bench(bench) => Box::pin(bench.run(settings)).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// What a command calls its own must not be what a setting is called.
+    #[test]
+    fn settings_and_arguments_of_commands_are_apart() {
+        let within = WITHIN.iter().map(|(outer, inner)| vec!["reckon", outer, inner]);
+        let commands = WITH_SETTINGS.iter().map(|name| vec!["reckon", name]).chain(within);
+        for mut words in commands {
+            words.extend(match words[1] {
+                "import" => &["--format", "ndjson", "a.ndjson"][..],
+                "sql" => &["select 1"],
+                "where" => &["id"],
+                "dlq" => &["list"],
+                "bench" => &["ingest"],
+                "log" => &["--partition", "0", "--offset", "0"],
+                _ => &[],
+            });
+            let matches = with_settings(Cli::command()).try_get_matches_from(&words);
+            let matches = matches.unwrap_or_else(|error| panic!("{words:?}: {error}"));
+            let (_, matches) = matches.subcommand().unwrap();
+            let matches = if WITHIN.iter().any(|(outer, _)| *outer == words[1]) {
+                matches.subcommand().unwrap().1
+            } else {
+                matches
+            };
+            assert_eq!(settings::from(matches).unwrap(), Settings::default(), "{words:?}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use reckon_batch::lock::DirLock;
-use reckon_client::{Client, Options};
+use reckon_client::{Client, Options, Turns};
 use reckon_data::clock::{RandomNames, SystemClock};
 use reckon_data::config::Settings;
 use serde_json::Value;
@@ -19,7 +19,8 @@ const ADDRESS_FILE: &str = "reckon.url";
 /// Where to ask.
 #[derive(Debug, Clone, Args)]
 pub struct TargetArgs {
-    /// The server to ask. Without it: the one that runs on --data-dir, or, when none runs, the folder itself.
+    /// The server to ask, or several, separated by commas: events go to each in turn, and when one does not answer, the
+    /// next is asked. Without it: the one that runs on --data-dir, or, when none runs, the folder itself.
     #[arg(long, env = "RECKON_URL", value_name = "URL")]
     pub url: Option<String>,
     /// Machine-readable output.
@@ -36,13 +37,23 @@ pub enum Target {
 }
 
 impl TargetArgs {
+    /// Whether there is no server to ask, and the log is one that other processes work on, too.
+    ///
+    /// # Errors
+    /// When no folder of this machine is named.
+    pub async fn is_shared(&self, settings: &Settings) -> Result<bool> {
+        Ok(self.url.is_none() && !is_embedded(settings) && running(&local_dir(settings)?).await?.is_none())
+    }
+
     /// Finds whom to ask; `role` says in the folder's lock what this command does with it.
     ///
     /// # Errors
     /// When the server does not answer, or the folder cannot be opened.
     pub async fn open(&self, settings: Settings, role: &str) -> Result<Target> {
         if let Some(url) = &self.url {
-            return Ok(Target::Remote(Client::new(url, Options::default())?));
+            // A run is known to the server that was told to start it.
+            let options = Options { turns: Turns::Events, ..Options::default() };
+            return Ok(Target::Remote(Client::new(url, options)?));
         }
         let dir = local_dir(&settings)?;
         if let Some(client) = running(&dir).await? {

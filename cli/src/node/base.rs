@@ -5,24 +5,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use reckon_ballista::BallistaCluster;
 use reckon_batch::archive::{Archiver, ArchiverParts};
-use reckon_batch::maintain::{Maintainer, MaintainerParts};
+use reckon_batch::maintain::MaintainerParts;
 use reckon_batch::mend::{Mender, MenderParts};
-use reckon_batch::recompute::{Recompute, RecomputeParts};
-use reckon_batch::runs::BatchRuns;
+use reckon_batch::recompute::{Cluster, Recompute, RecomputeParts};
+use reckon_batch::runs::{AfterRun, BatchRuns};
 use reckon_data::clock::{Clock, Names};
-use reckon_data::config::Settings;
+use reckon_data::config::{Batch, Settings};
 use reckon_data::definition::Definition;
 use reckon_data::jobs::Follower;
 use reckon_data::log::Log;
 use reckon_data::table::Tables;
 use reckon_data::tail::Tails;
+use reckon_serving::rest::{Health, RestParts};
 use reckon_serving::{Serving, ServingParts};
 use reckon_stream::counter::{Counter, CounterParts};
 use reckon_stream::gateway::{Gateway, GatewayParts};
 use reckon_tables::{DeltaTables, ImportTable, MendedLog, Storage};
 
-use super::background;
 use super::home::{claim, open_log};
 
 /// What every part is made with.
@@ -141,11 +142,11 @@ impl Base {
     pub fn runs(
         &self,
         followers: Vec<Arc<dyn Follower>>,
-        serving: &Arc<Serving>,
-        maintainer: &Arc<Maintainer>,
         mender: &Arc<Mender>,
+        after: Option<AfterRun>,
     ) -> Result<Arc<BatchRuns>> {
         let recompute = Recompute::new(RecomputeParts {
+            cluster: self.cluster(),
             damage: Arc::new(self.storage.clone()),
             log: self.log(),
             tables: Arc::clone(&self.tables),
@@ -158,14 +159,34 @@ impl Base {
             settings: self.settings.batch.clone(),
             followers,
         })?;
-        let hook = background::after_run(Arc::clone(serving), Arc::clone(maintainer), Arc::clone(mender));
         let (clock, names) = (Arc::clone(&self.clock), Arc::clone(&self.names));
-        Ok(Arc::new(BatchRuns::new(recompute, clock, names, Some(Arc::clone(mender)), Some(hook))))
+        Ok(Arc::new(BatchRuns::new(recompute, clock, names, Some(Arc::clone(mender)), after)))
+    }
+
+    /// The machines that count raw events, if the settings name their scheduler.
+    fn cluster(&self) -> Option<Arc<dyn Cluster>> {
+        let Batch { scheduler, scheduler_wait, .. } = &self.settings.batch;
+        let cluster = || Arc::new(BallistaCluster::new(scheduler, self.storage.store(), *scheduler_wait));
+        (!scheduler.is_empty()).then(|| cluster() as _)
     }
 
     pub fn imports(&self) -> Arc<ImportTable> {
         let (tables, store) = (Arc::clone(&self.tables), self.storage.store());
         Arc::new(ImportTable::new(tables, store, Arc::clone(&self.clock), Arc::clone(&self.names)))
+    }
+
+    /// What REST stands on, without any part.
+    pub fn rest_parts(&self, health: Arc<dyn Health>) -> RestParts {
+        RestParts {
+            serving: None,
+            ingest: None,
+            jobs: None,
+            imports: None,
+            replay: None,
+            health,
+            body_bytes_max: usize::try_from(self.settings.gateway.body_max.as_u64()).unwrap_or(usize::MAX),
+            clock: Arc::clone(&self.clock),
+        }
     }
 
     /// All partitions of the log.

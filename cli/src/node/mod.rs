@@ -13,6 +13,8 @@ pub mod metrics;
 mod open;
 mod status;
 
+pub use background::{MAINTAIN_EVERY, maintain, start_run};
+pub use base::Base;
 pub use call::call;
-pub use home::{is_embedded, local_dir, log_folder, log_options};
+pub use home::{is_embedded, local_dir, log_folder, log_options, open_log};
 pub use open::Node;

@@ -11,6 +11,7 @@ use reckon_batch::mend::Mender;
 use reckon_batch::runs::BatchRuns;
 use reckon_data::clock::{Clock, Names};
 use reckon_data::config::Settings;
+use reckon_data::jobs::Follower;
 use reckon_data::log::Log as _;
 use reckon_serving::Serving;
 use reckon_serving::replay::Replayer;
@@ -80,8 +81,9 @@ impl Node {
         let serving = base.serving(Arc::clone(&counter) as _).await?;
         let maintainer = Arc::new(Maintainer::new(base.maintainer_parts()));
         let mender = Arc::new(base.mender());
-        let runs =
-            base.runs(vec![Arc::clone(&counter) as _, Arc::clone(&archiver) as _], &serving, &maintainer, &mender)?;
+        let after = background::after_run(Arc::clone(&serving), Arc::clone(&maintainer), Arc::clone(&mender));
+        let followers: Vec<Arc<dyn Follower>> = vec![Arc::clone(&counter) as _, Arc::clone(&archiver) as _];
+        let runs = base.runs(followers, &mender, Some(after))?;
         let imports = base.imports();
         let status = Arc::new(NodeStatus {
             log: Arc::clone(&base.mended),

@@ -13,6 +13,7 @@ use reckon_data::clock::{Clock, Names};
 use reckon_data::foreign::Foreign;
 use reckon_data::log::{Log, LogCounter, LogError, Stored, check_sizes};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::address::Address;
@@ -27,6 +28,10 @@ const FETCH_MIN: usize = 256 * 1024;
 const FETCH_MAX: usize = 32 * 1024 * 1024;
 /// How long Fluvio keeps records at least, unless the topic was made by somebody else.
 const KEEP_MIN: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// How long a cluster that does not answer is waited for when a log is opened, and how often it is asked.
+const OPEN_MAX: Duration = Duration::from_secs(30);
+const OPEN_AGAIN: Duration = Duration::from_millis(500);
 
 /// How a log is opened.
 #[derive(Debug, Clone)]
@@ -57,12 +62,31 @@ pub struct FluvioLog {
 }
 
 impl FluvioLog {
-    /// Opens a topic, or makes it. `store` is where it is written down which log the topic is.
+    /// Opens a topic, or makes it. `store` is where it is written down which log the topic is. A broker that does not lead its
+    /// partitions yet, because the topic was just made or it was just started, is waited for.
     ///
     /// # Errors
     /// [`LogError::Mismatch`] when the topic has another number of partitions, or was made anew;
-    /// [`LogError::Storage`] when cluster or store cannot be reached.
+    /// [`LogError::Storage`] when cluster or store cannot be reached for [`OPEN_MAX`].
     pub async fn open(
+        options: Options,
+        store: Arc<dyn ObjectStore>,
+        clock: Arc<dyn Clock>,
+        names: &dyn Names,
+    ) -> Result<Self, LogError> {
+        let begun = Instant::now();
+        loop {
+            match Self::try_open(options.clone(), Arc::clone(&store), Arc::clone(&clock), names).await {
+                Err(LogError::Storage(error)) if begun.elapsed() < OPEN_MAX => {
+                    tracing::warn!(error, "the log is opened again");
+                    tokio::time::sleep(OPEN_AGAIN).await;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    async fn try_open(
         options: Options,
         store: Arc<dyn ObjectStore>,
         clock: Arc<dyn Clock>,
@@ -86,7 +110,7 @@ impl FluvioLog {
         }
         let ends = Arc::new(Ends::new(&extents));
         tokio::spawn(ends::follow(Arc::clone(&cluster), Arc::downgrade(&ends), Arc::clone(&clock)));
-        let foreign = options.foreign.then(|| Foreign { began: birth.made });
+        let foreign = options.foreign.then_some(Foreign { began: birth.made });
         let (gone, reads, cut_reads) = (OnceLock::new(), AtomicU64::new(0), AtomicU64::new(0));
         Ok(Self { cluster, ends, identity, clock, foreign, gone, reads, cut_reads })
     }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use crate::jobs::EngineName;
+
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -186,6 +188,10 @@ pub struct Counting {
     pub seal_every: Duration,
     /// Memory for the counts of segments; older ones are read from `stream_counts`.
     pub memory: ByteSize,
+    /// Address and port on which a `reckon stream` of its own answers for its tails (Arrow Flight).
+    pub listen: String,
+    /// Address and port at which other processes reach it; empty is the one that it listens on.
+    pub advertise: String,
 }
 
 impl Default for Counting {
@@ -197,6 +203,8 @@ impl Default for Counting {
             idle: Duration::from_secs(60),
             seal_every: Duration::from_secs(60),
             memory: ByteSize::mib(512),
+            listen: "127.0.0.1:7701".to_owned(),
+            advertise: String::new(),
         }
     }
 }
@@ -225,6 +233,13 @@ impl Default for Archive {
 pub struct Batch {
     /// When batch runs, as a cron expression in UTC; empty is never.
     pub schedule: String,
+    /// Who counts raw events: `local`, this process; `ballista`, the executors of a cluster.
+    pub engine: EngineName,
+    /// The scheduler of that cluster, `http://host:50050`; empty when there is none.
+    pub scheduler: String,
+    /// A query that the cluster has sent nothing of for so long is sent again, twice.
+    #[serde(with = "humantime_serde")]
+    pub scheduler_wait: Duration,
     /// Memory of a run.
     pub memory: ByteSize,
     /// Run when this many segments' counts lie in `stream_counts` above coverage, whatever the
@@ -236,7 +251,15 @@ pub struct Batch {
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { schedule: "15 2 * * *".to_owned(), memory: ByteSize::gib(1), segments_max: 0, compact: true }
+        Self {
+            schedule: "15 2 * * *".to_owned(),
+            engine: EngineName::Local,
+            scheduler: String::new(),
+            scheduler_wait: Duration::from_secs(1_800),
+            memory: ByteSize::gib(1),
+            segments_max: 0,
+            compact: true,
+        }
     }
 }
 

@@ -39,18 +39,19 @@ use datafusion::physical_plan::empty::EmptyExec;
 use object_store::ObjectStore;
 use reckon_data::minute::parse_date;
 use reckon_data::table::{DataFile, Table};
+use serde::{Deserialize, Serialize};
 
 use crate::schema::partition_fields;
 use crate::stats::{max_micros, min_micros};
 use crate::store::Storage;
 
 /// Where the store is registered with a runtime; nobody else uses this scheme.
-const STORE_URL: &str = "reckon://tables";
+pub const STORE_URL: &str = "reckon://tables";
 /// Scans below this many bytes are not cut into ranges.
 const SPLIT_BYTES_MIN: usize = 4 * 1024 * 1024;
 
 /// A file, or those of its row groups that begin in a range of its bytes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Piece {
     /// The file.
     pub file: DataFile,
@@ -112,6 +113,17 @@ impl PinnedTable {
             .collect::<Result<Vec<_>>>()?;
         let schema = TableSchema::builder(with_views(file_schema)).with_table_partition_cols(partition).build();
         Ok(Self { store, table, pieces: Arc::new(pieces), schema })
+    }
+
+    /// The table that the files are of.
+    #[must_use]
+    pub const fn table(&self) -> Table {
+        self.table
+    }
+
+    /// The pieces, in their order.
+    pub fn pieces(&self) -> impl Iterator<Item = &Piece> {
+        self.pieces.iter().map(|placed| &placed.piece)
     }
 
     /// How many rows there are.

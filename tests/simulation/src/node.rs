@@ -314,6 +314,7 @@ impl Base<'_> {
         let Durable { clock, names, settings, scratch, .. } = self.durable;
         let followers: Vec<Arc<dyn Follower>> = vec![Arc::clone(counter) as _, Arc::clone(archiver) as _];
         Recompute::on_one_thread(RecomputeParts {
+            cluster: None,
             damage: Arc::new(self.files.clone()),
             log: Arc::clone(&self.log),
             tables: Arc::clone(&self.tables),

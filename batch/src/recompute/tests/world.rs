@@ -95,6 +95,7 @@ impl World {
 
     pub fn recompute(&self, threads: usize) -> Recompute {
         let parts = RecomputeParts {
+            cluster: None,
             damage: Arc::new(self.archive.checked.clone()),
             log: Arc::new(self.archive.log.clone()),
             tables: self.archive.tables.clone(),

@@ -3,15 +3,21 @@
 mod recount;
 mod started;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use reckon_bench::{ingest, query};
+use reckon_bench::{ingest, log, query};
+use reckon_data::clock::{Clock, RandomNames, SystemClock};
 use reckon_data::config::Settings;
+use reckon_data::log::Log;
+use reckon_tables::Storage;
 use serde::Serialize;
 use started::Started;
+
+use crate::node::open_log;
 
 /// Measure.
 #[derive(Debug, Args)]
@@ -23,7 +29,8 @@ pub struct Bench {
 /// Which server is measured.
 #[derive(Debug, Args)]
 struct ServerArgs {
-    /// A server that runs already; without it one is started on a folder that goes with it.
+    /// A server that runs already, or several, separated by commas, to which events go in turn; without it one is started on a
+    /// folder that goes with it.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// The folder for the server that is started; it is kept.
@@ -82,6 +89,28 @@ enum What {
         #[arg(long, default_value_t = 1_000_000)]
         entities: u32,
     },
+    /// A log alone: how many records a second it takes and gives back, and whether all come back. --log-url names a topic
+    /// of Fluvio; without it, the embedded log in a folder that goes with it.
+    Log {
+        /// Records.
+        #[arg(long, default_value_t = 2_000_000)]
+        records: u64,
+        /// Bytes of a record.
+        #[arg(long, default_value_t = 1_024)]
+        bytes: usize,
+        /// Records of one append.
+        #[arg(long, default_value_t = 250)]
+        append_records: u64,
+        /// Appends to a partition that wait at once.
+        #[arg(long, default_value_t = 4)]
+        appends: u64,
+        /// Bytes that are read at once.
+        #[arg(long, default_value_t = 4 << 20)]
+        read_bytes: usize,
+        /// Machine-readable output.
+        #[arg(long)]
+        json: bool,
+    },
     /// A batch run over raw events of so many dates: how long it takes and how much memory, beside DuckDB if wanted.
     Batch(recount::Recount),
 }
@@ -91,7 +120,7 @@ impl Bench {
     ///
     /// # Errors
     /// When the server fails, or counts are not exact.
-    pub async fn run(self, _: Settings) -> Result<()> {
+    pub async fn run(self, settings: Settings) -> Result<()> {
         let say = |line: &str| eprintln!("{line}");
         match self.what {
             What::Ingest { server, rate, seconds, prefill, entities, connections, body_events } => {
@@ -109,9 +138,26 @@ impl Bench {
                 let report = query::run(&started.watched, started.client()?, options, &say).await?;
                 print(&server, &report, report.text())
             }
+            What::Log { records, bytes, append_records, appends, read_bytes, json } => {
+                let dir = tempfile::tempdir()?;
+                let log = alone(settings, dir.path()).await?;
+                let options = log::Options { records, bytes, append_records, appends, read_bytes };
+                let report = log::run(Arc::clone(&log), options, &say).await;
+                log.close().await?;
+                let report = report?;
+                println!("{}", if json { serde_json::to_string(&report)? } else { report.text() });
+                Ok(())
+            }
             What::Batch(recount) => recount.run(&say).await,
         }
     }
+}
+
+/// The log of the settings, and nothing else; what has to lie somewhere lies in `dir`.
+async fn alone(settings: Settings, dir: &Path) -> Result<Arc<dyn Log>> {
+    let settings = Settings { data_dir: dir.display().to_string(), ..settings };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    open_log(&settings, dir, &Storage::open(&settings.data_dir)?, &clock, &RandomNames).await
 }
 
 fn print(server: &ServerArgs, report: &impl Serialize, text: String) -> Result<()> {

@@ -51,7 +51,7 @@ impl Started {
 
     /// A client of it.
     pub(super) fn client(&self) -> Result<Arc<Client>> {
-        Ok(Arc::new(Client::new(self.watched.client.url(), Options::default())?))
+        Ok(Arc::new(Client::new(&self.watched.client.urls().join(","), Options::default())?))
     }
 }
 

@@ -1,0 +1,77 @@
+//! What every role's process does: listen, say how it is, and end when it is asked to.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use reckon_batch::lock::DirLock;
+use reckon_data::clock::{RandomNames, SystemClock};
+use reckon_data::config::Settings;
+use reckon_data::log::Log as _;
+use reckon_serving::rest::{self, RestParts};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::node::{Base, is_embedded, local_dir};
+
+/// The folder of leases in the data directory.
+pub const LEASES: &str = "lease";
+
+/// A process of one role.
+pub struct Process {
+    pub base: Arc<Base>,
+    listener: TcpListener,
+    stop: watch::Sender<bool>,
+    _lock: DirLock,
+}
+
+impl Process {
+    /// Opens what a role works with.
+    ///
+    /// # Errors
+    /// What stands in its way.
+    pub async fn open(settings: Settings, role: &str) -> Result<Self> {
+        if is_embedded(&settings) {
+            anyhow::bail!(
+                "reckon {role} works on a log that other processes have too: --log-url names a topic of Fluvio; `reckon up` does everything \
+                 in one process, with a log of its own"
+            );
+        }
+        let dir = local_dir(&settings)?;
+        let lock = DirLock::acquire(&dir, role)?;
+        let listen = settings.listen.clone();
+        let listener = TcpListener::bind(&listen)
+            .await
+            .with_context(|| format!("{listen} cannot be listened on; --listen ADDR:PORT takes another"))?;
+        let base = Base::open(settings, &dir, Arc::new(SystemClock), Arc::new(RandomNames)).await?;
+        Ok(Self { base: Arc::new(base), listener, stop: watch::Sender::new(false), _lock: lock })
+    }
+
+    /// Turns true when the process ends.
+    pub fn stopping(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
+    /// Serves until SIGTERM or SIGINT; `end` is what there is to do then.
+    ///
+    /// # Errors
+    /// When it cannot listen for signals.
+    pub async fn run(self, role: &str, parts: RestParts, end: impl Future<Output = ()>) -> Result<()> {
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        println!("reckon {role} listens at http://{}", self.listener.local_addr()?);
+        let serving = tokio::spawn(rest::serve(self.listener, rest::router(parts), self.stop.subscribe()));
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        tracing::info!("stopping");
+        self.stop.send_replace(true);
+        // Requests under way end, within the grace that serving gives them.
+        let _ = serving.await;
+        end.await;
+        if let Err(error) = self.base.mended.close().await {
+            tracing::warn!(%error, "the log was not closed in order");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,139 @@
+//! `reckon serve`: answers questions from the tables and from the tails of all who count; batch runs.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::Args;
+use reckon_batch::runs::AfterRun;
+use reckon_batch::schedule::{Schedule, run_on_schedule};
+use reckon_data::config::Settings;
+use reckon_data::damage::Damage as _;
+use reckon_data::lease::{Keeper, Member};
+use reckon_data::log::Log as _;
+use reckon_data::tail::Tails;
+use reckon_flight::Remote;
+use reckon_serving::Serving;
+use reckon_serving::rest::{Health, MetricsText, Readiness, RestParts};
+
+use super::archive::Turn;
+use super::leased::work;
+use super::process::{LEASES, Process};
+use super::recount::followers;
+use crate::node::{Base, metrics, start_run};
+
+/// The role of the process that runs batch when it is time, in the leases.
+const BATCH: &str = "batch";
+
+/// Answer questions.
+#[derive(Debug, Args)]
+pub struct Serve {}
+
+impl Serve {
+    /// Runs until SIGTERM or SIGINT.
+    ///
+    /// # Errors
+    /// When it cannot start.
+    pub async fn run(self, settings: Settings) -> Result<()> {
+        let schedule = Schedule::parse(&settings.batch.schedule)?;
+        let process = Process::open(settings, "serve").await?;
+        let base = Arc::clone(&process.base);
+        let partitions = base.mended.partitions();
+        let leases = base.storage.beside(LEASES)?;
+        let tails = Remote::start(Arc::clone(&leases), Arc::clone(&base.definition), partitions).await;
+        let serving = base.serving(Arc::clone(&tails) as _).await?;
+        let runs = base.runs(followers(&base), &Arc::new(base.mender()), Some(refresh_after(&serving)))?;
+        let stop = process.stopping();
+        let turn = Arc::new(Turn::default());
+        let me = Member { id: base.names.fresh(), address: String::new() };
+        let turns = tokio::spawn(work(Keeper::shared(leases, BATCH, me, 1), Arc::clone(&turn) as _, stop.clone()));
+        if let Some(schedule) = schedule {
+            let (runs, clock) = (Arc::clone(&runs), Arc::clone(&base.clock));
+            tokio::spawn(async move {
+                let run = || {
+                    let (runs, mine) = (Arc::clone(&runs), turn.is_mine());
+                    async move {
+                        if mine {
+                            start_run(runs).await;
+                        }
+                    }
+                };
+                run_on_schedule(&schedule, clock.as_ref(), stop, run).await;
+            });
+        }
+        let status = Status { base: Arc::clone(&base), serving: Arc::clone(&serving), tails };
+        let parts = RestParts {
+            serving: Some(Arc::clone(&serving)),
+            jobs: Some(runs as _),
+            ..base.rest_parts(Arc::new(status))
+        };
+        let end = async move {
+            serving.stop();
+            if let Err(error) = turns.await {
+                tracing::error!(%error, "the work has panicked");
+            }
+        };
+        process.run("serve", parts, end).await
+    }
+}
+
+/// Answers come from a run at once. The tables are maintained by those who archive.
+fn refresh_after(serving: &Arc<Serving>) -> AfterRun {
+    let serving = Arc::clone(serving);
+    Arc::new(move |_| {
+        let serving = Arc::clone(&serving);
+        Box::pin(async move {
+            if let Err(error) = serving.refresh().await {
+                tracing::warn!(%error, "the new batch version is looked for again");
+            }
+        })
+    })
+}
+
+struct Status {
+    base: Arc<Base>,
+    serving: Arc<Serving>,
+    tails: Arc<Remote>,
+}
+
+impl Status {
+    /// Records that are not counted yet, as far as those who count say where they stand.
+    fn lag(&self) -> u64 {
+        let positions = (0..self.tails.partitions()).filter_map(|partition| self.tails.position(partition).ok());
+        positions.map(|position| position.durable_end.saturating_sub(position.offset)).sum()
+    }
+
+    /// Partitions that nobody answers for.
+    fn silent(&self) -> Vec<u32> {
+        (0..self.tails.partitions()).filter(|partition| self.tails.position(*partition).is_err()).collect()
+    }
+}
+
+impl Health for Status {
+    fn ready(&self) -> Readiness {
+        // It answers whoever counts: answers name what they lack. So it stays ready, or nobody would answer at all.
+        let silent = self.silent();
+        let reasons =
+            (!silent.is_empty()).then(|| format!("answers lack partitions that nobody counts now: {silent:?}"));
+        let damaged = self.base.storage.damaged().into_iter().map(|file| file.to_string()).collect();
+        let reasons = reasons.into_iter().collect();
+        Readiness { ready: true, lag_records: self.lag(), reasons, damaged, ..Readiness::default() }
+    }
+
+    fn metrics(&self, into: &mut MetricsText) {
+        into.single(
+            "reckon_index_bytes",
+            "gauge",
+            "Memory of the index over batch counts.",
+            self.serving.index_bytes(),
+        );
+        let silent = self.silent().len();
+        into.single("reckon_partitions_silent", "gauge", "Partitions that nobody answers for.", silent);
+        metrics::common(&self.base.delta, &*self.base.mended, into);
+    }
+}
+
+impl std::fmt::Debug for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Status").field("serving", &self.serving).finish_non_exhaustive()
+    }
+}
