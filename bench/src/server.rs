@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use reckon_client::{Client, Options, Turns};
+use reckon_client::{Client, Options};
 use serde_json::Value;
 
 /// How long a server may take to catch up at the end.
@@ -38,9 +38,7 @@ impl Watched {
     /// # Errors
     /// When that is no address.
     pub fn new(url: &str, process: Option<u32>) -> Result<Self> {
-        // What one says of itself is compared with what it says later.
-        let options = Options { turns: Turns::Events, ..Options::default() };
-        Ok(Self { client: Client::new(url, options)?, process })
+        Ok(Self { client: Client::new(url, Options::default())?, process })
     }
 
     /// Its metrics by name and labels, as they stand in the text; of several servers, those of the first.

@@ -1,6 +1,6 @@
 //! How long to wait before trying again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Exponential backoff with full jitter: a random share of a wait that doubles with every attempt.
 ///
@@ -24,6 +24,13 @@ impl Default for Backoff {
 
 /// The longest wait that a server may ask for.
 pub(crate) const ASKED_MAX: Duration = Duration::from_secs(60);
+/// Longer waits are as good as this one: some thirty years.
+const FAR: Duration = Duration::from_secs(1_000_000_000);
+
+/// The time after a wait of any length.
+pub(crate) fn after(now: Instant, wait: Duration) -> Instant {
+    now.checked_add(wait.min(FAR)).unwrap_or(now)
+}
 
 impl Backoff {
     /// The wait before attempt number `attempt` (1 is the first repeat); none when there is no further
@@ -35,7 +42,7 @@ impl Backoff {
             return None;
         }
         let doubled = self.first.saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1)));
-        let jittered = doubled.min(self.longest).mul_f64(share.clamp(0.0, 1.0));
+        let jittered = doubled.min(self.longest).min(FAR).mul_f64(share.clamp(0.0, 1.0));
         Some(asked.unwrap_or_default().min(ASKED_MAX).saturating_add(jittered))
     }
 }
@@ -56,6 +63,14 @@ mod tests {
     fn what_the_server_asks_for_comes_on_top() {
         let wait = Backoff::default().wait(1, 0.0, Some(Duration::from_secs(1)));
         assert_eq!(wait, Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn waits_may_be_as_long_as_there_are() {
+        let backoff = Backoff { first: Duration::MAX, longest: Duration::MAX, attempts: 5 };
+        assert_eq!(backoff.wait(3, 1.0, Some(Duration::MAX)), Some(ASKED_MAX + FAR));
+        let now = Instant::now();
+        assert!(after(now, Duration::MAX) > now + ASKED_MAX);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::backoff::after;
+
 /// ```text
 /// closed ──failures in a row──▶ open ──rest is over──▶ one trial ──success──▶ closed
 ///                                ▲                          └──failure──▶ open
@@ -10,15 +12,18 @@ use std::time::{Duration, Instant};
 pub struct Breaker {
     failures_max: u32,
     rest: Duration,
+    /// The longest that a trial may take.
+    trial: Duration,
     failures: u32,
     open_until: Option<Instant>,
 }
 
 impl Breaker {
-    /// A breaker that opens after `failures_max` failures in a row, for `rest`.
+    /// A breaker that opens after `failures_max` failures in a row, for `rest`; a request takes no longer than
+    /// `timeout`.
     #[must_use]
-    pub const fn new(failures_max: u32, rest: Duration) -> Self {
-        Self { failures_max, rest, failures: 0, open_until: None }
+    pub fn new(failures_max: u32, rest: Duration, timeout: Duration) -> Self {
+        Self { failures_max, rest, trial: rest.max(timeout), failures: 0, open_until: None }
     }
 
     /// How long no request should be made still; none when one may.
@@ -28,7 +33,7 @@ impl Breaker {
     }
 
     /// Takes leave to make a request. Of those who ask when the rest is over, one gets it; the others do when that
-    /// trial has succeeded, or has taken as long as a rest.
+    /// trial has succeeded, or after so long that nobody can know what became of it.
     ///
     /// # Errors
     /// How long no request should be made still.
@@ -37,7 +42,7 @@ impl Breaker {
             return Err(left);
         }
         if self.open_until.is_some() {
-            self.open_until = Some(now + self.rest);
+            self.open_until = Some(after(now, self.trial));
         }
         Ok(())
     }
@@ -52,7 +57,7 @@ impl Breaker {
     pub fn failed(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         if self.failures >= self.failures_max {
-            self.open_until = Some(now + self.rest);
+            self.open_until = Some(after(now, self.rest));
         }
     }
 }
@@ -65,7 +70,7 @@ mod tests {
     fn it_opens_rests_tries_once_and_closes() {
         let now = Instant::now();
         let second = Duration::from_secs(1);
-        let mut breaker = Breaker::new(2, second);
+        let mut breaker = Breaker::new(2, second, second);
         breaker.failed(now);
         assert_eq!(breaker.rest_left(now), None);
         breaker.failed(now);
@@ -81,7 +86,7 @@ mod tests {
     fn one_of_many_makes_the_trial() {
         let now = Instant::now();
         let second = Duration::from_secs(1);
-        let mut breaker = Breaker::new(1, second);
+        let mut breaker = Breaker::new(1, second, second);
         assert_eq!((breaker.admit(now), breaker.admit(now)), (Ok(()), Ok(())));
         breaker.failed(now);
         assert_eq!(breaker.admit(now), Err(second));
@@ -91,5 +96,26 @@ mod tests {
         breaker.succeeded();
         assert_eq!(breaker.admit(now + 2 * second), Ok(()));
         assert_eq!(breaker.admit(now + 2 * second), Ok(()));
+    }
+
+    #[test]
+    fn a_trial_may_take_longer_than_a_rest() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut breaker = Breaker::new(1, second, 30 * second);
+        breaker.failed(now);
+        assert_eq!(breaker.admit(now + second), Ok(()), "the trial");
+        assert_eq!(breaker.admit(now + 30 * second), Err(second), "it is under way");
+        breaker.failed(now + 30 * second);
+        assert_eq!(breaker.admit(now + 31 * second), Ok(()), "after a rest");
+        assert_eq!(breaker.admit(now + 61 * second), Ok(()), "nobody knows what became of it");
+    }
+
+    #[test]
+    fn a_rest_may_be_as_long_as_there_is() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(1, Duration::MAX, Duration::MAX);
+        breaker.failed(now);
+        assert!(breaker.admit(now + Duration::from_secs(1_000_000)).is_err());
     }
 }

@@ -14,22 +14,27 @@ use serde_json::Value;
 
 use crate::compress::compressed;
 use crate::error::ClientError;
-use crate::exchange::{Failure, exchange, header_text};
-use crate::options::{Compression, Options, Turns};
+use crate::exchange::{Failure, built, exchange, header_text};
+use crate::options::{Compression, Options};
 use crate::round::Round;
 use crate::server::Server;
-use crate::servers::{Servers, Turn};
+use crate::servers::Servers;
 
 #[cfg(test)]
 mod tests;
 
 /// A client of one server, or of several. Cheap to share by reference; it keeps its connections.
 ///
-/// A request goes to the next server in turn ([`Turns`]). When that one cannot be reached, or answers that it cannot
-/// now (429, 502, 503, 504), the next one is asked at once; only when all have failed is there a wait before another
-/// round ([`Backoff`](crate::backoff::Backoff)), not shorter than the shortest `Retry-After`. A server that keeps
-/// failing rests for a while ([`Breaker`](crate::breaker::Breaker)) and is passed over; when all rest, nobody is
-/// asked until the first is back.
+/// Events go to each server in turn. When one cannot be reached, or says anything but a gateway's verdict, the next is
+/// asked at once; only when all have failed is there a wait before another round
+/// ([`Backoff`](crate::backoff::Backoff)), not shorter than the shortest `Retry-After`. Another round there is when one
+/// of them may take the events later: it could not be reached, or answered 429, 502, 503 or 504.
+///
+/// Everything else is asked of one server, its home, at first the first: a job is known where it was started, and an
+/// answer does not fall behind one that was given before. Only when home could not be reached in all attempts is the
+/// next asked, which is home from then on if it answers.
+///
+/// A server that keeps failing rests for a while ([`Breaker`](crate::breaker::Breaker)). Redirects are not followed.
 ///
 /// Every POST carries an `Idempotency-Key`, the same whenever and wherever it is sent again.
 #[derive(Debug)]
@@ -51,6 +56,8 @@ pub(crate) struct Lines<'a> {
     pub(crate) source: Option<&'a str>,
     /// The first one's line in the source.
     pub(crate) first_line: Option<u64>,
+    /// A shorter time for a request than the client's.
+    pub(crate) timeout: Option<Duration>,
     /// Counts requests that were made again.
     pub(crate) retried: Option<&'a AtomicU64>,
 }
@@ -63,7 +70,10 @@ impl Client {
     /// [`ClientError::BadUrl`] with the address that is none.
     pub fn new(urls: &str, options: Options) -> Result<Self, ClientError> {
         let servers = Servers::parse(urls, &options)?;
-        let builder = reqwest::Client::builder().connect_timeout(options.connect_timeout).timeout(options.timeout);
+        let builder = reqwest::Client::builder()
+            .connect_timeout(options.connect_timeout)
+            .timeout(options.timeout)
+            .redirect(reqwest::redirect::Policy::none());
         let bad = |e: reqwest::Error| ClientError::BadUrl { url: urls.to_owned(), reason: e.to_string() };
         let http = builder.build().map_err(bad)?;
         let compresses = match options.compression {
@@ -104,7 +114,8 @@ impl Client {
         idempotency_key: &str,
         source: Option<&str>,
     ) -> Result<Receipt, ClientError> {
-        self.deliver(Lines { body, key: idempotency_key, source, first_line: None, retried: None }).await
+        let key = idempotency_key;
+        self.deliver(Lines { body, key, source, first_line: None, timeout: None, retried: None }).await
     }
 
     /// The same for lines of a file, of which the first is line `first_line`: a refused event is kept with its line.
@@ -119,8 +130,8 @@ impl Client {
         source: &str,
         first_line: u64,
     ) -> Result<Receipt, ClientError> {
-        let (source, first_line) = (Some(source), Some(first_line));
-        self.deliver(Lines { body, key: idempotency_key, source, first_line, retried: None }).await
+        let (key, source, first_line) = (idempotency_key, Some(source), Some(first_line));
+        self.deliver(Lines { body, key, source, first_line, timeout: None, retried: None }).await
     }
 
     /// Sends events, compressed once if at all, until a server has judged them.
@@ -130,9 +141,11 @@ impl Client {
     pub(crate) async fn deliver(&self, lines: Lines<'_>) -> Result<Receipt, ClientError> {
         let frame = if self.compresses { compressed(&lines.body).await } else { None };
         let source = lines.source.and_then(header_text);
+        let timeout = lines.timeout.map_or(self.options.timeout, |most| most.min(self.options.timeout));
         let build = |base: &str| {
             let mut request = self
                 .request(base, Method::POST, "/v1/events")
+                .timeout(timeout)
                 .header("content-type", "application/x-ndjson")
                 .header("idempotency-key", lines.key);
             if let Some(source) = &source {
@@ -146,10 +159,10 @@ impl Client {
                 None => request.body(lines.body.clone()),
             }
         };
-        self.with_retries(Turn::Next, lines.retried, build).await
+        self.in_rounds(lines.retried, build).await
     }
 
-    /// Sends dead letters that were found on this side.
+    /// Sends dead letters that were found on this side. When it has to be asked again, they may be kept twice.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -172,7 +185,7 @@ impl Client {
     /// See [`ClientError`].
     pub async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, ClientError> {
         let build = |base: &str| self.request(base, Method::GET, path).query(query);
-        self.with_retries(self.turn(), None, build).await
+        self.at_home(true, build).await
     }
 
     /// Posts JSON. It may be sent more than once when a server fails.
@@ -181,7 +194,7 @@ impl Client {
     /// See [`ClientError`].
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
         let (json, key) = (self.json(body)?, RandomNames.fresh().to_string());
-        self.with_retries(self.turn(), None, |base: &str| self.post_json(base, path, &key, json.clone())).await
+        self.at_home(true, |base: &str| self.post_json(base, path, &key, json.clone())).await
     }
 
     /// Posts JSON, once: for what is costly to ask, or does something every time it is asked. Another server is asked
@@ -191,10 +204,7 @@ impl Client {
     /// See [`ClientError`].
     pub async fn post_once<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
         let (json, key) = (self.json(body)?, RandomNames.fresh().to_string());
-        let build = |base: &str| self.post_json(base, path, &key, json.clone());
-        let mut asks = Asks { made: 0, retried: None };
-        let answer = self.round(self.turn(), &mut asks, &build, |failure| failure.is_unsent).await;
-        answer.map_err(|failure| failure.error)
+        self.at_home(false, |base: &str| self.post_json(base, path, &key, json.clone())).await
     }
 
     /// Whether one of the servers answers at its address.
@@ -224,62 +234,108 @@ impl Client {
         self.http.request(method, format!("{base}{path}"))
     }
 
-    const fn turn(&self) -> Turn {
-        match self.options.turns {
-            Turns::Every => Turn::Next,
-            Turns::Events => Turn::Home,
-        }
-    }
-
-    /// Asks round by round, until a server answers for good.
-    async fn with_retries<T: DeserializeOwned>(
+    /// Sends events round by round, until a server has judged them.
+    async fn in_rounds(
         &self,
-        turn: Turn,
         retried: Option<&AtomicU64>,
         build: impl Fn(&str) -> RequestBuilder + Send + Sync,
-    ) -> Result<T, ClientError> {
+    ) -> Result<Receipt, ClientError> {
         let mut asks = Asks { made: 0, retried };
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let failure = match self.round(turn, &mut asks, &build, Failure::is_passing).await {
-                Ok(answer) => return Ok(answer),
+            let failure = match self.round(&mut asks, &build).await {
+                Ok(receipt) => return Ok(receipt),
                 Err(failure) => failure,
             };
-            let share = rand::random::<f64>();
-            let wait = self.options.backoff.wait(attempt, share, failure.asked).filter(|_| failure.is_passing());
-            let Some(wait) = wait else { return Err(failure.error) };
+            let Some(wait) = self.wait(attempt, &failure) else { return Err(failure.error) };
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// Asks the servers one after another, until one answers, or fails in a way that another should not be asked after.
-    async fn round<T: DeserializeOwned>(
+    /// Sends events to the servers one after another, until one has judged them.
+    async fn round(
         &self,
-        turn: Turn,
         asks: &mut Asks<'_>,
         build: &(impl Fn(&str) -> RequestBuilder + Send + Sync),
-        goes_on: fn(&Failure) -> bool,
-    ) -> Result<T, Failure> {
+    ) -> Result<Receipt, Failure> {
         let mut round = Round::default();
-        for (place, server) in self.servers.in_turn(turn, Instant::now()) {
+        for server in self.servers.in_turn(Instant::now()) {
+            let request = built(server.base(), build(server.base()))?;
             if let Err(left) = server.admit(Instant::now()) {
                 round.rests(server.base(), left);
                 continue;
             }
             asks.count();
-            match exchange(server, build(server.base())).await {
-                Ok(answer) => {
-                    if turn == Turn::Home {
-                        self.servers.stay(place);
-                    }
-                    return Ok(answer);
-                }
-                Err(failure) if goes_on(&failure) => round.failed(failure),
-                Err(failure) => return Err(failure),
+            match exchange(&self.http, server, request, true).await {
+                Err(failure) if !failure.error.is_verdict() => round.failed(failure),
+                answer => return answer,
             }
         }
         Err(round.failure())
+    }
+
+    /// Asks home, and the next server only if home cannot be reached: in all attempts, or, when it is asked once,
+    /// because the connection could not be made. Whoever answers is home from then on.
+    async fn at_home<T: DeserializeOwned>(
+        &self,
+        is_repeated: bool,
+        build: impl Fn(&str) -> RequestBuilder + Send + Sync,
+    ) -> Result<T, ClientError> {
+        let mut round = Round::default();
+        let order = self.servers.home_first();
+        let home = order.first().map_or(0, |(place, _)| *place);
+        for (place, server) in order {
+            let failure = match self.ask(server, is_repeated, &build).await {
+                Ok(answer) => {
+                    self.servers.move_home(home, place);
+                    return Ok(answer);
+                }
+                Err(failure) => failure,
+            };
+            if !failure.is_silence() {
+                self.servers.move_home(home, place);
+                return Err(failure.error);
+            }
+            if !is_repeated && !failure.is_unsent {
+                return Err(failure.error);
+            }
+            round.failed(failure);
+        }
+        Err(round.failure().error)
+    }
+
+    /// Asks one server, again if that may help; what it said at any time stands above that it said nothing later.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        server: &Server,
+        is_repeated: bool,
+        build: &(impl Fn(&str) -> RequestBuilder + Send + Sync),
+    ) -> Result<T, Failure> {
+        let mut attempts = Round::default();
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let request = built(server.base(), build(server.base()))?;
+            let answer = match server.admit(Instant::now()) {
+                Ok(()) => exchange(&self.http, server, request, false).await,
+                Err(left) => Err(Failure::resting(server.base().to_owned(), left)),
+            };
+            let failure = match answer {
+                Err(failure) if failure.is_passing() => failure,
+                answer => return answer,
+            };
+            let wait = self.wait(attempt, &failure).filter(|_| is_repeated);
+            attempts.failed(failure);
+            let Some(wait) = wait else { return Err(attempts.failure()) };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// How long to wait after a failed attempt; none when there should be no further one.
+    fn wait(&self, attempt: u32, failure: &Failure) -> Option<Duration> {
+        let share = rand::random::<f64>();
+        self.options.backoff.wait(attempt, share, failure.asked).filter(|_| failure.is_passing())
     }
 }
 

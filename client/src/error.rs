@@ -33,6 +33,14 @@ pub enum ClientError {
         /// What is wrong.
         reason: String,
     },
+    /// The request cannot be made: a header's value that is none, say.
+    #[error("a request to {url} cannot be made: {reason}")]
+    BadRequest {
+        /// The server.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The server has failed so often of late that it is not asked for a while.
     #[error("{url} has failed too often and is not asked for another {seconds} s")]
     Resting {
@@ -52,7 +60,22 @@ impl ClientError {
             // It would take too long again, and cost the server as much.
             Self::Refused(problem) if problem.kind.ends_with("query-timeout") => false,
             Self::Refused(problem) => matches!(problem.status, 429 | 502 | 503 | 504),
-            Self::BadUrl { .. } | Self::BadAnswer { .. } => false,
+            Self::BadUrl { .. } | Self::BadAnswer { .. } | Self::BadRequest { .. } => false,
+        }
+    }
+
+    /// Whether it is a gateway's word on the events of a request, and not that of something before it, or of a server
+    /// that takes none: with verdicts, or that they are too many bytes.
+    pub(crate) fn is_verdict(&self) -> bool {
+        matches!(self, Self::Refused(problem) if Self::is_verdict_of(problem))
+    }
+
+    /// Whether a problem is.
+    pub(crate) fn is_verdict_of(problem: &Problem) -> bool {
+        match problem.status {
+            400 | 422 => problem.receipt.is_some(),
+            413 => problem.kind.ends_with("too-large"),
+            _ => false,
         }
     }
 }

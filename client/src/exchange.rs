@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use reckon_data::problem::Problem;
 use reqwest::header::HeaderValue;
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::{Request, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 
 use crate::error::ClientError;
@@ -26,18 +26,50 @@ impl Failure {
     pub(crate) fn is_passing(&self) -> bool {
         self.error.is_passing()
     }
+
+    /// Whether nothing was heard of the server.
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(self.error, ClientError::Unreachable { .. } | ClientError::Resting { .. })
+    }
+
+    /// A server that rests for so long still.
+    pub(crate) fn resting(url: String, left: Duration) -> Self {
+        let seconds = left.as_secs_f64().ceil() as u64;
+        Self { error: ClientError::Resting { url, seconds }, asked: Some(left), is_unsent: true }
+    }
 }
 
-/// Asks a server once, and notes how it is.
+/// A request that can be made.
+///
+/// # Errors
+/// [`ClientError::BadRequest`]: whoever is asked, and however often.
+pub(crate) fn built(base: &str, request: RequestBuilder) -> Result<Request, Failure> {
+    request.build().map_err(|e| unmade(base, &e))
+}
+
+fn unmade(base: &str, error: &reqwest::Error) -> Failure {
+    let error = ClientError::BadRequest { url: base.to_owned(), reason: root_cause(error) };
+    Failure { error, asked: None, is_unsent: false }
+}
+
+/// Asks a server once, and notes how it is. Whoever is asked to take events and says something that no gateway does has
+/// failed, too.
 ///
 /// # Errors
 /// See [`Failure`].
-pub(crate) async fn exchange<T: DeserializeOwned>(server: &Server, request: RequestBuilder) -> Result<T, Failure> {
-    let answer = read(server.base(), request.send().await).await;
+pub(crate) async fn exchange<T: DeserializeOwned>(
+    http: &reqwest::Client,
+    server: &Server,
+    request: Request,
+    is_events: bool,
+) -> Result<T, Failure> {
+    let answer = read(server.base(), http.execute(request).await).await;
     let now = Instant::now();
     match &answer {
         Ok(_) => server.answered(now, None),
-        Err(Failure { error: ClientError::Unreachable { .. }, .. }) => server.failed(now),
+        Err(Failure { error: ClientError::BadRequest { .. }, .. }) => {}
+        Err(failure) if failure.is_silence() => server.failed(now),
+        Err(failure) if is_events && !failure.is_passing() && !failure.error.is_verdict() => server.failed(now),
         Err(failure) => server.answered(now, failure.asked),
     }
     answer
@@ -45,6 +77,9 @@ pub(crate) async fn exchange<T: DeserializeOwned>(server: &Server, request: Requ
 
 async fn read<T: DeserializeOwned>(base: &str, sent: Result<Response, reqwest::Error>) -> Result<T, Failure> {
     let unreachable = |e: reqwest::Error| {
+        if e.is_builder() {
+            return unmade(base, &e);
+        }
         let error = ClientError::Unreachable { url: base.to_owned(), reason: root_cause(&e) };
         Failure { error, asked: None, is_unsent: e.is_connect() }
     };
@@ -65,10 +100,12 @@ async fn read<T: DeserializeOwned>(base: &str, sent: Result<Response, reqwest::E
 }
 
 fn problem(status: StatusCode, body: &[u8]) -> Problem {
-    serde_json::from_slice(body).unwrap_or_else(|_| {
+    let problem: Problem = serde_json::from_slice(body).unwrap_or_else(|_| {
         let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
         Problem::new(status.as_u16(), "unknown", "The server refused the request", format!("{status}: {text}"))
-    })
+    });
+    // Whoever passed the document on may have given it another status.
+    Problem { status: status.as_u16(), ..problem }
 }
 
 /// A text as a header's value: UTF-8, with a question mark for every character that may not stand there.

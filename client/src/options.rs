@@ -19,8 +19,6 @@ pub struct Options {
     pub rest: Duration,
     /// When events are compressed.
     pub compression: Compression,
-    /// Which of several servers is asked.
-    pub turns: Turns,
 }
 
 impl Default for Options {
@@ -32,7 +30,6 @@ impl Default for Options {
             failures_max: 8,
             rest: Duration::from_secs(2),
             compression: Compression::default(),
-            turns: Turns::default(),
         }
     }
 }
@@ -47,15 +44,4 @@ pub enum Compression {
     /// Unless all servers are on this machine, where compressing takes longer than it saves.
     #[default]
     Remote,
-}
-
-/// Which of several servers is asked first; the others follow when it does not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Turns {
-    /// For every request the next.
-    #[default]
-    Every,
-    /// For events the next. Everything else stays with the server that answered last: a job is known where it was
-    /// started, and an answer does not fall behind one that was given before.
-    Events,
 }

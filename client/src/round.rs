@@ -29,9 +29,9 @@ impl Round {
             (Some(least), Some(asked)) => Some(least.min(asked)),
             (least, asked) => least.or(asked),
         };
-        // What a server said tells more than that another one said nothing.
-        let is_silence = matches!(failure.error, ClientError::Unreachable { .. });
-        if self.failed.is_none() || !is_silence {
+        // What a server said tells more than that another one said nothing, and what may pass is worth another round.
+        let weight = |failure: &Failure| (!failure.is_silence(), failure.is_passing());
+        if self.failed.as_ref().is_none_or(|known| weight(&failure) > weight(known)) {
             self.failed = Some(failure);
         }
     }
@@ -44,10 +44,7 @@ impl Round {
                 let left = rest.map(|(_, left)| left);
                 Failure { asked: asked.map(|asked| left.map_or(asked, |left| left.min(asked))), ..failed }
             }
-            (None, Some((url, left))) => {
-                let seconds = left.as_secs_f64().ceil() as u64;
-                Failure { error: ClientError::Resting { url, seconds }, asked: Some(left), is_unsent: true }
-            }
+            (None, Some((url, left))) => Failure::resting(url, left),
             (None, None) => {
                 let error = ClientError::Unreachable { url: String::new(), reason: "no server is known".to_owned() };
                 Failure { error, asked: None, is_unsent: true }
@@ -83,6 +80,19 @@ mod tests {
         let failure = round.failure();
         assert_eq!(failure.asked, Some(2 * SECOND));
         assert!(matches!(failure.error, ClientError::Refused(_)), "what one said: {:?}", failure.error);
+    }
+
+    #[test]
+    fn what_may_pass_is_worth_another_round() {
+        let lost = || {
+            let problem = Problem::new(404, "not-found", "There is no such thing", "lost");
+            Failure { error: ClientError::Refused(Box::new(problem)), asked: None, is_unsent: false }
+        };
+        for failures in [[busy(SECOND), lost()], [lost(), busy(SECOND)]] {
+            let mut round = Round::default();
+            failures.into_iter().for_each(|failure| round.failed(failure));
+            assert!(round.failure().is_passing());
+        }
     }
 
     #[test]

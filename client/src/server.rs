@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use reqwest::Url;
 
-use crate::backoff::ASKED_MAX;
+use crate::backoff::{ASKED_MAX, after};
 use crate::breaker::Breaker;
 use crate::error::ClientError;
 use crate::options::Options;
@@ -40,7 +40,7 @@ impl Server {
         if address.query().is_some() || address.fragment().is_some() {
             return Err(bad("nothing may follow its path".to_owned()));
         }
-        let breaker = Breaker::new(options.failures_max, options.rest);
+        let breaker = Breaker::new(options.failures_max, options.rest, options.timeout);
         let health = Mutex::new(Health { breaker, busy_until: None });
         Ok(Self { base: url.trim_end_matches('/').to_owned(), address, health })
     }
@@ -78,7 +78,7 @@ impl Server {
     pub(crate) fn answered(&self, now: Instant, asked: Option<Duration>) {
         let mut health = self.health.lock();
         health.breaker.succeeded();
-        health.busy_until = asked.map(|wait| now + wait.min(ASKED_MAX));
+        health.busy_until = asked.map(|wait| after(now, wait.min(ASKED_MAX)));
     }
 
     /// Notes that it did not answer.

@@ -15,15 +15,6 @@ pub(crate) struct Servers {
     home: AtomicUsize,
 }
 
-/// With which server a request begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Turn {
-    /// The next.
-    Next,
-    /// The one that answered last.
-    Home,
-}
-
 impl Servers {
     /// The servers of a list, separated by commas; each once.
     ///
@@ -49,23 +40,28 @@ impl Servers {
         &self.all
     }
 
-    /// All of them, in the order in which a request tries them, each with its place in the list: those that asked to be
-    /// left in peace come last.
-    pub(crate) fn in_turn(&self, turn: Turn, now: Instant) -> Vec<(usize, &Server)> {
-        let first = match turn {
-            Turn::Next => self.next.fetch_add(1, Ordering::Relaxed),
-            Turn::Home => self.home.load(Ordering::Relaxed),
-        };
-        let count = self.all.len();
-        let from_first = self.all.iter().enumerate().cycle().skip(first % count.max(1));
-        let mut order: Vec<_> = from_first.take(count).collect();
-        order.sort_by_key(|(_, server)| server.is_busy(now));
+    /// All of them, each time beginning with the next; those that asked to be left in peace come last.
+    pub(crate) fn in_turn(&self, now: Instant) -> Vec<&Server> {
+        let order = self.beginning_with(self.next.fetch_add(1, Ordering::Relaxed));
+        let mut order: Vec<_> = order.into_iter().map(|(_, server)| server).collect();
+        order.sort_by_key(|server| server.is_busy(now));
         order
     }
 
-    /// Notes which one answered: requests that stay do so there.
-    pub(crate) fn stay(&self, place: usize) {
-        self.home.store(place, Ordering::Relaxed);
+    /// All of them, beginning at home, each with its place.
+    pub(crate) fn home_first(&self) -> Vec<(usize, &Server)> {
+        self.beginning_with(self.home.load(Ordering::Relaxed))
+    }
+
+    fn beginning_with(&self, first: usize) -> Vec<(usize, &Server)> {
+        let count = self.all.len();
+        self.all.iter().enumerate().cycle().skip(first % count.max(1)).take(count).collect()
+    }
+
+    /// Moves home from one place to another; not when somebody else has moved it meanwhile.
+    pub(crate) fn move_home(&self, from: usize, to: usize) {
+        // Moved by somebody else, it is where it should be.
+        let _ = self.home.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
@@ -79,8 +75,8 @@ mod tests {
         Servers::parse(urls, &Options::default()).unwrap()
     }
 
-    fn order(servers: &Servers, turn: Turn) -> Vec<usize> {
-        servers.in_turn(turn, Instant::now()).into_iter().map(|(place, _)| place).collect()
+    fn turn(servers: &Servers) -> Vec<&str> {
+        servers.in_turn(Instant::now()).into_iter().map(Server::base).collect()
     }
 
     #[test]
@@ -104,19 +100,23 @@ mod tests {
     }
 
     #[test]
-    fn each_has_its_turn_or_one_keeps_it() {
+    fn each_has_its_turn_and_one_is_home() {
         let servers = servers("http://a,http://b,http://c");
-        let turns: Vec<_> = (0..4).map(|_| order(&servers, Turn::Next)).collect();
-        assert_eq!(turns, [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]);
-        servers.stay(2);
-        assert_eq!(order(&servers, Turn::Home), [2, 0, 1]);
-        assert_eq!(order(&servers, Turn::Home), [2, 0, 1]);
+        let (a, b, c) = ("http://a", "http://b", "http://c");
+        let turns: Vec<_> = (0..4).map(|_| turn(&servers)).collect();
+        assert_eq!(turns, [[a, b, c], [b, c, a], [c, a, b], [a, b, c]]);
+        servers.move_home(0, 2);
+        servers.move_home(0, 1);
+        for _ in 0..2 {
+            let places: Vec<_> = servers.home_first().into_iter().map(|(place, _)| place).collect();
+            assert_eq!(places, [2, 0, 1]);
+        }
     }
 
     #[test]
     fn who_is_busy_comes_last() {
         let servers = servers("http://a,http://b,http://c");
         servers.all()[0].answered(Instant::now(), Some(Duration::from_secs(60)));
-        assert_eq!(order(&servers, Turn::Next), [1, 2, 0]);
+        assert_eq!(turn(&servers), ["http://b", "http://c", "http://a"]);
     }
 }

@@ -51,7 +51,7 @@ impl Answer {
         Self::with(status, "", body)
     }
 
-    fn with(status: u16, headers: &str, body: &impl Serialize) -> Self {
+    pub(crate) fn with(status: u16, headers: &str, body: &impl Serialize) -> Self {
         let body = serde_json::to_string(body).unwrap();
         let length = body.len();
         Self(format!("HTTP/1.1 {status} -\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n{body}"))
@@ -152,11 +152,8 @@ async fn read(stream: &mut TcpStream) -> Option<Asked> {
     Some(Asked { what, headers, body })
 }
 
-/// An address where nobody listens.
-pub(crate) async fn nobody() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
-}
+/// An address where nobody listens: only privileged processes may.
+pub(crate) const NOBODY: &str = "http://127.0.0.1:1";
 
 /// Four attempts a millisecond apart, so that a test need not wait.
 pub(crate) fn quick() -> Options {

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 /// Of twenty connections one is treated badly.
 const ONE_IN: u64 = 20;
 /// Every connection ends after so many bytes at the latest, so that there are many of them.
-const BYTES_MAX: u64 = 512 << 10;
+const BYTES_MAX: u64 = 256 << 10;
 
 /// What has been done.
 #[derive(Debug, Default)]
@@ -19,6 +19,7 @@ pub struct Done {
     pub dropped: AtomicU64,
     pub delayed: AtomicU64,
     pub cut: AtomicU64,
+    pub lost: AtomicU64,
 }
 
 /// What becomes of a connection.
@@ -30,15 +31,18 @@ enum Fate {
     Delay(Duration),
     /// It ends after so many bytes, both ways taken together; in the middle of whatever goes on.
     Cut(u64),
+    /// The first answer after so many bytes is lost with the connection: the server has done what it was asked for.
+    Lose(u64),
 }
 
-/// Starts one before the server at `to`, on the runtime that it is called on; its address.
-pub async fn start(to: &str) -> (String, Arc<Done>) {
+/// Starts one before the server at `to`, on the runtime that it is called on; its address. Another seed is another
+/// network.
+pub async fn start(to: &str, seed: u64) -> (String, Arc<Done>) {
     let (to, listener) = (to.to_owned(), TcpListener::bind("127.0.0.1:0").await.unwrap());
     let (url, done) = (format!("http://{}", listener.local_addr().unwrap()), Arc::new(Done::default()));
     let told = Arc::clone(&done);
     tokio::spawn(async move {
-        let mut state = 42;
+        let mut state = seed;
         while let Ok((client, _)) = listener.accept().await {
             let fate = fate(&mut state, &done);
             let to = to.clone();
@@ -62,7 +66,12 @@ fn fate(state: &mut u64, done: &Done) -> Fate {
     count(&done.connections);
     if !next(state).is_multiple_of(ONE_IN) {
         // The end of a connection that has carried enough is a cut as well, but between two requests as often as not.
-        return Fate::Cut(BYTES_MAX / 2 + next(state) % (BYTES_MAX / 2));
+        let most = BYTES_MAX / 2 + next(state) % (BYTES_MAX / 2);
+        if next(state).is_multiple_of(2) {
+            return Fate::Cut(most);
+        }
+        count(&done.lost);
+        return Fate::Lose(most);
     }
     match next(state) % 3 {
         0 => {
@@ -87,7 +96,7 @@ async fn pass(mut client: TcpStream, to: &str, fate: Fate) -> std::io::Result<()
             tokio::time::sleep(time).await;
             BYTES_MAX
         }
-        Fate::Cut(bytes) => bytes,
+        Fate::Cut(bytes) | Fate::Lose(bytes) => bytes,
     };
     let mut server = TcpStream::connect(to).await?;
     let (mut passed, mut up, mut down) = (0, vec![0; 16 << 10], vec![0; 16 << 10]);
@@ -97,7 +106,21 @@ async fn pass(mut client: TcpStream, to: &str, fate: Fate) -> std::io::Result<()
             read = server.read(&mut down) => forward(&mut client, &down, read?).await?,
         };
     }
+    if matches!(fate, Fate::Lose(_)) {
+        lose_answer(&mut client, &mut server).await?;
+    }
     Ok(())
+}
+
+/// Passes on what the client sends, until the server answers.
+async fn lose_answer(client: &mut TcpStream, server: &mut TcpStream) -> std::io::Result<()> {
+    let (mut up, mut down) = (vec![0; 16 << 10], vec![0; 16 << 10]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut up) => forward(server, &up, read?).await?,
+            read = server.read(&mut down) => return read.map(|_| ()),
+        };
+    }
 }
 
 async fn forward(to: &mut TcpStream, buffer: &[u8], read: usize) -> std::io::Result<u64> {

@@ -16,10 +16,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arrow::array::AsArray as _;
 use arrow::datatypes::Int64Type;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt};
 use reckon_data::clock::Names;
@@ -37,7 +39,7 @@ use super::functions;
 use super::merge::{Entities, split};
 use super::output::Target;
 use super::repeats::{Found, find};
-use super::scope::{Scope, Source, counts_sql, existing_sql, firsts_sql, hashes_sql, rows_sql};
+use super::scope::{READ, Scope, Source, counts_sql, existing_sql, firsts_sql, hashes_sql, read_firsts_sql, rows_sql};
 use super::sorter::Sorter;
 use super::spill::{SortedRun, SpillDir};
 
@@ -46,6 +48,8 @@ const SHARED_MERGE_ROWS: u64 = 256 * 1024;
 
 /// How often other machines are asked the same.
 const ATTEMPTS: u32 = 3;
+/// After how long: a scheduler that is started again has to be there.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A date to be recounted.
 #[derive(Debug)]
@@ -95,7 +99,7 @@ impl DateJob {
     /// How many steps [`DateJob::run`] reports.
     #[must_use]
     pub fn steps(&self, engine: &Engine) -> u64 {
-        if self.elsewhere().is_some() { 3 } else { self.source.chunks(engine.chunk_rows).len() as u64 + 3 }
+        if self.elsewhere().is_some() { 4 } else { self.source.chunks(engine.chunk_rows).len() as u64 + 3 }
     }
 
     /// Counts the date and writes its files. `step` is called after every step with the events read in it.
@@ -135,7 +139,8 @@ impl DateJob {
         let pieces: Vec<Piece> = self.source.relevant().into_iter().map(Piece::from).collect();
         let filters = self.source.filters(&pieces);
         let (events, cluster) = (self.source.table(pieces)?, Arc::clone(cluster));
-        let (rows_sql, counts_sql) = (rows_sql(&self.source.span, &filters), firsts_sql(&self.definition, &filters));
+        let rows_sql = rows_sql(&self.source.span, &filters);
+        let counts_sql = read_firsts_sql(&self.definition, &filters);
         let sorter = self.sorter(engine, true);
         let rows = insist(|| {
             let (cluster, events, sql) = (Arc::clone(&cluster), events.clone(), rows_sql.clone());
@@ -146,9 +151,18 @@ impl DateJob {
         let runs = insist(|| {
             let (cluster, events, sql) = (Arc::clone(&cluster), events.clone(), counts_sql.clone());
             let sorter = sorter.clone();
-            engine.spawn(async move { sorter.sort(cluster.query(&sql, events).await?).await })
+            engine.spawn(async move {
+                let read = Arc::new(AtomicU64::new(0));
+                let counts = adding_up(cluster.query(&sql, events).await?, Arc::clone(&read));
+                Ok((sorter.sort(counts).await?, read.load(Ordering::Relaxed)))
+            })
         });
-        let runs = runs.await?;
+        let (runs, read) = runs.await?;
+        // Results come over the network, and one that ends early would look like repeats.
+        if !SAME_ROWS.holds(read == rows) {
+            let date = self.date;
+            return Err(BatchError::Broken(format!("date {date}: the cluster has counted {read} of {rows} events")));
+        }
         step(rows);
         Ok(Counted { rows, runs })
     }
@@ -277,6 +291,17 @@ impl DateJob {
     }
 }
 
+/// The same stream; what its column [`READ`] says is added up.
+fn adding_up(counts: SendableRecordBatchStream, read: Arc<AtomicU64>) -> SendableRecordBatchStream {
+    let schema = counts.schema();
+    let counts = counts.inspect_ok(move |batch| {
+        let column = batch.column_by_name(READ).and_then(|column| column.as_primitive_opt::<Int64Type>());
+        let sum: i64 = column.map_or(0, |column| column.iter().flatten().sum());
+        read.fetch_add(sum.cast_unsigned(), Ordering::Relaxed);
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, counts))
+}
+
 /// Asks again when other machines fail: one that ends while others read its results takes these with it.
 async fn insist<T>(ask: impl Fn() -> Task<T>) -> Result<T, BatchError> {
     let mut attempt = 1;
@@ -285,6 +310,7 @@ async fn insist<T>(ask: impl Fn() -> Task<T>) -> Result<T, BatchError> {
             Err(error @ BatchError::Query(_)) if attempt < ATTEMPTS => {
                 tracing::warn!(attempt, error = error.in_full(), "the cluster is asked again");
                 attempt += 1;
+                tokio::time::sleep(ASK_AGAIN).await;
             }
             answer => return answer,
         }

@@ -179,23 +179,38 @@ pub fn rows_sql(span: &Span, filters: &[String]) -> String {
 /// The counts of the events; there are no two with the same key among them.
 #[must_use]
 pub fn counts_sql(definition: &Definition, filters: &[String]) -> String {
-    counts_from(definition, &format!("events{}", filtered(filters)))
+    counts_from(definition, &format!("events{}", filtered(filters)), "")
 }
 
 /// The counts of those events that come first of all with their key, in the order of the log; otherwise as
 /// [`counts_sql`].
 #[must_use]
 pub fn firsts_sql(definition: &Definition, filters: &[String]) -> String {
-    let firsts = format!(
-        "(SELECT entity_id, event_type, event_time, received_at, country, user_id, ip, value, key_hash, \
-         row_number() OVER (PARTITION BY key_hash, event_id, entity_id, event_type \
-         ORDER BY log_partition, log_offset, log_index) AS place FROM events{}) AS placed WHERE place = 1",
-        filtered(filters)
-    );
-    counts_from(definition, &firsts)
+    counts_from(definition, &firsts(filters, ""), "")
 }
 
-fn counts_from(definition: &Definition, events: &str) -> String {
+/// As [`firsts_sql`], with a column [`READ`]: how many events have the keys that were counted.
+#[must_use]
+pub fn read_firsts_sql(definition: &Definition, filters: &[String]) -> String {
+    let copies = format!(", count(*) OVER ({KEY}) AS copies");
+    counts_from(definition, &firsts(filters, &copies), &format!(", sum(copies) AS {READ}"))
+}
+
+/// Events with the keys of a row.
+pub const READ: &str = "read";
+/// Events with the same key.
+const KEY: &str = "PARTITION BY key_hash, event_id, entity_id, event_type";
+
+fn firsts(filters: &[String], more: &str) -> String {
+    format!(
+        "(SELECT entity_id, event_type, event_time, received_at, country, user_id, ip, value, key_hash, \
+         row_number() OVER ({KEY} ORDER BY log_partition, log_offset, log_index) AS place{more} \
+         FROM events{}) AS placed WHERE place = 1",
+        filtered(filters)
+    )
+}
+
+fn counts_from(definition: &Definition, events: &str, more: &str) -> String {
     let dims: String = definition.dimensions.iter().map(|dimension| format!(", {}", dimension.column())).collect();
     let values = if definition.has_values() {
         ", count(value) AS value_count, sum(value) AS value_sum, min(value) AS value_min, max(value) AS value_max"
@@ -207,7 +222,7 @@ fn counts_from(definition: &Definition, events: &str) -> String {
     format!(
         "SELECT entity_id, event_type, minute_of(event_time) AS minute{dims}, count(*) AS count, \
          sum(key_hash) AS fingerprint{values}{users}, \
-         nullif(count(*) FILTER (WHERE is_late(event_time, received_at, {lateness})), 0) AS late FROM {events} \
+         nullif(count(*) FILTER (WHERE is_late(event_time, received_at, {lateness})), 0) AS late{more} FROM {events} \
          GROUP BY entity_id, event_type, minute_of(event_time){dims}"
     )
 }

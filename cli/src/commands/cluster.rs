@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use reckon_ballista::{executor, scheduler};
 use reckon_batch::lock::DirLock;
@@ -57,8 +57,11 @@ struct Executor {
     threads: usize,
 }
 
-fn host(host: Option<String>, listen: SocketAddr) -> String {
-    host.unwrap_or_else(|| listen.ip().to_string())
+fn host(host: Option<String>, listen: SocketAddr) -> Result<String> {
+    if host.is_none() && listen.ip().is_unspecified() {
+        bail!("others cannot reach {listen}: --cluster-host HOST says where they reach this process");
+    }
+    Ok(host.unwrap_or_else(|| listen.ip().to_string()))
 }
 
 impl Cluster {
@@ -70,24 +73,26 @@ impl Cluster {
         let store = Storage::open(&settings.data_dir)?.store();
         match self.role {
             Role::Scheduler(Scheduler { cluster_listen, cluster_host }) => {
+                let host = host(cluster_host, cluster_listen)?;
                 let listener = TcpListener::bind(cluster_listen).await.with_context(|| {
                     format!("{cluster_listen} cannot be listened on; --cluster-listen takes another")
                 })?;
                 println!("reckon cluster scheduler listens at http://{}", listener.local_addr()?);
                 let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
                 tokio::select! {
-                    served = scheduler::serve(listener, host(cluster_host, cluster_listen), store) => Ok(served?),
+                    served = scheduler::serve(listener, host, store) => Ok(served?),
                     _ = term.recv() => Ok(()),
                     _ = int.recv() => Ok(()),
                 }
             }
             Role::Executor(Executor { cluster_listen, cluster_host, scheduler, threads }) => {
+                let host = host(cluster_host, cluster_listen)?;
                 let dir = local_dir(&settings)?.join(EXECUTOR);
                 let _lock = DirLock::acquire(&dir, "cluster executor")?;
                 println!("reckon cluster executor listens at {cluster_listen}, for {scheduler}");
                 let options = executor::Options {
                     listen: cluster_listen,
-                    host: host(cluster_host, cluster_listen),
+                    host,
                     scheduler,
                     dir,
                     threads,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use reckon_batch::lock::DirLock;
-use reckon_client::{Client, Options, Turns};
+use reckon_client::{Client, Options};
 use reckon_data::clock::{RandomNames, SystemClock};
 use reckon_data::config::Settings;
 use serde_json::Value;
@@ -19,8 +19,8 @@ const ADDRESS_FILE: &str = "reckon.url";
 /// Where to ask.
 #[derive(Debug, Clone, Args)]
 pub struct TargetArgs {
-    /// The server to ask, or several, separated by commas: events go to each in turn, and when one does not answer, the
-    /// next is asked. Without it: the one that runs on --data-dir, or, when none runs, the folder itself.
+    /// The server to ask, or several, separated by commas: events go to each in turn, everything else to the first that
+    /// can be reached. Without it: the one that runs on --data-dir, or, when none runs, the folder itself.
     #[arg(long, env = "RECKON_URL", value_name = "URL")]
     pub url: Option<String>,
     /// Machine-readable output.
@@ -51,9 +51,7 @@ impl TargetArgs {
     /// When the server does not answer, or the folder cannot be opened.
     pub async fn open(&self, settings: Settings, role: &str) -> Result<Target> {
         if let Some(url) = &self.url {
-            // A run is known to the server that was told to start it.
-            let options = Options { turns: Turns::Events, ..Options::default() };
-            return Ok(Target::Remote(Client::new(url, options)?));
+            return Ok(Target::Remote(Client::new(url, Options::default())?));
         }
         let dir = local_dir(&settings)?;
         if let Some(client) = running(&dir).await? {

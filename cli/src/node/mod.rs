@@ -17,4 +17,4 @@ pub use background::{MAINTAIN_EVERY, maintain, start_run};
 pub use base::Base;
 pub use call::call;
 pub use home::{is_embedded, local_dir, log_folder, log_options, open_log};
-pub use open::Node;
+pub use open::{Node, STOP_ARCHIVER_MAX};

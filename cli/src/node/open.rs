@@ -33,7 +33,7 @@ const BATCH: &str = "batch";
 const BATCH_STREAM_BYTES: u64 = 64 << 20;
 
 /// How long the archiver may take to end.
-const STOP_ARCHIVER_MAX: Duration = Duration::from_secs(4);
+pub const STOP_ARCHIVER_MAX: Duration = Duration::from_secs(4);
 
 /// Every role in one process.
 pub struct Node {

@@ -15,11 +15,13 @@ use reckon_data::config::Settings;
 use reckon_data::lease::{Keeper, Member};
 use reckon_data::log::Log as _;
 use reckon_serving::rest::{Health, MetricsText, Readiness};
+use tokio::time::timeout;
 
 use super::leased::{Work, work};
 use super::partitions::{Partitions, keeper};
-use super::process::{LEASES, Process};
-use crate::node::{Base, MAINTAIN_EVERY, maintain, metrics};
+use super::process::{LEASES, Process, end_of};
+use super::troubles::Troubles;
+use crate::node::{Base, MAINTAIN_EVERY, STOP_ARCHIVER_MAX, maintain, metrics};
 
 /// The roles, in the leases.
 const ROLE: &str = "archive";
@@ -44,11 +46,13 @@ impl Archive {
         let me = Member { id: base.names.fresh(), address: String::new() };
         let leases = base.storage.beside(LEASES)?;
         let own = keeper(Arc::clone(&leases), ROLE, me.clone(), self.partitions, base.mended.partitions())?;
-        let archivers = Arc::new(Archivers { base: Arc::clone(&base), running: RwLock::default() });
+        let archivers =
+            Arc::new(Archivers { base: Arc::clone(&base), running: RwLock::default(), troubles: Troubles::default() });
         let stop = process.stopping();
-        let working = tokio::spawn(work(own, Arc::clone(&archivers) as _, stop.clone()));
+        let working = process.spawn("archiving", work(own, Arc::clone(&archivers) as _, stop.clone()));
         let turn = Arc::new(Turn::default());
-        let turns = tokio::spawn(work(Keeper::shared(leases, MAINTAIN, me, 1), Arc::clone(&turn) as _, stop.clone()));
+        let turns = work(Keeper::shared(leases, MAINTAIN, me, 1), Arc::clone(&turn) as _, stop.clone());
+        let turns = process.spawn("taking turns", turns);
         let (maintainer, mender) = (Maintainer::new(base.maintainer_parts()), base.mender());
         let maintaining = tokio::spawn(async move {
             run_every(MAINTAIN_EVERY, stop, || async {
@@ -62,9 +66,7 @@ impl Archive {
         let end = async move {
             maintaining.abort();
             for task in [working, turns] {
-                if let Err(error) = task.await {
-                    tracing::error!(%error, "the work has panicked");
-                }
+                end_of(task).await;
             }
         };
         process.run(ROLE, parts, end).await
@@ -84,9 +86,8 @@ impl Turn {
 
 #[async_trait]
 impl Work for Turn {
-    async fn begin(&self, _: u32) -> Result<()> {
+    async fn begin(&self, _: u32) {
         self.0.store(true, Ordering::Relaxed);
-        Ok(())
     }
 
     async fn end(&self, _: u32) {
@@ -102,26 +103,30 @@ impl Work for Turn {
 struct Archivers {
     base: Arc<Base>,
     running: RwLock<BTreeMap<u32, Arc<Archiver>>>,
+    troubles: Troubles,
 }
 
 #[async_trait]
 impl Work for Archivers {
-    async fn begin(&self, partition: u32) -> Result<()> {
+    async fn begin(&self, partition: u32) {
         if self.running.read().contains_key(&partition) {
-            return Ok(());
+            return;
         }
-        let archiver = self.base.archiver(BTreeSet::from([partition])).await?;
-        tracing::info!(partition, "archiving");
-        self.running.write().insert(partition, archiver);
-        Ok(())
+        let archiver = self.base.archiver(BTreeSet::from([partition])).await;
+        if let Some(archiver) = self.troubles.note(partition, archiver) {
+            tracing::info!(partition, "archiving");
+            self.running.write().insert(partition, archiver);
+        }
     }
 
     async fn end(&self, partition: u32) {
+        self.troubles.forget(partition);
         let archiver = self.running.write().remove(&partition);
         if let Some(archiver) = archiver {
-            match archiver.stop().await {
-                Ok(()) => tracing::info!(partition, "archiving has ended"),
-                Err(error) => tracing::warn!(partition, %error, "archiving has ended"),
+            match timeout(STOP_ARCHIVER_MAX, archiver.stop()).await {
+                Ok(Ok(())) => tracing::info!(partition, "archiving has ended"),
+                Ok(Err(error)) => tracing::warn!(partition, %error, "archiving has ended"),
+                Err(_) => tracing::info!(partition, "archiving goes on elsewhere from the last commit"),
             }
         }
     }
@@ -135,7 +140,7 @@ impl Work for Archivers {
 impl Health for Archivers {
     fn ready(&self) -> Readiness {
         let running = self.running.read();
-        let mut reasons = Vec::new();
+        let mut reasons = self.troubles.reasons();
         for (partition, archiver) in running.iter() {
             let troubles = archiver.failure().into_iter().chain(archiver.stuck());
             reasons.extend(troubles.map(|error| format!("partition {partition}: {error}")));

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use anyhow::Result;
 use async_trait::async_trait;
-use reckon_data::lease::{Keeper, TURN_EVERY, Turn};
+use futures::future::join_all;
+use reckon_data::lease::{Keeper, Pulse, TURN_EVERY, Turn};
 use tokio::sync::watch;
 
 use super::partitions::Partitions;
@@ -13,8 +13,9 @@ use super::partitions::Partitions;
 /// Work on single partitions.
 #[async_trait]
 pub trait Work: Send + Sync {
-    /// Begins with a partition, from where the tables say that it is.
-    async fn begin(&self, partition: u32) -> Result<()>;
+    /// Begins with a partition, from where the tables say that it is, unless it is being worked on. When it cannot, it says why to
+    /// whoever asks how the process is.
+    async fn begin(&self, partition: u32);
 
     /// Ends the work on a partition; does nothing if there is none.
     async fn end(&self, partition: u32);
@@ -25,6 +26,7 @@ pub trait Work: Send + Sync {
 
 /// Keeps leases and works on what they give, until it is told to stop; then lets go of everything.
 pub async fn work(mut keeper: Keeper, work: Arc<dyn Work>, mut stop: watch::Receiver<bool>) {
+    let living = tokio::spawn(live(keeper.pulse()));
     while !*stop.borrow_and_update() {
         turn(&mut keeper, &*work).await;
         tokio::select! {
@@ -34,18 +36,33 @@ pub async fn work(mut keeper: Keeper, work: Arc<dyn Work>, mut stop: watch::Rece
         }
     }
     end_all(keeper.held().clone().into_keys(), &*work).await;
+    living.abort();
     if let Err(error) = keeper.leave().await {
         tracing::warn!(%error, "others will find out that this process is gone");
     }
 }
 
+async fn turn(keeper: &mut Keeper, work: &dyn Work) {
+    match keeper.turn().await {
+        Ok(turn) => follow(turn, keeper, work).await,
+        // It goes on meanwhile: what is another's by then, its commits will tell.
+        Err(error) => tracing::warn!(%error, "leases are looked at again"),
+    }
+}
+
+/// Says that the process lives, however long it takes to begin or to end work.
+async fn live(pulse: Pulse) {
+    loop {
+        if let Err(error) = pulse.beat().await {
+            tracing::warn!(%error, "others may take this process for dead");
+        }
+        tokio::time::sleep(TURN_EVERY).await;
+    }
+}
+
 /// Works on partitions whoever has their leases, until it is told to stop. What ends by itself is not begun again.
 pub async fn work_anyway(partitions: Partitions, work: Arc<dyn Work>, mut stop: watch::Receiver<bool>) {
-    for partition in partitions.numbers() {
-        if let Err(error) = work.begin(partition).await {
-            tracing::error!(partition, error = format!("{error:#}"), "the work on a partition cannot begin");
-        }
-    }
+    join_all(partitions.numbers().map(|partition| work.begin(partition))).await;
     while !*stop.borrow_and_update() {
         end_all(work.ended(), &*work).await;
         tokio::select! {
@@ -56,19 +73,6 @@ pub async fn work_anyway(partitions: Partitions, work: Arc<dyn Work>, mut stop: 
     end_all(partitions.numbers(), &*work).await;
 }
 
-async fn turn(keeper: &mut Keeper, work: &dyn Work) {
-    match keeper.turn().await {
-        Ok(turn) => follow(turn, keeper, work).await,
-        Err(error) => {
-            tracing::warn!(%error, "leases are looked at again");
-            if keeper.is_silent() {
-                // Others take this process for dead. What it goes on with would be fenced.
-                end_all(keeper.held().clone().into_keys(), work).await;
-            }
-        }
-    }
-}
-
 async fn follow(turn: Turn, keeper: &mut Keeper, work: &dyn Work) {
     if !turn.lost.is_empty() {
         tracing::warn!(partitions = ?turn.lost, "another process has these partitions now");
@@ -77,21 +81,12 @@ async fn follow(turn: Turn, keeper: &mut Keeper, work: &dyn Work) {
     let given_up: BTreeSet<u32> = turn.give_up.union(&work.ended()).copied().collect();
     end_all(given_up.iter().copied(), work).await;
     release(given_up, keeper).await;
-    // What it holds and does not work on, because it was silent or could not begin, it begins again.
-    let mut idle = BTreeSet::new();
-    for partition in keeper.held().clone().into_keys() {
-        if let Err(error) = work.begin(partition).await {
-            tracing::error!(partition, error = format!("{error:#}"), "the work on a partition cannot begin");
-            idle.insert(partition);
-        }
-    }
-    release(idle, keeper).await;
+    // What it holds and does not work on it begins, and tries again every turn: others would hardly fare better.
+    join_all(keeper.held().keys().map(|partition| work.begin(*partition))).await;
 }
 
 async fn end_all(partitions: impl IntoIterator<Item = u32>, work: &dyn Work) {
-    for partition in partitions {
-        work.end(partition).await;
-    }
+    join_all(partitions.into_iter().map(|partition| work.end(partition))).await;
 }
 
 async fn release(partitions: BTreeSet<u32>, keeper: &mut Keeper) {

@@ -17,6 +17,7 @@ mod process;
 mod recount;
 mod serve;
 mod stream;
+mod troubles;
 
 pub use archive::Archive;
 pub use gateway::Gateway;

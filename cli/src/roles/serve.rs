@@ -17,7 +17,7 @@ use reckon_serving::rest::{Health, MetricsText, Readiness, RestParts};
 
 use super::archive::Turn;
 use super::leased::work;
-use super::process::{LEASES, Process};
+use super::process::{LEASES, Process, end_of};
 use super::recount::followers;
 use crate::node::{Base, metrics, start_run};
 
@@ -39,13 +39,15 @@ impl Serve {
         let base = Arc::clone(&process.base);
         let partitions = base.mended.partitions();
         let leases = base.storage.beside(LEASES)?;
-        let tails = Remote::start(Arc::clone(&leases), Arc::clone(&base.definition), partitions).await;
+        let (log, definition) = (base.mended.identity(), Arc::clone(&base.definition));
+        let tails = Remote::start(Arc::clone(&leases), log, definition, partitions).await;
         let serving = base.serving(Arc::clone(&tails) as _).await?;
         let runs = base.runs(followers(&base), &Arc::new(base.mender()), Some(refresh_after(&serving)))?;
         let stop = process.stopping();
         let turn = Arc::new(Turn::default());
         let me = Member { id: base.names.fresh(), address: String::new() };
-        let turns = tokio::spawn(work(Keeper::shared(leases, BATCH, me, 1), Arc::clone(&turn) as _, stop.clone()));
+        let turns = work(Keeper::shared(leases, BATCH, me, 1), Arc::clone(&turn) as _, stop.clone());
+        let turns = process.spawn("taking turns", turns);
         if let Some(schedule) = schedule {
             let (runs, clock) = (Arc::clone(&runs), Arc::clone(&base.clock));
             tokio::spawn(async move {
@@ -68,9 +70,7 @@ impl Serve {
         };
         let end = async move {
             serving.stop();
-            if let Err(error) = turns.await {
-                tracing::error!(%error, "the work has panicked");
-            }
+            end_of(turns).await;
         };
         process.run("serve", parts, end).await
     }

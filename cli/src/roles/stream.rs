@@ -1,10 +1,11 @@
 //! `reckon stream`: counts the partitions that it has the leases of, and answers for their tails.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use async_trait::async_trait;
 use clap::Args;
 use parking_lot::RwLock;
@@ -15,19 +16,24 @@ use reckon_data::paths::Transaction;
 use reckon_data::run::Selection;
 use reckon_data::table::Table;
 use reckon_data::tail::{Position, Tail, TailError, TailSum, Tails};
+use reckon_flight::wire::Whom;
 use reckon_flight::{remote, server};
 use reckon_serving::rest::{Health, MetricsText, Readiness, Totals};
 use reckon_stream::counter::{Counter, CounterStats};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::leased::{Work, work, work_anyway};
 use super::partitions::{Partitions, keeper};
-use super::process::{LEASES, Process};
+use super::process::{self, LEASES, Process};
+use super::troubles::Troubles;
 use crate::node::{Base, metrics};
 
 /// How often it is looked what batch has covered: what lies below is let go of.
 const COVERAGE_EVERY: Duration = Duration::from_secs(5);
+
+/// Memory that the counts of a partition's segments have at least, bytes.
+const MEMORY_MIN: u64 = 8 << 20;
 
 /// Count.
 #[derive(Debug, Args)]
@@ -47,49 +53,67 @@ impl Stream {
     /// When it cannot start.
     pub async fn run(self, settings: Settings) -> Result<()> {
         let (listen, advertise) = (settings.stream.listen.clone(), settings.stream.advertise.clone());
-        let process = Process::open(settings, "stream").await?;
+        let process = Process::open(shared_out(settings), "stream").await?;
         let base = Arc::clone(&process.base);
         let listener = TcpListener::bind(&listen)
             .await
             .with_context(|| format!("{listen} cannot be listened on; --stream-listen ADDR:PORT takes another"))?;
-        let address = if advertise.is_empty() { listener.local_addr()?.to_string() } else { advertise };
+        let address = advertised(listener.local_addr()?, advertise)?;
         let me = Member { id: base.names.fresh(), address };
+        let whom = Whom { log: base.mended.identity(), member: me.id };
         let leases = base.storage.beside(LEASES)?;
-        let counters = Arc::new(Counters { base: Arc::clone(&base), running: RwLock::default() });
+        let counters =
+            Arc::new(Counters { base: Arc::clone(&base), running: RwLock::default(), troubles: Troubles::default() });
         let stop = process.stopping();
         let working = match self.partitions {
             Some(partitions) if self.without_leases => {
-                tokio::spawn(work_anyway(partitions, Arc::clone(&counters) as _, stop.clone()))
+                process.spawn("counting", work_anyway(partitions, Arc::clone(&counters) as _, stop.clone()))
             }
             partitions => {
                 let keeper = keeper(leases, remote::ROLE, me, partitions, base.mended.partitions())?;
-                tokio::spawn(work(keeper, Arc::clone(&counters) as _, stop.clone()))
+                process.spawn("counting", work(keeper, Arc::clone(&counters) as _, stop.clone()))
             }
         };
-        tokio::spawn(cover(Arc::clone(&counters), stop.clone()));
+        process.spawn("looking for coverage", cover(Arc::clone(&counters), stop));
         let (tails, definition) = (Arc::clone(&counters) as Arc<dyn Tails>, Arc::clone(&base.definition));
-        let answering = tokio::spawn(server::serve(listener, tails, definition, ended(stop)));
+        let (answered, over) = oneshot::channel::<()>();
+        process.spawn("answering for tails", async move {
+            // The tails are answered for until the leases are let go of.
+            let ended = async move { over.await.unwrap_or_default() };
+            if let Err(error) = server::serve(listener, tails, definition, whom, ended).await {
+                tracing::error!(%error, "tails cannot be answered for");
+            }
+        });
         let parts = base.rest_parts(counters as _);
         let end = async move {
-            // The tails are answered for until the leases are let go of.
-            if let Err(error) = working.await {
-                tracing::error!(%error, "the work has panicked");
-            }
-            answering.abort();
+            process::end_of(working).await;
+            // Nobody listens any more when it has ended by itself.
+            let _ = answered.send(());
         };
         process.run("stream", parts, end).await
     }
 }
 
-async fn ended(mut stop: watch::Receiver<bool>) {
-    // The sender lives as long as the process.
-    stop.wait_for(|stop| *stop).await.ok();
+/// Each partition has a counter of its own: their memory together is what the settings say.
+fn shared_out(mut settings: Settings) -> Settings {
+    let memory = &mut settings.stream.memory.0;
+    *memory = (*memory / u64::from(settings.log.partitions.max(1))).max(MEMORY_MIN.min(*memory));
+    settings
+}
+
+/// Where others reach what listens at `listen`.
+fn advertised(listen: SocketAddr, advertise: String) -> Result<String> {
+    if advertise.is_empty() && listen.ip().is_unspecified() {
+        bail!("others cannot reach {listen}: --stream-advertise HOST:PORT says where they reach this process");
+    }
+    Ok(if advertise.is_empty() { listen.to_string() } else { advertise })
 }
 
 /// A counter for each partition that is this process's.
 struct Counters {
     base: Arc<Base>,
     running: RwLock<BTreeMap<u32, Arc<Counter>>>,
+    troubles: Troubles,
 }
 
 impl Counters {
@@ -113,17 +137,19 @@ impl Counters {
 
 #[async_trait]
 impl Work for Counters {
-    async fn begin(&self, partition: u32) -> Result<()> {
+    async fn begin(&self, partition: u32) {
         if self.running.read().contains_key(&partition) {
-            return Ok(());
+            return;
         }
-        let counter = self.base.counter(BTreeSet::from([partition])).await?;
-        tracing::info!(partition, "counting");
-        self.running.write().insert(partition, counter);
-        Ok(())
+        let counter = self.base.counter(BTreeSet::from([partition])).await;
+        if let Some(counter) = self.troubles.note(partition, counter) {
+            tracing::info!(partition, "counting");
+            self.running.write().insert(partition, counter);
+        }
     }
 
     async fn end(&self, partition: u32) {
+        self.troubles.forget(partition);
         let counter = self.running.write().remove(&partition);
         if let Some(counter) = counter {
             let halted = counter.stats().halted;
@@ -136,8 +162,11 @@ impl Work for Counters {
     }
 
     fn ended(&self) -> BTreeSet<u32> {
-        let halted = |counter: &Arc<Counter>| counter.stats().halted.is_some();
-        self.running.read().iter().filter(|(_, counter)| halted(counter)).map(|(partition, _)| *partition).collect()
+        let has_ended = |counter: &Arc<Counter>| {
+            let stats = counter.stats();
+            stats.halted.is_some() || stats.partitions.iter().any(|partition| partition.failed.is_some())
+        };
+        self.running.read().iter().filter(|(_, counter)| has_ended(counter)).map(|(partition, _)| *partition).collect()
     }
 }
 
@@ -194,6 +223,7 @@ impl Health for Counters {
             .iter()
             .filter_map(|partition| Some(format!("partition {}: {}", partition.partition, partition.failed.as_ref()?)))
             .chain(stats.halted.clone())
+            .chain(self.troubles.reasons())
             .collect();
         let totals = stats.totals();
         Readiness {
@@ -221,5 +251,19 @@ impl Health for Counters {
 impl std::fmt::Debug for Counters {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Counters").field("running", &self.running.read().keys()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_address_that_nobody_can_reach_is_not_advertised() {
+        let any: SocketAddr = "0.0.0.0:7701".parse().unwrap();
+        assert!(advertised(any, String::new()).unwrap_err().to_string().contains("--stream-advertise"));
+        assert_eq!(advertised(any, "host:7701".to_owned()).unwrap(), "host:7701");
+        assert_eq!(advertised("10.0.0.1:7701".parse().unwrap(), String::new()).unwrap(), "10.0.0.1:7701");
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::backoff::Backoff;
-use crate::testing::{Answer, Asked, Fake, nobody, quick};
+use crate::testing::{Answer, Asked, Fake, NOBODY, quick};
 
 /// Long enough that a test that waits for it does not end.
 const FOR_EVER: Duration = Duration::from_secs(100_000);
@@ -26,6 +26,16 @@ async fn ill(status: u16) -> Fake {
 
 async fn get(client: &Client) -> Result<Value, ClientError> {
     tokio::time::timeout(Duration::from_secs(30), client.get("/v1/top", &[])).await.expect("it waits")
+}
+
+/// A server that takes events.
+async fn takes() -> Fake {
+    Fake::start(Answer::taken).await
+}
+
+async fn send(client: &Client) -> Result<Receipt, ClientError> {
+    let sent = client.send_lines("{}\n".into(), "key", None);
+    tokio::time::timeout(Duration::from_secs(30), sent).await.expect("it waits")
 }
 
 /// Waits that no test lives through.
@@ -69,35 +79,101 @@ async fn a_question_is_asked_once_and_a_resource_again() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_named() {
-    let client = Client::new(&nobody().await, quick()).unwrap();
+    let client = Client::new(NOBODY, quick()).unwrap();
     let error = client.sql("select 1").await.unwrap_err();
     assert!(matches!(&error, ClientError::Unreachable { url, .. } if url == client.url()), "{error}");
 }
 
 #[tokio::test]
-async fn requests_go_round() {
-    let (a, b) = (well().await, well().await);
+async fn events_go_round() {
+    let (a, b) = (takes().await, takes().await);
     let client = two(&a.url, &b.url, quick());
     for _ in 0..6 {
-        get(&client).await.unwrap();
+        send(&client).await.unwrap();
     }
     assert_eq!((a.asked().len(), b.asked().len()), (3, 3));
 }
 
 #[tokio::test]
 async fn when_one_fails_the_next_is_asked_at_once() {
-    let b = well().await;
-    let client = two(&nobody().await, &b.url, patient());
+    let b = takes().await;
+    let client = two(NOBODY, &b.url, patient());
     for _ in 0..4 {
-        get(&client).await.unwrap();
+        send(&client).await.unwrap();
     }
     assert_eq!(b.asked().len(), 4);
-    for status in [429, 502, 503, 504] {
-        let (a, b) = (ill(status).await, well().await);
+    for status in [302, 400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 500, 502, 503, 504] {
+        let (a, b) = (ill(status).await, takes().await);
         let client = two(&a.url, &b.url, patient());
-        get(&client).await.unwrap();
+        send(&client).await.unwrap();
         assert_eq!((a.asked().len(), b.asked().len()), (1, 1), "{status}");
     }
+}
+
+#[tokio::test]
+async fn what_is_no_receipt_is_none_and_who_says_so_rests() {
+    let (a, b) = (well().await, takes().await);
+    let client = two(&a.url, &b.url, Options { failures_max: 1, rest: FOR_EVER, ..patient() });
+    for _ in 0..4 {
+        send(&client).await.unwrap();
+    }
+    assert_eq!((a.asked().len(), b.asked().len()), (1, 4));
+}
+
+#[tokio::test]
+async fn a_gateways_verdict_is_final() {
+    let receipt = Some(Receipt { refused: 1, ..Receipt::default() });
+    let verdicts = [
+        Problem { receipt: receipt.clone(), ..Problem::new(422, "refused", "Every event was refused", "bad") },
+        Problem { receipt, ..Problem::new(400, "malformed", "The body holds no event that can be read", "bad") },
+        Problem::new(413, "too-large", "The body is too large", "bad"),
+    ];
+    for problem in verdicts {
+        let status = problem.status;
+        let (a, b) = (Fake::start(move |_| Answer::json(status, &problem)).await, takes().await);
+        let options = Options { failures_max: 1, rest: FOR_EVER, ..patient() };
+        let client = two(&a.url, &b.url, options);
+        assert!(matches!(send(&client).await, Err(ClientError::Refused(problem)) if problem.status == status));
+        assert_eq!((a.asked().len(), b.asked().len()), (1, 0), "{status}");
+        send(&client).await.unwrap();
+        assert!(send(&client).await.is_err());
+        assert_eq!(a.asked().len(), 2, "it does not rest after {status}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_sent_elsewhere_does_not_go() {
+    let there = well().await;
+    let location = format!("location: {}/v1/top\r\n", there.url);
+    let away = Fake::start(move |_| Answer::with(302, &location, &json!({}))).await;
+    assert!(get(&Client::new(&away.url, quick()).unwrap()).await.is_err());
+    assert_eq!((away.asked().len(), there.asked().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_made_says_nothing_of_the_server() {
+    let server = takes().await;
+    let options = Options { failures_max: 1, rest: FOR_EVER, ..patient() };
+    let client = Client::new(&server.url, options).unwrap();
+    let bad = client.send_lines("{}\n".into(), "no\nkey", None).await;
+    assert!(matches!(bad, Err(ClientError::BadRequest { .. })), "{bad:?}");
+    send(&client).await.unwrap();
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn home_is_not_left_for_a_moments_silence() {
+    let silent = AtomicBool::new(true);
+    let a = Fake::start(move |_| {
+        if silent.swap(false, Ordering::Relaxed) { Answer::silence() } else { Answer::json(200, &json!({})) }
+    });
+    let (a, b) = (a.await, well().await);
+    let client = two(&a.url, &b.url, quick());
+    get(&client).await.unwrap();
+    assert_eq!((a.asked().len(), b.asked().len()), (2, 0));
+    let (a, b) = (ill(503).await, well().await);
+    assert!(get(&two(&a.url, &b.url, quick())).await.is_err());
+    assert_eq!((a.asked().len(), b.asked().len()), (4, 0), "it is there, and says not now");
 }
 
 #[tokio::test]
@@ -109,10 +185,10 @@ async fn what_is_wrong_is_wrong_everywhere() {
 
 #[tokio::test]
 async fn who_asked_for_time_is_not_the_first_to_be_asked() {
-    let (a, b) = (Fake::start(|_| Answer::later(503, 60)).await, well().await);
+    let (a, b) = (Fake::start(|_| Answer::later(503, 60)).await, takes().await);
     let client = two(&a.url, &b.url, patient());
     for _ in 0..4 {
-        get(&client).await.unwrap();
+        send(&client).await.unwrap();
     }
     assert_eq!((a.asked().len(), b.asked().len()), (1, 4));
 }
@@ -123,18 +199,18 @@ async fn when_all_ask_for_time_the_shortest_is_waited_for() {
     let backoff = Backoff { attempts: 2, ..quick().backoff };
     let client = two(&a.url, &b.url, Options { backoff, ..quick() });
     let start = Instant::now();
-    assert!(get(&client).await.is_err());
+    assert!(send(&client).await.is_err());
     assert!((1..20).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
     assert_eq!((a.asked().len(), b.asked().len()), (2, 2));
 }
 
 #[tokio::test]
 async fn who_keeps_failing_rests() {
-    let (a, b) = (Fake::start(|_| Answer::silence()).await, well().await);
+    let (a, b) = (Fake::start(|_| Answer::silence()).await, takes().await);
     let options = Options { failures_max: 1, rest: FOR_EVER, ..patient() };
     let client = two(&a.url, &b.url, options);
     for _ in 0..4 {
-        get(&client).await.unwrap();
+        send(&client).await.unwrap();
     }
     assert_eq!((a.asked().len(), b.asked().len()), (1, 4));
     let client = Client::new(&a.url, options).unwrap();
@@ -145,8 +221,8 @@ async fn who_keeps_failing_rests() {
 
 #[tokio::test]
 async fn what_is_asked_once_goes_elsewhere_only_if_it_was_not_sent() {
-    let (there, not_there) = (well().await, nobody().await);
-    let client = two(&not_there, &there.url, patient());
+    let there = well().await;
+    let client = two(NOBODY, &there.url, patient());
     for _ in 0..2 {
         client.sql("select 1").await.unwrap();
     }
@@ -162,10 +238,10 @@ async fn what_is_asked_once_goes_elsewhere_only_if_it_was_not_sent() {
 #[tokio::test]
 async fn a_job_is_asked_after_where_it_was_started() {
     let (a, b) = (Fake::start(Answer::taken).await, Fake::start(Answer::taken).await);
-    let client = two(&a.url, &b.url, Options { turns: Turns::Events, ..quick() });
+    let client = two(&a.url, &b.url, quick());
     for _ in 0..3 {
         get(&client).await.unwrap();
-        client.send_lines("{}\n".into(), "key", None).await.unwrap();
+        send(&client).await.unwrap();
     }
     let what = |asked: &Asked| asked.what.clone();
     let (at_a, at_b): (Vec<_>, Vec<_>) = (a.asked().iter().map(what).collect(), b.asked().iter().map(what).collect());
@@ -194,12 +270,12 @@ async fn every_post_has_a_key_that_stays_the_same() {
         (count, keys)
     };
     let (imports, sql) = (keys("POST /v1/imports"), keys("POST /v1/sql"));
-    assert_eq!((imports.0, imports.1.len()), (2 * 4, 1), "{imports:?}");
+    assert_eq!((imports.0, imports.1.len()), (4, 1), "{imports:?}");
     assert_eq!((sql.0, sql.1.len()), (1, 1), "{sql:?}");
     assert_ne!(imports.1, sql.1);
     assert_eq!(keys("POST /v1/events"), (2 * 4, vec!["mine".to_owned()]));
     let nameless = all.iter().filter(|asked| asked.header("idempotency-key").is_none());
-    assert_eq!(nameless.filter(|asked| asked.what == "GET /v1/top").count(), 2 * 4);
+    assert_eq!(nameless.filter(|asked| asked.what == "GET /v1/top").count(), 4);
 }
 
 #[tokio::test]
@@ -237,9 +313,10 @@ async fn events_are_compressed_when_that_pays() {
 async fn requests_that_are_made_again_are_counted() {
     let (a, b) = (ill(503).await, ill(503).await);
     let client = two(&a.url, &b.url, quick());
-    let retried = AtomicU64::new(0);
-    let lines = Lines { body: "{}\n".into(), key: "key", source: None, first_line: None, retried: Some(&retried) };
+    let count = AtomicU64::new(0);
+    let retried = Some(&count);
+    let lines = Lines { body: "{}\n".into(), key: "key", source: None, first_line: None, timeout: None, retried };
     assert!(client.deliver(lines).await.is_err());
     assert_eq!(a.asked().len() + b.asked().len(), 8);
-    assert_eq!(retried.load(Ordering::Relaxed), 7);
+    assert_eq!(count.load(Ordering::Relaxed), 7);
 }

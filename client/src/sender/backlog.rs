@@ -12,9 +12,11 @@
 //! ```
 //!
 //! When no server takes a batch, the sender is *down*: what is queued goes to the spill if there is one, and one batch
-//! after another, the oldest, is tried, with a pause between them, until one is answered.
+//! after another is tried, with a pause between them, until one is answered: the next after the one that failed last, so
+//! that one that is never taken does not stand in the way of the others.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -68,6 +70,8 @@ pub(super) struct Backlog {
     sending: BTreeSet<Uuid>,
     shelf: Shelf,
     is_down: bool,
+    /// The batch that no server took last.
+    failed: Option<Uuid>,
     /// Nothing is sent before, because no server took the last batch.
     rests_until: Option<Instant>,
     /// Bytes in memory, without those read back.
@@ -92,6 +96,7 @@ impl Backlog {
             sending: BTreeSet::new(),
             shelf: Shelf::new(&limits, left),
             is_down: false,
+            failed: None,
             rests_until: None,
             held: 0,
             troubles: 0,
@@ -179,16 +184,22 @@ impl Backlog {
         if !self.has_slot(now) {
             return None;
         }
-        let (queued, spilled) = (self.queued.keys().next().copied(), self.shelf.oldest());
-        if let Some(id) = spilled
-            && queued.is_none_or(|queued| id < queued)
-        {
+        let after_failed = self.failed.filter(|_| self.is_down).and_then(|id| self.oldest(Bound::Excluded(id)));
+        let (id, is_spilled) = after_failed.or_else(|| self.oldest(Bound::Unbounded))?;
+        if is_spilled {
             self.shelf.begin_read(id);
             return Some(Step::SendBack(id));
         }
-        let (id, sealed) = self.queued.pop_first()?;
+        let sealed = self.queued.remove(&id)?;
         self.sending.insert(id);
         Some(Step::Send(id, sealed))
+    }
+
+    /// The oldest batch younger than `after` that waits to be sent, and whether it lies in the spill.
+    fn oldest(&self, after: Bound<Uuid>) -> Option<(Uuid, bool)> {
+        let queued = self.queued.range((after, Bound::Unbounded)).next().map(|(id, _)| (*id, false));
+        let spilled = self.shelf.oldest(after).map(|id| (id, true));
+        queued.into_iter().chain(spilled).min()
     }
 
     /// Whether a batch may be sent.
@@ -204,9 +215,13 @@ impl Backlog {
         self.free(sealed)
     }
 
-    /// A server has judged a batch of the spill.
-    pub(super) fn answered_back(&mut self, id: Uuid) {
-        self.shelf.gone(id);
+    /// A server has judged a batch of the spill, whose file may still be there.
+    pub(super) fn answered_back(&mut self, id: Uuid, is_gone: bool) {
+        if is_gone {
+            self.shelf.gone(id);
+        } else {
+            self.shelf.left_behind(id);
+        }
         self.came_up();
     }
 
@@ -214,13 +229,13 @@ impl Backlog {
     pub(super) fn not_taken(&mut self, id: Uuid, sealed: Sealed, now: Instant, until: Instant, reason: &str) {
         self.sending.remove(&id);
         self.queued.insert(id, sealed);
-        self.went_down(now, until, reason);
+        self.went_down(id, now, until, reason);
     }
 
-    /// No server takes a batch of the spill for now; none is asked before `until`.
+    /// No server takes a batch of the spill for now, or it cannot be read for now; nothing is sent before `until`.
     pub(super) fn not_taken_back(&mut self, id: Uuid, now: Instant, until: Instant, reason: &str) {
         self.shelf.put_back(id);
-        self.went_down(now, until, reason);
+        self.went_down(id, now, until, reason);
     }
 
     /// A batch is in the spill; returns the bytes that are free now.
@@ -236,8 +251,8 @@ impl Backlog {
         self.note_trouble(reason);
     }
 
-    /// A file of the spill cannot be read, and is not tried again.
-    pub(super) fn unreadable(&mut self, id: Uuid) {
+    /// A file of the spill is no batch any more, or gone.
+    pub(super) fn gone(&mut self, id: Uuid) {
         self.shelf.gone(id);
     }
 
@@ -249,13 +264,20 @@ impl Backlog {
         });
     }
 
+    /// What was refused as a whole and not said yet.
+    pub(super) fn take_lost(&mut self) -> Option<SendError> {
+        self.lost.take()
+    }
+
     fn came_up(&mut self) {
         self.is_down = false;
+        self.failed = None;
         self.rests_until = None;
     }
 
-    fn went_down(&mut self, now: Instant, until: Instant, reason: &str) {
+    fn went_down(&mut self, id: Uuid, now: Instant, until: Instant, reason: &str) {
         self.is_down = true;
+        self.failed = Some(id);
         self.rests_until = Some(until);
         let next = self.queued.values().next().map(|sealed| file_bytes(&sealed.body));
         if next.is_some_and(|bytes| !self.shelf.takes(bytes, now)) {
@@ -282,7 +304,7 @@ impl Backlog {
     /// has failed since.
     pub(super) fn verdict(&mut self, mark: Mark) -> Option<Result<(), SendError>> {
         if mark.newest.is_none_or(|newest| self.unsettled().all(|id| id > newest)) {
-            return Some(self.lost.take().map_or(Ok(()), Err));
+            return Some(self.take_lost().map_or(Ok(()), Err));
         }
         (self.troubles > mark.troubles).then(|| Err(SendError::Failing { reason: self.trouble.clone() }))
     }

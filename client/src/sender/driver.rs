@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::backlog::Step;
 use super::deliver;
 use super::shared::Shared;
+use super::spill::Spill;
 use super::state::Done;
 
 /// The longest pause after no server took a batch, in spite of all the client's attempts.
@@ -17,12 +18,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// The task behind a sender.
 pub(super) struct Driver {
     shared: Arc<Shared>,
+    /// Its lock is free when the driver has ended.
+    spill: Option<Arc<Spill>>,
     begun: JoinSet<Done>,
 }
 
 impl Driver {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, begun: JoinSet::new() }
+    pub(super) fn new(shared: Arc<Shared>, spill: Option<Arc<Spill>>) -> Self {
+        Self { shared, spill, begun: JoinSet::new() }
     }
 
     /// Runs until the sender stops. Files are written to their end, requests are given up then.
@@ -39,7 +42,12 @@ impl Driver {
                 },
             }
         }
-        while self.begun.join_next().await.is_some() {}
+        while let Some(done) = self.begun.join_next().await {
+            // What panicked leaves nothing to note.
+            if let Ok(done) = done {
+                self.finish(done);
+            }
+        }
     }
 
     /// Begins all that is to be done; returns when to look again though nothing happens.
@@ -55,7 +63,7 @@ impl Driver {
 
     fn begin(&mut self, step: Step) {
         let shared = Arc::clone(&self.shared);
-        match (step, &self.shared.spill) {
+        match (step, &self.spill) {
             (Step::Send(id, sealed), _) => {
                 self.begun.spawn(deliver::send(shared, id, sealed));
             }
@@ -92,5 +100,39 @@ async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use reckon_data::clock::RandomNames;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::client::Client;
+    use crate::options::Options;
+    use crate::sender::backlog::Backlog;
+    use crate::sender::error::SendError;
+    use crate::sender::options::{Limits, SenderOptions};
+    use crate::sender::state::{Answer, State};
+    use crate::testing::NOBODY;
+
+    #[tokio::test]
+    async fn what_ends_after_the_stop_counts() {
+        let client = Arc::new(Client::new(NOBODY, Options::default()).unwrap());
+        let limits = Limits::of(&SenderOptions::default());
+        let state = State::new(Backlog::new(limits, Arc::new(RandomNames), BTreeMap::new()));
+        let shared = Arc::new(Shared::new(client, None, Duration::from_secs(1), state, limits.room));
+        let mut driver = Driver::new(Arc::clone(&shared), None);
+        let outcome = Ok(Answer::Refused("no".to_owned()));
+        let done = Done::SentBack { id: Uuid::nil(), events: 3, outcome, trouble: None };
+        driver.begun.spawn(std::future::ready(done));
+        shared.stop();
+        driver.run().await;
+        let mut state = shared.state.lock();
+        assert_eq!(state.stats().refused, 3);
+        assert!(matches!(state.backlog.take_lost(), Some(SendError::Refused { events: 3, .. })));
     }
 }

@@ -27,7 +27,8 @@ pub enum SendError {
         /// What the last one said, or why the spill could not take them.
         reason: String,
     },
-    /// Whole batches were refused without a word about their events, which are in no dead letter and not kept.
+    /// Whole batches were refused without a word about their events, which are in no dead letter. Those from the spill are
+    /// kept there, as `….refused`, the others are not.
     #[error("{events} events were refused as a whole: {reason}")]
     Refused {
         /// How many since that was last said.

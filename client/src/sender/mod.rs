@@ -25,9 +25,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
 use reckon_data::clock::RandomNames;
-use tokio::sync::TryAcquireError;
+use tokio::sync::{Mutex, TryAcquireError};
 use tokio::task::JoinHandle;
 
 pub use error::SendError;
@@ -57,8 +56,9 @@ use crate::client::Client;
 ///   client's attempts, go to files instead, until those have as many bytes as they may. The oldest are sent first
 ///   when a server takes them, also those that an earlier sender left behind.
 /// - Events are never dropped silently: a batch that no server takes is tried without end, and what a server refuses
-///   is counted in [`stats`](Self::stats). It keeps refused events in its dead letters, except when it refuses a
-///   batch as a whole, which [`flush`](Self::flush) says.
+///   is counted in [`stats`](Self::stats). Only a gateway refuses: an answer that is none of its verdicts, from a
+///   proxy say, is waited out. It keeps refused events in its dead letters, except when it refuses a batch as a whole,
+///   which [`flush`](Self::flush) says.
 ///
 /// What is only in memory is lost when the process ends, or the sender is dropped: [`close`](Self::close) it before.
 pub struct Sender {
@@ -83,8 +83,8 @@ impl Sender {
             None => (None, BTreeMap::new()),
         };
         let state = State::new(Backlog::new(limits, Arc::new(RandomNames), left));
-        let shared = Arc::new(Shared::new(client.into(), options.source, spill, state, limits.room));
-        let driver = tokio::spawn(Driver::new(Arc::clone(&shared)).run());
+        let shared = Arc::new(Shared::new(client.into(), options.source, options.timeout, state, limits.room));
+        let driver = tokio::spawn(Driver::new(Arc::clone(&shared), spill).run());
         Ok(Self { shared, bytes_max: limits.room, driver: Mutex::new(Some(driver)) })
     }
 
@@ -155,7 +155,7 @@ impl Sender {
     }
 
     /// Takes no more events, waits until all are judged by a server or set down in the spill, and ends. What is in the
-    /// spill then, the next sender sends.
+    /// spill then, the next sender sends: it may be started when this has returned.
     ///
     /// # Errors
     /// Those of [`Sender::flush`]. After [`SendError::Failing`] the sender takes no more events and goes on trying:
@@ -168,12 +168,22 @@ impl Sender {
             return flushed;
         }
         self.shared.stop();
-        let driver = self.driver.lock().take();
-        if let Some(driver) = driver {
+        let mut driver = self.driver.lock().await;
+        if let Some(ending) = driver.as_mut() {
             // Whether it ended well, `flush` has said.
-            let _ = driver.await;
+            let _ = ending.await;
+            *driver = None;
         }
-        flushed
+        drop(driver);
+        // What was under way meanwhile may have been refused.
+        let late = self.shared.state.lock().backlog.take_lost();
+        match (flushed, late) {
+            (Err(SendError::Refused { events, reason }), Some(SendError::Refused { events: more, .. })) => {
+                Err(SendError::Refused { events: events + more, reason })
+            }
+            (Ok(()), Some(late)) => Err(late),
+            (flushed, _) => flushed,
+        }
     }
 
     /// What it has done so far.

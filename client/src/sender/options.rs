@@ -16,6 +16,8 @@ pub struct SenderOptions {
     /// Bytes of events in memory that are not acknowledged yet, on their way or waiting. With a spill, a quarter of
     /// it is for what is read back. At most 1 GiB.
     pub buffer_bytes: usize,
+    /// Longest time of asking one server once to take a batch, unless the client's is shorter.
+    pub timeout: Duration,
     /// Where the events are from: it stands in the dead letters of those that are refused.
     pub source: Option<String>,
     /// Where to put what memory has no room for, or no server takes.
@@ -29,6 +31,7 @@ impl Default for SenderOptions {
             linger: Duration::from_millis(50),
             in_flight: 4,
             buffer_bytes: 8 * 1_024 * 1_024,
+            timeout: Duration::from_secs(30),
             source: None,
             spill: None,
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
@@ -9,7 +10,6 @@ use tokio::time::Instant;
 
 use super::backlog::Pressure;
 use super::error::SendError;
-use super::spill::Spill;
 use super::state::State;
 use crate::client::Client;
 
@@ -17,7 +17,8 @@ use crate::client::Client;
 pub(super) struct Shared {
     pub(super) client: Arc<Client>,
     pub(super) source: Option<String>,
-    pub(super) spill: Option<Arc<Spill>>,
+    /// The longest that a request may take.
+    pub(super) timeout: Duration,
     pub(super) state: Mutex<State>,
     /// A permit for every byte that there is room for.
     pub(super) room: Semaphore,
@@ -37,14 +38,14 @@ impl Shared {
     pub(super) fn new(
         client: Arc<Client>,
         source: Option<String>,
-        spill: Option<Arc<Spill>>,
+        timeout: Duration,
         state: State,
         room: usize,
     ) -> Self {
         Self {
             client,
             source,
-            spill,
+            timeout,
             state: Mutex::new(state),
             room: Semaphore::new(room),
             waiting: AtomicUsize::new(0),

@@ -1,6 +1,7 @@
 //! What lies in the spill: bookkeeping, no I/O.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -64,9 +65,9 @@ impl Shelf {
         self.rests_until
     }
 
-    /// The oldest that is not on its way, if there is memory to read it: for one there always is.
-    pub(super) fn oldest(&self) -> Option<Uuid> {
-        let (id, bytes) = self.there.first_key_value()?;
+    /// The oldest younger than `after` that is not on its way, if there is memory to read it: for one there always is.
+    pub(super) fn oldest(&self, after: Bound<Uuid>) -> Option<Uuid> {
+        let (id, bytes) = self.there.range((after, Bound::Unbounded)).next()?;
         let read: u64 = self.reading.values().sum();
         (self.reading.is_empty() || read + bytes <= self.read_back_max).then_some(*id)
     }
@@ -104,6 +105,11 @@ impl Shelf {
         if let Some(bytes) = self.reading.remove(&id) {
             self.there.insert(id, bytes);
         }
+    }
+
+    /// It was sent, and is there all the same: nobody sends it again, and its bytes count.
+    pub(super) fn left_behind(&mut self, id: Uuid) {
+        self.reading.remove(&id);
     }
 
     /// It is done with.

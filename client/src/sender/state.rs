@@ -34,16 +34,27 @@ pub(super) enum Answer {
 /// The outcome of sending: an answer, or why no server gives one for now.
 pub(super) type Outcome = Result<Answer, String>;
 
+/// What became of a file that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// It was not what was written, and is set aside.
+    Aside,
+    /// Somebody took it away.
+    Missing,
+    /// It is there, and may be read later.
+    There,
+}
+
 /// What came of a step.
 #[derive(Debug)]
 pub(super) enum Done {
     /// A batch was sent.
     Sent { id: Uuid, sealed: Sealed, outcome: Outcome },
-    /// A batch of so many events was read back from the spill and sent; the trouble is that its file is still there
+    /// A batch of so many events was read back from the spill and sent; the trouble is that its file still has its name
     /// although it was answered.
     SentBack { id: Uuid, events: u64, outcome: Outcome, trouble: Option<String> },
-    /// A file of the spill cannot be read, and may have been set aside as damaged.
-    Unreadable { id: Uuid, is_aside: bool, reason: String },
+    /// A file of the spill cannot be read.
+    Unread { id: Uuid, file: Unread, reason: String },
     /// A batch was written to the spill, unless there was trouble.
     Spilled { id: Uuid, sealed: Sealed, trouble: Option<String> },
     /// The sender ended first.
@@ -91,7 +102,8 @@ impl State {
     /// Notes what came of a step; returns the bytes of memory that are free now. When no server took a batch, none is
     /// asked for a time of `pause`.
     pub(super) fn finish(&mut self, done: Done, now: Instant, pause: Duration) -> usize {
-        let until = now + pause;
+        let later = |pause: Duration| now.checked_add(pause).unwrap_or(now);
+        let until = later(pause);
         match done {
             Done::Sent { id, sealed, outcome: Ok(answer) } => {
                 self.note_answer(id, sealed.events, answer);
@@ -103,8 +115,10 @@ impl State {
                 self.stats.error = Some(reason);
             }
             Done::SentBack { id, events, outcome: Ok(answer), trouble } => {
+                let is_kept = matches!(answer, Answer::Refused(_)) && trouble.is_none();
+                self.stats.refused_files += u64::from(is_kept);
                 self.note_answer(id, events, answer);
-                self.backlog.answered_back(id);
+                self.backlog.answered_back(id, trouble.is_none());
                 self.note_trouble(trouble);
             }
             Done::SentBack { id, outcome: Err(reason), .. } => {
@@ -112,9 +126,13 @@ impl State {
                 self.stats.retried += 1;
                 self.stats.error = Some(reason);
             }
-            Done::Unreadable { id, is_aside, reason } => {
-                self.backlog.unreadable(id);
-                self.stats.damaged += u64::from(is_aside);
+            Done::Unread { id, file, reason } => {
+                match file {
+                    Unread::There => self.backlog.not_taken_back(id, now, until, &reason),
+                    Unread::Aside | Unread::Missing => self.backlog.gone(id),
+                }
+                self.stats.damaged += u64::from(file == Unread::Aside);
+                self.stats.missing += u64::from(file == Unread::Missing);
                 self.stats.error = Some(reason);
             }
             Done::Spilled { sealed, trouble: None, .. } => {
@@ -122,7 +140,7 @@ impl State {
                 return self.backlog.spilled(&sealed);
             }
             Done::Spilled { id, sealed, trouble: Some(reason) } => {
-                self.backlog.not_spilled(id, sealed, now + SPILL_REST, &reason);
+                self.backlog.not_spilled(id, sealed, later(SPILL_REST), &reason);
                 self.stats.error = Some(reason);
             }
             Done::GivenUp => {}

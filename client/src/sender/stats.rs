@@ -29,6 +29,10 @@ pub struct Stats {
     pub spill_bytes: u64,
     /// Files of the spill that were not what was written. They were not sent, and are called `….damaged` now.
     pub damaged: u64,
+    /// Files of the spill that were gone when they should have been sent: their events were not, by this sender.
+    pub missing: u64,
+    /// Files of the spill whose batch was refused as a whole. They are kept, and called `….refused` now.
+    pub refused_files: u64,
     /// What went wrong last, with a server or with the spill.
     pub error: Option<String>,
 }

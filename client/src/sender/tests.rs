@@ -5,12 +5,15 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use reckon_data::event::Reason;
 use reckon_data::problem::Problem;
 use reckon_data::receipt::{Receipt, RefusedEvent};
 use uuid::Uuid;
 
+use super::spill::file_bytes;
 use super::*;
+use crate::options::Options;
 use crate::testing::{Answer, Asked, Fake, quick};
 
 /// What must happen happens within this time, also on a busy machine.
@@ -199,7 +202,8 @@ async fn a_batch_is_tried_until_it_is_taken_and_stays_the_same() {
 fn judge(asked: &Asked) -> Answer {
     let lines = asked.lines();
     if lines.iter().any(|line| line.contains("large")) {
-        return Answer::problem(413);
+        let problem = Problem::new(413, "too-large", "The body is too large", "refused with 413");
+        return Answer::json(413, &problem);
     }
     let bad = (0..).zip(&lines).filter(|(_, line)| line.contains("bad"));
     let errors: Vec<_> = bad.map(|(index, _)| refused_event(index)).collect();
@@ -269,7 +273,6 @@ async fn what_one_sender_leaves_the_next_one_sends() {
     let second = Sender::start(server.client(), spill(dir.path(), 10_000_000));
     assert!(matches!(&second, Err(SpillError::Held { .. })), "{second:?}");
     soon(sender.close()).await.unwrap();
-    drop(sender);
     let names = files(dir.path(), ".batch");
     assert_eq!((names.len(), server.events().len()), (10, 0));
     server.comes_up();
@@ -292,8 +295,11 @@ async fn a_full_spill_makes_senders_wait() {
         let done = tokio::time::timeout(Duration::from_secs(2), sender.send(next.as_bytes())).await;
         let stats = sender.stats();
         assert!(stats.spill_bytes <= bytes_max && stats.waiting_bytes <= room, "{stats:?}");
-        if done.is_err() {
-            break;
+        match done {
+            Ok(done) => done.unwrap(),
+            Err(_) if stats.spill_bytes + file_bytes(&[0; 10 * EVENT]) > bytes_max => break,
+            // The disk is slow.
+            Err(_) => continue,
         }
         sent += 1;
         assert!(sent * EVENT as u64 <= bytes_max + room, "it takes more than there is room for");
@@ -317,6 +323,51 @@ async fn a_file_that_is_damaged_is_set_aside() {
     send(&sender, 0..1).await;
     soon(sender.close()).await.unwrap();
     assert_eq!(server.events(), events(0..1));
+}
+
+#[tokio::test]
+async fn a_file_that_is_refused_as_a_whole_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let id = Uuid::from_u128(7);
+    let (earlier, _) = Spill::open(dir.path()).unwrap();
+    earlier.write(id, b"\"large 1\"\n\"large 2\"\n").unwrap();
+    drop(earlier);
+    let server = Fake::start(judge).await;
+    let sender = Sender::start(Client::new(&server.url, quick()).unwrap(), spill(dir.path(), 10_000)).unwrap();
+    until(|| sender.stats().refused_files == 1).await;
+    let refused = soon(sender.close()).await;
+    assert!(matches!(refused, Err(SendError::Refused { events: 2, .. })), "{refused:?}");
+    assert_eq!((sender.stats().refused, sender.stats().spill_bytes), (2, 0));
+    assert_eq!(files(dir.path(), ".refused"), BTreeSet::from([id.to_string()]));
+    assert!(files(dir.path(), ".batch").is_empty());
+}
+
+#[tokio::test]
+async fn what_no_gateway_says_is_waited_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let left = Mutex::new(vec![400, 401, 403, 404, 405, 408, 413, 415, 422, 500]);
+    let server = Fake::start(move |asked| match left.lock().pop() {
+        Some(status) => Answer::problem(status),
+        None => Answer::taken(asked),
+    })
+    .await;
+    let client = Client::new(&server.url, Options { failures_max: 100, ..quick() }).unwrap();
+    let sender = Sender::start(client, spill(dir.path(), 10_000)).unwrap();
+    send(&sender, 0..10).await;
+    until(|| sender.stats().acknowledged == 10).await;
+    assert_eq!((sender.stats().refused, server.asked().len()), (0, 11));
+    soon(sender.close()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_not_waited_for_long() {
+    assert!(SenderOptions::default().timeout <= Duration::from_secs(30));
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let options = SenderOptions { timeout: Duration::from_millis(50), ..tens() };
+    let sender = Sender::start(Client::new(&url, quick()).unwrap(), options).unwrap();
+    send(&sender, 0..1).await;
+    assert!(matches!(soon(sender.flush()).await, Err(SendError::Failing { .. })));
 }
 
 #[tokio::test]

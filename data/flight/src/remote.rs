@@ -14,19 +14,21 @@ use futures::TryStreamExt as _;
 use object_store::ObjectStore;
 use parking_lot::Mutex;
 use reckon_data::definition::Definition;
-use reckon_data::lease::{Holder, look};
+use reckon_data::lease::{Holder, Lookout, Member};
 use reckon_data::offload::offload;
 use reckon_data::run::{RunBuilder, Selection};
 use reckon_data::tail::{Position, Tail, TailError, TailSum, Tails};
 use tokio::time::{Instant, timeout};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
+use uuid::Uuid;
 
-use crate::wire::{Ask, Head, Selected, Stand};
+use crate::wire::{Ask, Asked, Head, Selected, Stand, Whom};
 
 /// Longest time to connect, and for an answer.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
-const ANSWER_MAX: Duration = Duration::from_secs(20);
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+const POSITIONS_ANSWER_MAX: Duration = Duration::from_secs(1);
 /// How often positions and leases are asked for.
 const POSITIONS_EVERY: Duration = Duration::from_millis(200);
 const LEASES_EVERY: Duration = Duration::from_secs(1);
@@ -40,7 +42,7 @@ pub const ROLE: &str = "stream";
 /// The tails of all processes that count a log.
 #[derive(Debug)]
 pub struct Remote {
-    leases: Arc<dyn ObjectStore>,
+    log: Uuid,
     definition: Arc<Definition>,
     holders: ArcSwap<Vec<Option<Holder>>>,
     channels: Mutex<HashMap<String, Channel>>,
@@ -50,24 +52,30 @@ pub struct Remote {
 impl Remote {
     /// Looks for who counts the partitions of a log, now and from now on.
     #[must_use]
-    pub async fn start(leases: Arc<dyn ObjectStore>, definition: Arc<Definition>, partitions: u32) -> Arc<Self> {
+    pub async fn start(
+        leases: Arc<dyn ObjectStore>,
+        log: Uuid,
+        definition: Arc<Definition>,
+        partitions: u32,
+    ) -> Arc<Self> {
         let remote = Arc::new(Self {
-            leases,
+            log,
             definition,
             holders: ArcSwap::from_pointee(vec![None; partitions as usize]),
             channels: Mutex::default(),
             positions: Mutex::new(vec![None; partitions as usize]),
         });
-        remote.look().await;
+        let mut leases = Lookout::new(leases, ROLE, partitions);
+        remote.look(&mut leases).await;
         remote.ask_positions().await;
-        tokio::spawn(follow(Arc::downgrade(&remote)));
+        tokio::spawn(follow_leases(Arc::downgrade(&remote), leases));
+        tokio::spawn(follow_positions(Arc::downgrade(&remote)));
         remote
     }
 
     /// Looks for who has which partition now. While that cannot be told, those of before are asked.
-    async fn look(&self) {
-        let partitions = self.partitions();
-        match look(Arc::clone(&self.leases), ROLE, partitions).await {
+    async fn look(&self, leases: &mut Lookout) {
+        match leases.look().await {
             Ok(holders) => {
                 self.channels
                     .lock()
@@ -79,15 +87,15 @@ impl Remote {
     }
 
     async fn ask_positions(&self) {
-        let mut by_address: HashMap<String, Vec<u32>> = HashMap::new();
+        let mut by_member: HashMap<Uuid, (Member, Vec<u32>)> = HashMap::new();
         for (partition, holder) in (0..).zip(self.holders.load().iter()) {
-            if let Some(holder) = holder {
-                by_address.entry(holder.member.address.clone()).or_default().push(partition);
+            if let Some(Holder { member, .. }) = holder {
+                by_member.entry(member.id).or_insert_with(|| (member.clone(), Vec::new())).1.push(partition);
             }
         }
-        let asks = by_address.into_iter().map(|(address, partitions)| async move {
-            let ask = Ask::Positions { partitions };
-            match timeout(POSITION_MAX, self.ask(&address, &ask)).await {
+        let asks = by_member.into_values().map(|(member, partitions)| async move {
+            let address = &member.address;
+            match timeout(POSITIONS_ANSWER_MAX, self.ask(&member, Ask::Positions { partitions })).await {
                 Ok(Ok((head, _))) => self.know(&head.positions),
                 Ok(Err(error)) => tracing::debug!(address, %error, "a worker does not say where it stands"),
                 Err(_) => tracing::debug!(address, "a worker does not say where it stands"),
@@ -106,12 +114,12 @@ impl Remote {
         }
     }
 
-    fn address(&self, partition: u32) -> Result<String, TailError> {
+    fn member(&self, partition: u32) -> Result<Member, TailError> {
         let unavailable = |reason: &str| TailError::Unavailable { partition, reason: reason.to_owned() };
         let holders = self.holders.load();
         let holder = holders.get(partition as usize).ok_or_else(|| unavailable("there is no such partition"))?;
         let holder = holder.as_ref().ok_or_else(|| unavailable("no process counts it now"))?;
-        Ok(holder.member.address.clone())
+        Ok(holder.member.clone())
     }
 
     fn channel(&self, address: &str) -> Result<Channel, FlightError> {
@@ -125,9 +133,10 @@ impl Remote {
         Ok(channel)
     }
 
-    async fn ask(&self, address: &str, ask: &Ask) -> Result<(Head, Vec<arrow::array::RecordBatch>), FlightError> {
-        let ticket = serde_json::to_vec(ask).map_err(|error| FlightError::ExternalError(Box::new(error)))?;
-        let client = FlightServiceClient::new(self.channel(address)?);
+    async fn ask(&self, member: &Member, ask: Ask) -> Result<(Head, Vec<arrow::array::RecordBatch>), FlightError> {
+        let asked = Asked { whom: Whom { log: self.log, member: member.id }, ask };
+        let ticket = serde_json::to_vec(&asked).map_err(|error| FlightError::ExternalError(Box::new(error)))?;
+        let client = FlightServiceClient::new(self.channel(&member.address)?);
         let mut client = client.max_decoding_message_size(MESSAGE_BYTES_MAX);
         let answer = client.do_get(Ticket { ticket: ticket.into() }).await?.into_inner();
         let messages = answer.map_err(FlightError::from);
@@ -159,11 +168,14 @@ impl Remote {
         ask: Ask,
     ) -> Result<(Position, Head, Vec<arrow::array::RecordBatch>), TailError> {
         let unavailable = |reason: String| TailError::Unavailable { partition, reason };
-        let address = self.address(partition)?;
-        let answer = timeout(ANSWER_MAX, self.ask(&address, &ask)).await;
+        let member = self.member(partition)?;
+        let address = &member.address;
+        let answer = timeout(ANSWER_MAX, self.ask(&member, ask)).await;
         let answer = answer.map_err(|_| unavailable(format!("{address}, which counts it, does not answer")))?;
         let (head, batches) = answer.map_err(|error| match error {
-            FlightError::Tonic(status) if status.code() == Code::OutOfRange => TailError::Gone { partition, from },
+            FlightError::Tonic(status) if status.code() == Code::FailedPrecondition => {
+                TailError::Gone { partition, from }
+            }
             FlightError::Tonic(status) if status.code() == Code::Unavailable => {
                 unavailable(status.message().to_owned())
             }
@@ -175,15 +187,18 @@ impl Remote {
     }
 }
 
-async fn follow(remote: Weak<Remote>) {
-    let mut looked = Instant::now();
+async fn follow_leases(remote: Weak<Remote>, mut leases: Lookout) {
+    loop {
+        tokio::time::sleep(LEASES_EVERY).await;
+        let Some(remote) = remote.upgrade() else { return };
+        remote.look(&mut leases).await;
+    }
+}
+
+async fn follow_positions(remote: Weak<Remote>) {
     loop {
         tokio::time::sleep(POSITIONS_EVERY).await;
         let Some(remote) = remote.upgrade() else { return };
-        if looked.elapsed() >= LEASES_EVERY {
-            looked = Instant::now();
-            remote.look().await;
-        }
         remote.ask_positions().await;
     }
 }
@@ -218,7 +233,7 @@ impl Tails for Remote {
 
     fn position(&self, partition: u32) -> Result<Position, TailError> {
         // Who has it may have changed since.
-        self.address(partition)?;
+        self.member(partition)?;
         let known = self.positions.lock().get(partition as usize).copied().flatten();
         match known {
             Some((position, at)) if at.elapsed() < POSITION_MAX => Ok(position),
@@ -307,12 +322,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let me = Member { id: uuid_of(1), address: listener.local_addr().unwrap().to_string() };
         let known = Arc::new(Known(run()));
-        tokio::spawn(serve(listener, Arc::clone(&known) as _, Arc::clone(&definition), std::future::pending()));
-        let remote = Remote::start(Arc::clone(&leases), Arc::clone(&definition), 2).await;
+        let whom = Whom { log: uuid_of(9), member: me.id };
+        tokio::spawn(serve(listener, Arc::clone(&known) as _, Arc::clone(&definition), whom, std::future::pending()));
+        let remote = Remote::start(Arc::clone(&leases), whom.log, Arc::clone(&definition), 2).await;
         assert!(matches!(remote.tail(0, 3).await, Err(TailError::Unavailable { partition: 0, .. })), "nobody has it");
-        let mut keeper = Keeper::fixed(leases, ROLE, me, BTreeSet::from([0, 1]));
+        let mut keeper = Keeper::fixed(Arc::clone(&leases), ROLE, me, BTreeSet::from([0, 1]));
         keeper.turn().await.unwrap();
-        remote.look().await;
+        remote.look(&mut Lookout::new(Arc::clone(&leases), ROLE, 2)).await;
         remote.ask_positions().await;
 
         let tail = remote.tail(0, 3).await.unwrap();
@@ -330,12 +346,17 @@ mod tests {
         assert!(remote.position(1).is_err(), "it does not say where it stands");
 
         let other = Definition { lateness: Duration::from_secs(7), ..Definition::default() };
-        let remote = Remote::start(Arc::clone(&remote.leases), Arc::new(other), 2).await;
+        let remote = Remote::start(Arc::clone(&leases), whom.log, Arc::new(other), 2).await;
         let error = remote.tail(0, 3).await.unwrap_err().to_string();
         assert!(error.contains("another definition"), "{error}");
+
+        // Addresses are used again: by a process that counts another log, say.
+        let remote = Remote::start(leases, uuid_of(8), definition, 2).await;
+        let error = remote.tail(0, 3).await.unwrap_err().to_string();
+        assert!(error.contains("another log"), "{error}");
     }
 
-    fn uuid_of(number: u128) -> uuid::Uuid {
-        uuid::Uuid::from_u128(number)
+    fn uuid_of(number: u128) -> Uuid {
+        Uuid::from_u128(number)
     }
 }

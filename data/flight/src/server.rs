@@ -20,7 +20,7 @@ use reckon_data::tail::{Tail, TailError, TailSum, Tails};
 use tokio::net::TcpListener;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::wire::{Ask, Head, Stand, Sums};
+use crate::wire::{Ask, Asked, Head, Stand, Sums, Whom};
 
 /// Rows of a batch that is sent.
 const BATCH_ROWS: usize = 16 * 1024;
@@ -37,10 +37,11 @@ pub async fn serve(
     listener: TcpListener,
     tails: Arc<dyn Tails>,
     definition: Arc<Definition>,
+    me: Whom,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), tonic::transport::Error> {
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-    let service = FlightServiceServer::new(Service { tails, definition }).max_decoding_message_size(ASK_BYTES_MAX);
+    let service = FlightServiceServer::new(Service { tails, definition, me }).max_decoding_message_size(ASK_BYTES_MAX);
     tonic::transport::Server::builder().add_service(service).serve_with_incoming_shutdown(incoming, stop).await
 }
 
@@ -49,6 +50,7 @@ pub async fn serve(
 struct Service {
     tails: Arc<dyn Tails>,
     definition: Arc<Definition>,
+    me: Whom,
 }
 
 impl Service {
@@ -91,7 +93,8 @@ impl Service {
 /// An error on its way: whoever asked has to tell the two apart.
 fn status(error: TailError) -> Status {
     match error {
-        TailError::Gone { .. } => Status::out_of_range(error.to_string()),
+        // Not "out of range": that is what a message that is too long is called.
+        TailError::Gone { .. } => Status::failed_precondition(error.to_string()),
         TailError::Unavailable { reason, .. } => Status::unavailable(reason),
         other => Status::internal(other.to_string()),
     }
@@ -108,8 +111,12 @@ impl FlightService for Service {
     type DoExchangeStream = Answers<FlightData>;
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        let ask = serde_json::from_slice(&request.into_inner().ticket);
-        let ask = ask.map_err(|error| Status::invalid_argument(format!("the ticket cannot be read: {error}")))?;
+        let asked = serde_json::from_slice(&request.into_inner().ticket);
+        let Asked { whom, ask } =
+            asked.map_err(|error| Status::invalid_argument(format!("the ticket cannot be read: {error}")))?;
+        if whom != self.me {
+            return Err(Status::not_found("another process listens there, or another log is counted"));
+        }
         let (head, batches) = self.answer(ask).await?;
         let head = serde_json::to_vec(&head).map_err(|error| Status::internal(error.to_string()))?;
         let batches = stream::iter(batches.into_iter().map(Ok::<_, FlightError>));

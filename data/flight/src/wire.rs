@@ -12,10 +12,29 @@ use reckon_data::metric::{Cell, Distinct, ValueState};
 use reckon_data::run::{DimCondition, Selection};
 use reckon_data::tail::Position;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// A ticket: what is asked, and whom. Addresses are used again by others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Who is meant.
+    pub whom: Whom,
+    /// What.
+    pub ask: Ask,
+}
+
+/// A process that counts a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whom {
+    /// The log's identity.
+    pub log: Uuid,
+    /// The process, as the leases name it.
+    pub member: Uuid,
+}
 
 /// What a ticket asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "snake_case")]
 pub enum Ask {
     /// All counts of [from, position).
     Tail {
@@ -42,7 +61,6 @@ pub enum Ask {
 
 /// A [`Selection`] on its way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Selected {
     entity: String,
     event_type: Option<String>,
@@ -52,7 +70,6 @@ pub struct Selected {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Condition {
     index: usize,
     accepted: Vec<Option<String>>,
@@ -99,7 +116,6 @@ impl Selected {
 
 /// What is small of an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Head {
     /// The version of the definition that is counted by.
     pub definition: u64,
@@ -113,7 +129,6 @@ pub struct Head {
 
 /// A [`Position`] on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Stand {
     /// The partition.
     pub partition: u32,
@@ -147,7 +162,6 @@ impl Stand {
 
 /// A [`Cell`] on its way. Sums are decimal text, sketches base64.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Sums {
     count: u64,
     fingerprint: u64,
@@ -157,7 +171,6 @@ pub struct Sums {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Values {
     count: u64,
     sum: String,

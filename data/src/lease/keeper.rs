@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use object_store::ObjectStore;
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::plan::{Plan, Wanted, plan};
@@ -33,8 +34,42 @@ pub struct Keeper {
     held: BTreeMap<u32, u64>,
     /// What its caller knows of: a turn that failed halfway is told of with the next.
     told: BTreeSet<u32>,
-    /// When it last said that it lives, and was heard.
-    heard: Option<Instant>,
+    heard: Arc<Mutex<Heard>>,
+}
+
+/// What is known of a process's own signs of life.
+#[derive(Debug, Clone, Copy, Default)]
+struct Heard {
+    last: Option<Instant>,
+    /// Since when they have come without a gap in which others may have taken it for dead.
+    since: Option<Instant>,
+}
+
+/// Says that a process lives, whatever else it does meanwhile.
+#[derive(Debug, Clone)]
+pub struct Pulse {
+    objects: Arc<Objects>,
+    me: Member,
+    only: Option<BTreeSet<u32>>,
+    heard: Arc<Mutex<Heard>>,
+}
+
+impl Pulse {
+    /// Says it once.
+    ///
+    /// # Errors
+    /// [`LeaseError`]. When that goes on for [`DEAD_AFTER`], others take it for dead.
+    pub async fn beat(&self) -> Result<(), LeaseError> {
+        let begun = Instant::now();
+        let said = timeout(DEAD_AFTER / 2, self.objects.live(&self.me, self.only.as_ref())).await;
+        said.map_err(|_| LeaseError::Slow)??;
+        let mut heard = self.heard.lock();
+        if heard.last.is_none_or(|last| begun.saturating_duration_since(last) > DEAD_AFTER) {
+            heard.since = Some(begun);
+        }
+        heard.last = Some(begun);
+        Ok(())
+    }
 }
 
 impl Keeper {
@@ -57,7 +92,7 @@ impl Keeper {
             wanted,
             held: BTreeMap::new(),
             told: BTreeSet::new(),
-            heard: None,
+            heard: Arc::default(),
         }
     }
 
@@ -67,16 +102,20 @@ impl Keeper {
         &self.held
     }
 
-    /// Says that the process lives, looks around, and takes what it should have and is free. What it has to give up is told
-    /// again until it is released.
+    /// What says that the process lives, every [`TURN_EVERY`](super::TURN_EVERY), beside everything else.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        let only = self.wanted.only().cloned();
+        Pulse { objects: Arc::new(self.objects.clone()), me: self.me.clone(), only, heard: Arc::clone(&self.heard) }
+    }
+
+    /// Looks around, and takes what it should have and is free. What it has to give up is told again until it is released.
+    /// Its [`Pulse`] has to beat meanwhile.
     ///
     /// # Errors
-    /// [`LeaseError`]: what has changed all the same, the next turn says. When that goes on for [`DEAD_AFTER`], others take it for dead; see
-    /// [`Keeper::is_silent`].
+    /// [`LeaseError`]: what has changed all the same, the next turn says.
     pub async fn turn(&mut self) -> Result<Turn, LeaseError> {
-        let begun = Instant::now();
         let give_up = timeout(DEAD_AFTER / 2, self.look_round()).await.map_err(|_| LeaseError::Slow)??;
-        self.heard = Some(begun);
         let held: BTreeSet<u32> = self.held.keys().copied().collect();
         let turn = Turn { taken: &held - &self.told, give_up, lost: &self.told - &held };
         self.told = held;
@@ -85,8 +124,13 @@ impl Keeper {
 
     /// The partitions to be given up.
     async fn look_round(&mut self) -> Result<BTreeSet<u32>, LeaseError> {
-        self.objects.live(&self.me).await?;
-        let seen = self.objects.see(Some(self.me.id)).await?;
+        if self.heard.lock().last.is_none() {
+            self.pulse().beat().await?;
+        }
+        let mut seen = self.objects.see(Some(self.me.id)).await?;
+        // After the store was away, whoever comes back first finds that nobody else has said anything for long.
+        let since = self.heard.lock().since;
+        seen.dead_known = since.is_some_and(|since| since.elapsed() > DEAD_AFTER);
         let Plan { take, give_up, lost } = plan(self.me.id, &self.wanted, &self.held, &seen);
         self.held.retain(|partition, _| !lost.contains(partition));
         for (partition, epoch) in take.into_iter().take(TAKEN_MAX) {
@@ -98,12 +142,6 @@ impl Keeper {
             }
         }
         Ok(give_up)
-    }
-
-    /// Whether others take this process for dead, as far as it can know: it should end its work, for it is another's.
-    #[must_use]
-    pub fn is_silent(&self) -> bool {
-        self.heard.is_none_or(|heard| heard.elapsed() > DEAD_AFTER)
     }
 
     /// Lets go of a partition whose work has ended.
@@ -127,7 +165,7 @@ impl Keeper {
         for partition in self.held.clone().into_keys() {
             self.release(partition).await?;
         }
-        self.objects.leave(self.me.id).await
+        self.objects.leave(self.me.id, self.wanted.only()).await
     }
 }
 
@@ -137,7 +175,7 @@ mod tests {
     use object_store::memory::InMemory;
     use uuid::Uuid;
 
-    use super::super::look;
+    use super::super::Lookout;
     use super::*;
 
     const PARTITIONS: u32 = 8;
@@ -160,7 +198,7 @@ mod tests {
             one.release(*partition).await.unwrap();
         }
         assert_eq!(two.turn().await.unwrap().taken, turn.give_up);
-        let holders = look(Arc::clone(&store), "stream", PARTITIONS).await.unwrap();
+        let holders = Lookout::new(Arc::clone(&store), "stream", PARTITIONS).look().await.unwrap();
         for (partition, holder) in (0..).zip(holders) {
             let expected = if turn.give_up.contains(&partition) { member(2) } else { member(1) };
             assert_eq!(holder.unwrap().member, expected);
@@ -168,7 +206,10 @@ mod tests {
         one.leave().await.unwrap();
         assert_eq!(two.turn().await.unwrap().taken.len() + turn.give_up.len(), PARTITIONS as usize);
         assert_eq!(two.held().len(), PARTITIONS as usize);
-        assert!(look(store, "archive", PARTITIONS).await.unwrap().iter().all(Option::is_none), "roles are apart");
+        assert!(
+            Lookout::new(store, "archive", PARTITIONS).look().await.unwrap().iter().all(Option::is_none),
+            "roles are apart"
+        );
     }
 
     #[tokio::test]

@@ -18,8 +18,8 @@ mod keeper;
 mod plan;
 mod store;
 
-pub use keeper::{Keeper, Turn};
-pub use store::{Holder, LeaseError, look};
+pub use keeper::{Keeper, Pulse, Turn};
+pub use store::{Holder, LeaseError, Lookout};
 
 use std::time::Duration;
 
@@ -33,7 +33,6 @@ pub const DEAD_AFTER: Duration = Duration::from_secs(8);
 
 /// A process that does a role's work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Member {
     /// Its name, a new one every time it starts.
     pub id: Uuid,

@@ -16,10 +16,12 @@ pub(super) struct Lease {
 /// What somebody has seen in the store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Seen {
-    /// Those who live.
-    pub live: BTreeSet<Uuid>,
+    /// Those who live, and the partitions that they were told to take; none takes its share of all others.
+    pub live: BTreeMap<Uuid, Option<BTreeSet<u32>>>,
     /// The newest lease of each partition that ever had one.
     pub leases: BTreeMap<u32, Lease>,
+    /// Whether one that seems dead is: not as long as nobody could say that he lives.
+    pub dead_known: bool,
     /// Partitions of which it cannot be told who has them, because that changes just now.
     pub unclear: BTreeSet<u32>,
 }
@@ -44,9 +46,24 @@ pub(super) enum Wanted {
 
 impl Wanted {
     fn is_mine(&self, partition: u32, me: Uuid, seen: &Seen) -> bool {
+        let others = seen.live.iter().filter(|(id, _)| **id != me);
+        let (mut told, mut sharing) = (Vec::new(), Vec::new());
+        for (id, only) in others.map(|(id, only)| (*id, only.as_ref())).chain([(me, self.only())]) {
+            match only {
+                Some(only) if only.contains(&partition) => told.push(id),
+                Some(_) => {}
+                None => sharing.push(id),
+            }
+        }
+        // Who was told to take it goes before those who share.
+        best(partition, if told.is_empty() { sharing } else { told }.into_iter()) == Some(me)
+    }
+
+    /// The partitions that a process was told to take.
+    pub const fn only(&self) -> Option<&BTreeSet<u32>> {
         match self {
-            Self::Fixed(partitions) => partitions.contains(&partition),
-            Self::Shared(_) => best(partition, seen.live.iter().copied().chain([me])) == Some(me),
+            Self::Fixed(only) => Some(only),
+            Self::Shared(_) => None,
         }
     }
 
@@ -72,8 +89,8 @@ pub(super) fn plan(me: Uuid, wanted: &Wanted, held: &BTreeMap<u32, u64>, seen: &
     for partition in wanted.all().filter(|partition| !held.contains_key(partition) && !seen.unclear.contains(partition))
     {
         let lease = seen.leases.get(&partition);
-        let is_free =
-            lease.is_none_or(|lease| lease.released || lease.holder == me || !seen.live.contains(&lease.holder));
+        let is_dead = |holder: &Uuid| seen.dead_known && !seen.live.contains_key(holder);
+        let is_free = lease.is_none_or(|lease| lease.released || lease.holder == me || is_dead(&lease.holder));
         if is_free && wanted.is_mine(partition, me, seen) {
             plan.take.insert(partition, lease.map_or(1, |lease| lease.epoch + 1));
         }
@@ -108,7 +125,8 @@ mod tests {
 
     impl World {
         fn turn(&mut self, me: Uuid) -> Plan {
-            self.seen.live.insert(me);
+            self.seen.live.insert(me, None);
+            self.seen.dead_known = true;
             let held = self.held.entry(me).or_default();
             let plan = plan(me, &Wanted::Shared(PARTITIONS), held, &self.seen);
             for partition in plan.lost.iter().chain(&plan.give_up) {
@@ -129,7 +147,7 @@ mod tests {
 
         fn settle(&mut self) {
             for _ in 0..3 {
-                for member in self.seen.live.clone() {
+                for member in self.seen.live.clone().into_keys() {
                     self.turn(member);
                 }
             }
@@ -157,10 +175,23 @@ mod tests {
             world.settle();
             for partition in 0..PARTITIONS {
                 let holder = world.holder(partition).unwrap();
-                prop_assert!(world.seen.live.contains(&holder));
+                prop_assert!(world.seen.live.contains_key(&holder));
                 prop_assert!(world.held[&holder].contains_key(&partition));
             }
         }
+    }
+
+    #[test]
+    fn who_was_told_goes_before_those_who_share() {
+        let only = |partitions: &[u32]| partitions.iter().copied().collect::<BTreeSet<u32>>();
+        let live = BTreeMap::from([(id(1), None), (id(2), Some(only(&[0, 1])))]);
+        let seen = Seen { live, ..Seen::default() };
+        let sharing = plan(id(1), &Wanted::Shared(4), &BTreeMap::new(), &seen);
+        assert_eq!(sharing.take.into_keys().collect::<Vec<_>>(), [2, 3], "none of the rest is left to nobody");
+        let told = plan(id(2), &Wanted::Fixed(only(&[0, 1])), &BTreeMap::new(), &seen);
+        assert_eq!(told.take.into_keys().collect::<Vec<_>>(), [0, 1]);
+        let had = BTreeMap::from([(0, 1), (2, 1)]);
+        assert_eq!(plan(id(1), &Wanted::Shared(4), &had, &seen).give_up, only(&[0]));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use object_store::path::Path;
 use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::plan::{Lease, Seen};
@@ -46,13 +47,12 @@ pub struct Holder {
 
 /// What a lease's object holds.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Held {
     holder: Member,
 }
 
 /// The leases of a role in a store. What was read of them is remembered: they never change.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Objects {
     store: Arc<dyn ObjectStore>,
     role: String,
@@ -68,8 +68,10 @@ impl Objects {
         Path::from_iter([self.role.as_str(), "members"])
     }
 
-    fn member(&self, id: Uuid) -> Path {
-        self.members().join(id.to_string())
+    /// Its name says all that others have to know of it, so that nobody has to read it.
+    fn member(&self, id: Uuid, only: Option<&BTreeSet<u32>>) -> Path {
+        let name = only.map_or_else(|| id.to_string(), |only| format!("{id}{ONLY}{}", bitmap(only)));
+        self.members().join(name)
     }
 
     fn lease(&self, partition: u32, name: &str) -> Path {
@@ -77,14 +79,14 @@ impl Objects {
     }
 
     /// Says that a process lives.
-    pub async fn live(&self, member: &Member) -> Result<(), LeaseError> {
-        self.store.put(&self.member(member.id), encode(member)?.into()).await?;
+    pub async fn live(&self, member: &Member, only: Option<&BTreeSet<u32>>) -> Result<(), LeaseError> {
+        self.store.put(&self.member(member.id, only), encode(member)?.into()).await?;
         Ok(())
     }
 
     /// A process ends, and says so.
-    pub async fn leave(&self, id: Uuid) -> Result<(), LeaseError> {
-        match self.store.delete(&self.member(id)).await {
+    pub async fn leave(&self, id: Uuid, only: Option<&BTreeSet<u32>>) -> Result<(), LeaseError> {
+        match self.store.delete(&self.member(id, only)).await {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -116,14 +118,15 @@ impl Objects {
         let members = self.members();
         let (of_members, of_leases): (Vec<_>, Vec<_>) =
             objects.into_iter().partition(|object| object.location.prefix_matches(&members));
-        let id = |object: &ObjectMeta| object.location.filename().and_then(|name| Uuid::parse_str(name).ok());
+        let id = |object: &ObjectMeta| member_of(object.location.filename()?).map(|(id, _)| id);
         let newest = of_members.iter().map(|object| object.last_modified).max();
         let now =
             of_members.iter().find(|object| me.is_some() && id(object) == me).map(|own| own.last_modified).or(newest);
         let is_live = |object: &ObjectMeta| {
             now.is_some_and(|now| (now - object.last_modified).to_std().unwrap_or(Duration::ZERO) < DEAD_AFTER)
         };
-        let live = of_members.iter().filter(|object| is_live(object)).filter_map(id).collect();
+        let live = of_members.iter().filter(|object| is_live(object));
+        let live = live.filter_map(|object| member_of(object.location.filename()?)).collect();
         let (mut leases, mut unclear) = (BTreeMap::new(), BTreeSet::new());
         for (partition, (epoch, released)) in newest_epochs(&of_leases) {
             match self.holder(partition, epoch).await? {
@@ -131,7 +134,7 @@ impl Objects {
                 None => drop(unclear.insert(partition)),
             }
         }
-        Ok(Seen { live, leases, unclear })
+        Ok(Seen { live, leases, dead_known: true, unclear })
     }
 
     /// Who has a partition since an epoch; none if that is gone already.
@@ -159,24 +162,65 @@ impl Objects {
     }
 }
 
-/// Who has each partition of a role now; none where nobody has it.
-///
-/// # Errors
-/// [`LeaseError`].
-pub async fn look(store: Arc<dyn ObjectStore>, role: &str, partitions: u32) -> Result<Vec<Option<Holder>>, LeaseError> {
-    let mut objects = Objects::new(store, role);
-    let seen = objects.see(None).await?;
-    let mut holders = Vec::with_capacity(partitions as usize);
-    for partition in 0..partitions {
-        let lease = seen.leases.get(&partition).filter(|lease| !lease.released);
-        holders.push(match lease {
-            Some(lease) => {
-                objects.holder(partition, lease.epoch).await?.map(|member| Holder { member, epoch: lease.epoch })
-            }
-            None => None,
-        });
+/// Somebody who looks at the leases of a role and takes none.
+#[derive(Debug)]
+pub struct Lookout {
+    objects: Objects,
+    partitions: u32,
+}
+
+impl Lookout {
+    /// Looks at the leases of a role in a store.
+    #[must_use]
+    pub fn new(store: Arc<dyn ObjectStore>, role: &str, partitions: u32) -> Self {
+        Self { objects: Objects::new(store, role), partitions }
     }
-    Ok(holders)
+
+    /// Who has each partition now; none where nobody has it, or nobody who lives.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn look(&mut self) -> Result<Vec<Option<Holder>>, LeaseError> {
+        let looking = async {
+            let seen = self.objects.see(None).await?;
+            let mut holders = Vec::with_capacity(self.partitions as usize);
+            for partition in 0..self.partitions {
+                let lease = seen.leases.get(&partition);
+                let lease = lease.filter(|lease| !lease.released && seen.live.contains_key(&lease.holder));
+                holders.push(match lease {
+                    Some(lease) => {
+                        let member = self.objects.holder(partition, lease.epoch).await?;
+                        member.map(|member| Holder { member, epoch: lease.epoch })
+                    }
+                    None => None,
+                });
+            }
+            Ok(holders)
+        };
+        timeout(DEAD_AFTER, looking).await.map_err(|_| LeaseError::Slow)?
+    }
+}
+
+/// Stands between a member's id and the partitions that it was told to take.
+const ONLY: &str = ".only-";
+
+/// Partitions as the bits of a number, least first, four to a hexadecimal digit.
+fn bitmap(partitions: &BTreeSet<u32>) -> String {
+    let digits = partitions.last().map_or(0, |last| last / 4 + 1);
+    let bit = |partition: u32| u32::from(partitions.contains(&partition));
+    let digit = |at: u32| (0..4).map(|of| bit(at * 4 + of) << of).sum::<u32>();
+    (0..digits).filter_map(|at| char::from_digit(digit(at), 16)).collect()
+}
+
+/// A member by the name of its object.
+fn member_of(name: &str) -> Option<(Uuid, Option<BTreeSet<u32>>)> {
+    let Some((id, bits)) = name.split_once(ONLY) else { return Some((Uuid::parse_str(name).ok()?, None)) };
+    let mut only = BTreeSet::new();
+    for (at, digit) in (0_u32..).zip(bits.chars()) {
+        let digit = digit.to_digit(16)?;
+        only.extend((0..4).filter(|of| digit >> of & 1 == 1).map(|of| at * 4 + of));
+    }
+    Some((Uuid::parse_str(id).ok()?, Some(only)))
 }
 
 /// The newest epoch of each partition, and whether it was released.
@@ -219,4 +263,23 @@ async fn read<T: DeserializeOwned>(store: &Arc<dyn ObjectStore>, path: &Path) ->
     let unreadable =
         |error: serde_json::Error| LeaseError::Unreadable { path: path.to_string(), reason: error.to_string() };
     serde_json::from_slice(&bytes).map(Some).map_err(unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    #[test]
+    fn a_members_name_says_what_it_was_told_to_take() {
+        let objects = Objects::new(Arc::new(InMemory::new()), "stream");
+        let id = Uuid::from_u128(7);
+        for only in [None, Some(BTreeSet::new()), Some(BTreeSet::from([0, 5, 255]))] {
+            let path = objects.member(id, only.as_ref());
+            assert_eq!(member_of(path.filename().unwrap()), Some((id, only)));
+        }
+        assert_eq!(member_of("nobody"), None);
+    }
 }

@@ -25,7 +25,7 @@ const FILES_MAX: usize = 16;
 /// Errors are sentences, as whoever asks wants them.
 type Result<T> = std::result::Result<T, String>;
 
-/// The table of imports.
+/// The table of imports; other processes may write to it, too.
 #[derive(Debug)]
 pub struct ImportTable {
     tables: Arc<dyn Tables>,
@@ -37,6 +37,8 @@ pub struct ImportTable {
 
 #[derive(Debug, Default)]
 struct Known {
+    /// The table's version that this is; none when it is that of no version.
+    version: Option<u64>,
     /// (mapping hash, file hash) → the newest entry and when it was written.
     entries: BTreeMap<(String, String), (i64, ImportEntry)>,
 }
@@ -58,7 +60,7 @@ impl ImportTable {
     }
 
     async fn read(&self, snapshot: &Snapshot) -> Result<Known> {
-        let mut known = Known::default();
+        let mut known = Known { version: Some(snapshot.version), ..Known::default() };
         for file in snapshot.files.iter() {
             for batch in read_file(Arc::clone(&self.store), Table::Imports, file).await.map_err(said)? {
                 for (at, entry) in rows(&batch)? {
@@ -70,8 +72,8 @@ impl ImportTable {
     }
 
     /// Writes entries to the table, with all that lies there when it is folded: that of others, and what was written
-    /// although it was said that it could not be.
-    async fn write(&self, at: i64, entries: &[ImportEntry]) -> Result<()> {
+    /// although it was said that it could not be. Returns the version before, and that with them.
+    async fn write(&self, at: i64, entries: &[ImportEntry]) -> Result<(u64, u64)> {
         let snapshot = self.tables.snapshot(Table::Imports).await.map_err(said)?;
         let fold = snapshot.files.len() >= FILES_MAX;
         let mut written = if fold { self.read(&snapshot).await? } else { Known::default() };
@@ -80,8 +82,8 @@ impl ImportTable {
         }
         let rows: Vec<(i64, &ImportEntry)> = written.entries.values().map(|(at, entry)| (*at, entry)).collect();
         let file = self.write_file(&batch(&rows)?).await?;
-        self.tables.commit(self.commit(&snapshot, file, fold)).await.map_err(said)?;
-        Ok(())
+        let version = self.tables.commit(self.commit(&snapshot, file, fold)).await.map_err(said)?;
+        Ok((snapshot.version, version))
     }
 
     fn commit(&self, snapshot: &Snapshot, file: DataFile, fold: bool) -> Commit {
@@ -127,7 +129,8 @@ fn key(entry: &ImportEntry) -> (String, String) {
 impl Imports for ImportTable {
     async fn find(&self, mapping_hash: &str) -> Result<Vec<ImportEntry>> {
         let mut known = self.known.lock().await;
-        if known.is_none() {
+        let version = self.tables.version(Table::Imports).await.map_err(said)?;
+        if known.as_ref().is_none_or(|known| known.version != Some(version)) {
             *known = Some(self.load().await?);
         }
         let entries = known.iter().flat_map(|known| known.entries.values());
@@ -140,13 +143,21 @@ impl Imports for ImportTable {
         }
         let mut slot = self.known.lock().await;
         let at = self.clock.now();
-        if let Err(error) = self.write(at, &entries).await {
-            // It may have been written all the same: the table is read again.
-            *slot = None;
-            return Err(error);
-        }
-        if let Some(known) = slot.as_mut() {
-            entries.into_iter().for_each(|entry| known.put(at, entry));
+        let (before, after) = match self.write(at, &entries).await {
+            Ok(versions) => versions,
+            Err(error) => {
+                // It may have been written all the same: the table is read again.
+                *slot = None;
+                return Err(error);
+            }
+        };
+        // What somebody else wrote in between has to be read.
+        match slot.as_mut().filter(|known| known.version == Some(before)) {
+            Some(known) => {
+                known.version = Some(after);
+                entries.into_iter().for_each(|entry| known.put(at, entry));
+            }
+            None => *slot = None,
         }
         Ok(())
     }
@@ -256,6 +267,24 @@ mod tests {
 
         async fn vacuum(&self, table: Table, retention_micros: i64) -> std::result::Result<u64, TableError> {
             self.0.vacuum(table, retention_micros).await
+        }
+    }
+
+    #[tokio::test]
+    async fn what_another_process_imported_is_known() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let tables: Arc<dyn Tables> = Arc::new(MemoryTables::new(Arc::clone(&clock)));
+        let (store, names): (Arc<dyn ObjectStore>, Arc<dyn Names>) = (Arc::new(InMemory::new()), Arc::new(RandomNames));
+        let table =
+            || ImportTable::new(Arc::clone(&tables), Arc::clone(&store), Arc::clone(&clock), Arc::clone(&names));
+        let (one, other) = (table(), table());
+        for bytes in 1..4 {
+            let (writer, reader) = if bytes == 2 { (&other, &one) } else { (&one, &other) };
+            let entry = ImportEntry { file_hash: "a".to_owned(), bytes, ..ImportEntry::default() };
+            writer.record(entry.clone()).await.unwrap();
+            for table in [reader, writer] {
+                assert_eq!(table.find("").await.unwrap(), std::slice::from_ref(&entry), "{bytes}");
+            }
         }
     }
 

@@ -18,7 +18,9 @@ pub(super) const BATCH: &str = "batch";
 /// The ending of a file that is being written.
 pub(super) const UNFINISHED: &str = "unfinished";
 /// The ending of a file that is not what was written.
-pub(super) const DAMAGED: &str = "damaged";
+pub(crate) const DAMAGED: &str = "damaged";
+/// The ending of a file whose batch was refused as a whole.
+pub(crate) const REFUSED: &str = "refused";
 
 /// Bytes of the first line.
 const HEAD_BYTES: usize = 32;

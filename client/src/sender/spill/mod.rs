@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use uuid::Uuid;
 
-pub(super) use file::file_bytes;
-use file::{BATCH, DAMAGED, UNFINISHED, batch_of, body, head, name};
+use file::{BATCH, UNFINISHED, batch_of, body, head, name};
+pub(super) use file::{DAMAGED, REFUSED, file_bytes};
 use lock::SpillLock;
 
 /// Why a spill's folder cannot be used.
@@ -41,6 +41,8 @@ pub enum SpillError {
 #[derive(Debug)]
 pub(super) struct Spill {
     dir: PathBuf,
+    /// The folder itself, where that can be opened: to sync it takes no handle that there may not be then.
+    folder: Option<File>,
     _lock: SpillLock,
 }
 
@@ -51,10 +53,9 @@ impl Spill {
     /// See [`SpillError`].
     pub(super) fn open(dir: &Path) -> Result<(Self, BTreeMap<Uuid, u64>), SpillError> {
         let failed = |source| SpillError::Io { path: dir.display().to_string(), source };
-        fs::create_dir_all(dir).map_err(failed)?;
-        let spill = Self { dir: dir.to_owned(), _lock: SpillLock::acquire(dir)? };
-        // It may just have been made. Where its parent may not be read, a crash at once may take it away again.
-        let _ = File::open(dir.join("..")).and_then(|parent| parent.sync_all());
+        make(dir).map_err(failed)?;
+        let lock = SpillLock::acquire(dir)?;
+        let spill = Self { dir: dir.to_owned(), folder: folder(dir).map_err(failed)?, _lock: lock };
         let left = spill.survey().map_err(failed)?;
         Ok((spill, left))
     }
@@ -92,7 +93,12 @@ impl Spill {
             let _ = fs::remove_file(&unfinished);
             return Err(error);
         }
-        self.sync()
+        if let Err(error) = self.sync() {
+            // Whoever is told so keeps the batch. Should the file stay, it is sent twice, under one key.
+            let _ = fs::remove_file(&whole);
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// The lines of a batch.
@@ -108,16 +114,21 @@ impl Spill {
     /// # Errors
     /// When it is still there.
     pub(super) fn remove(&self, id: Uuid) -> io::Result<()> {
-        fs::remove_file(self.path(id, BATCH))
+        match fs::remove_file(self.path(id, BATCH)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
-    /// Renames a batch that is not what was written: it is kept and not sent.
+    /// Renames a batch that is [`DAMAGED`] or [`REFUSED`]: it is kept and not sent again.
     ///
     /// # Errors
     /// When it is not renamed.
-    pub(super) fn set_aside(&self, id: Uuid) -> io::Result<()> {
-        fs::rename(self.path(id, BATCH), self.path(id, DAMAGED))?;
-        self.sync()
+    pub(super) fn set_aside(&self, id: Uuid, ending: &str) -> io::Result<()> {
+        fs::rename(self.path(id, BATCH), self.path(id, ending))?;
+        // A crash may give it its name back: then it is read, or sent, in vain once more.
+        let _ = self.sync();
+        Ok(())
     }
 
     fn path(&self, id: Uuid, ending: &str) -> PathBuf {
@@ -126,8 +137,32 @@ impl Spill {
 
     /// A file's name is on the disk when its folder is.
     fn sync(&self) -> io::Result<()> {
-        if cfg!(unix) { File::open(&self.dir)?.sync_all() } else { Ok(()) }
+        self.folder.as_ref().map_or(Ok(()), File::sync_all)
     }
+}
+
+/// A folder to sync; none where folders cannot be opened.
+fn folder(dir: &Path) -> io::Result<Option<File>> {
+    if cfg!(unix) { File::open(dir).map(Some) } else { Ok(None) }
+}
+
+/// Makes a folder and those that it lies in; those that were made are on the disk when this returns.
+fn make(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    make(parent)?;
+    if let Err(error) = fs::create_dir(dir) {
+        // Somebody else may have been quicker.
+        if !dir.is_dir() {
+            return Err(error);
+        }
+    }
+    folder(parent)?.map_or(Ok(()), |parent| parent.sync_all())
 }
 
 #[cfg(test)]
@@ -169,8 +204,27 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() - 1]).unwrap();
         assert_eq!(spill.read(id).unwrap_err().kind(), io::ErrorKind::InvalidData);
-        spill.set_aside(id).unwrap();
+        spill.set_aside(id, DAMAGED).unwrap();
         assert!(dir.path().join(name(id, DAMAGED)).exists());
         assert!(spill.survey().unwrap().is_empty());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_batch_that_may_not_outlive_a_crash_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut spill, _) = Spill::open(dir.path()).unwrap();
+        // What cannot be synced.
+        spill.folder = Some(File::open("/dev/null").unwrap());
+        let id = Uuid::from_u128(1);
+        assert!(spill.write(id, LINES).is_err());
+        assert!(spill.survey().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert!(matches!(Spill::open(&dir.path().join("file/a/b")), Err(SpillError::Io { .. })));
     }
 }

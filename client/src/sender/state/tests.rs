@@ -34,8 +34,8 @@ impl World {
             linger: Duration::from_millis(50),
             in_flight: 2,
             buffer_bytes: if spill.is_some() { 533 } else { 400 },
-            source: None,
             spill,
+            ..SenderOptions::default()
         });
         let backlog = Backlog::new(limits, Arc::new(SeededNames::new(1)), BTreeMap::new());
         Self {
@@ -283,6 +283,78 @@ fn a_disk_that_fails_rests() {
     assert!(matches!(world.state.verdict(mark), Some(Err(SendError::Failing { reason })) if reason == "no disk"));
     world.recover();
     assert_eq!(world.taken, [0]);
+}
+
+/// What lies in the spill, and is on its way back.
+fn sent_back(world: &mut World) -> Uuid {
+    assert!(world.push(100));
+    world.end(0, false);
+    world.end(0, true);
+    world.pass(PAUSE);
+    match world.steps.remove(0) {
+        Step::SendBack(id) => id,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn while_no_server_answers_each_is_tried() {
+    let mut world = World::new(None);
+    assert!(world.push(100) && world.push(100));
+    world.end(0, false);
+    world.end(0, false);
+    for number in [0, 1, 0, 1] {
+        world.pass(PAUSE);
+        assert!(matches!(&world.steps[..], [Step::Send(_, sealed)] if lines(&sealed.body) == [number]), "{number}");
+        world.end(0, false);
+    }
+    let mut world = World::new(Some(10_000));
+    assert!(world.push(100) && world.push(100));
+    for is_well in [false, false, true, true] {
+        world.end(0, is_well);
+    }
+    assert_eq!(world.files.len(), 2);
+    for number in [0, 1, 0, 1] {
+        world.pass(PAUSE);
+        assert!(
+            matches!(&world.steps[..], [Step::SendBack(id)] if lines(&world.files[id].body) == [number]),
+            "{number}"
+        );
+        world.end(0, false);
+    }
+    world.recover();
+    assert_eq!(world.taken, [0, 1]);
+}
+
+#[test]
+fn a_file_that_cannot_be_removed_counts() {
+    let mut world = World::new(Some(10_000));
+    let id = sent_back(&mut world);
+    let bytes = world.state.stats().spill_bytes;
+    let outcome = Ok(Answer::Judged(Receipt { accepted: 1, ..Receipt::default() }));
+    let done = Done::SentBack { id, events: 1, outcome, trouble: Some("stuck".to_owned()) };
+    world.state.finish(done, world.now, PAUSE);
+    world.begin();
+    assert!(world.steps.is_empty(), "it is not sent again");
+    let stats = world.state.stats();
+    assert_eq!((stats.acknowledged, stats.spill_bytes, stats.error.as_deref()), (1, bytes, Some("stuck")));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_now_may_be_later() {
+    let mut world = World::new(Some(10_000));
+    let id = sent_back(&mut world);
+    let bytes = world.state.stats().spill_bytes;
+    let unread = |file| Done::Unread { id, file, reason: "no handle".to_owned() };
+    world.state.finish(unread(Unread::There), world.now, PAUSE);
+    world.begin();
+    assert!(world.steps.is_empty(), "a pause");
+    assert_eq!((world.state.stats().spill_bytes, world.state.stats().damaged), (bytes, 0));
+    world.pass(PAUSE);
+    assert_eq!(world.steps, [Step::SendBack(id)]);
+    world.steps.clear();
+    world.state.finish(unread(Unread::Missing), world.now, PAUSE);
+    assert_eq!((world.state.stats().spill_bytes, world.state.stats().missing), (0, 1));
 }
 
 #[test]
