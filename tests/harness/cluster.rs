@@ -32,7 +32,10 @@ impl Cluster {
             return None;
         };
         let dir = tempfile::tempdir().unwrap();
-        let ports = [(); 4].map(|()| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port());
+        // All at once, so that no two are the same.
+        let free = [(); 4].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let ports = free.each_ref().map(|free| free.local_addr().unwrap().port());
+        drop(free);
         let controller = run(&program, dir.path(), "controller", &controller_arguments(dir.path(), ports));
         let register = || RUNTIME.block_on(register(ports));
         wait("the controller takes the broker", || register().is_ok());

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 /// Of twenty connections one is treated badly.
 const ONE_IN: u64 = 20;
 /// Every connection ends after so many bytes at the latest, so that there are many of them.
-const BYTES_MAX: u64 = 256 << 10;
+const BYTES_MAX: u64 = 32 << 10;
 
 /// What has been done.
 #[derive(Debug, Default)]
