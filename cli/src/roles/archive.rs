@@ -1,13 +1,12 @@
 //! `reckon archive`: archives the partitions that it has the leases of; one such process maintains the tables.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use async_trait::async_trait;
 use clap::Args;
-use parking_lot::RwLock;
 use reckon_batch::archive::{ArchiveStats, Archiver};
 use reckon_batch::maintain::Maintainer;
 use reckon_batch::schedule::run_every;
@@ -20,7 +19,7 @@ use tokio::time::timeout;
 use super::leased::{Work, work};
 use super::partitions::{Partitions, keeper};
 use super::process::{LEASES, Process, end_of};
-use super::troubles::Troubles;
+use super::running::Running;
 use crate::node::{Base, MAINTAIN_EVERY, STOP_ARCHIVER_MAX, maintain, metrics};
 
 /// The roles, in the leases.
@@ -46,8 +45,7 @@ impl Archive {
         let me = Member { id: base.names.fresh(), address: String::new() };
         let leases = base.storage.beside(LEASES)?;
         let own = keeper(Arc::clone(&leases), ROLE, me.clone(), self.partitions, base.mended.partitions())?;
-        let archivers =
-            Arc::new(Archivers { base: Arc::clone(&base), running: RwLock::default(), troubles: Troubles::default() });
+        let archivers = Arc::new(Archivers { base: Arc::clone(&base), running: Running::default() });
         let stop = process.stopping();
         let working = process.spawn("archiving", work(own, Arc::clone(&archivers) as _, stop.clone()));
         let turn = Arc::new(Turn::default());
@@ -102,27 +100,17 @@ impl Work for Turn {
 /// An archiver for each partition that is this process's.
 struct Archivers {
     base: Arc<Base>,
-    running: RwLock<BTreeMap<u32, Arc<Archiver>>>,
-    troubles: Troubles,
+    running: Running<Archiver>,
 }
 
 #[async_trait]
 impl Work for Archivers {
     async fn begin(&self, partition: u32) {
-        if self.running.read().contains_key(&partition) {
-            return;
-        }
-        let archiver = self.base.archiver(BTreeSet::from([partition])).await;
-        if let Some(archiver) = self.troubles.note(partition, archiver) {
-            tracing::info!(partition, "archiving");
-            self.running.write().insert(partition, archiver);
-        }
+        self.running.begin(partition, self.base.archiver(BTreeSet::from([partition]))).await;
     }
 
     async fn end(&self, partition: u32) {
-        self.troubles.forget(partition);
-        let archiver = self.running.write().remove(&partition);
-        if let Some(archiver) = archiver {
+        if let Some(archiver) = self.running.take(partition) {
             match timeout(STOP_ARCHIVER_MAX, archiver.stop()).await {
                 Ok(Ok(())) => tracing::info!(partition, "archiving has ended"),
                 Ok(Err(error)) => tracing::warn!(partition, %error, "archiving has ended"),
@@ -132,31 +120,30 @@ impl Work for Archivers {
     }
 
     fn ended(&self) -> BTreeSet<u32> {
-        let failed = |archiver: &Arc<Archiver>| archiver.failure().is_some();
-        self.running.read().iter().filter(|(_, archiver)| failed(archiver)).map(|(partition, _)| *partition).collect()
+        self.running.ended(|archiver| archiver.failure().is_some())
     }
 }
 
 impl Health for Archivers {
     fn ready(&self) -> Readiness {
-        let running = self.running.read();
-        let mut reasons = self.troubles.reasons();
-        for (partition, archiver) in running.iter() {
+        let running = self.running.all();
+        let mut reasons = self.running.troubles();
+        for (partition, archiver) in &running {
             let troubles = archiver.failure().into_iter().chain(archiver.stuck());
             reasons.extend(troubles.map(|error| format!("partition {partition}: {error}")));
         }
         Readiness {
             ready: reasons.is_empty(),
-            lag_records: running.values().map(|archiver| archiver.stats().lag_records).sum(),
+            lag_records: running.iter().map(|(_, archiver)| archiver.stats().lag_records).sum(),
             reasons,
             ..Readiness::default()
         }
     }
 
     fn metrics(&self, into: &mut MetricsText) {
-        let running = self.running.read();
-        let stats = running.values().map(|archiver| archiver.stats()).reduce(ArchiveStats::plus).unwrap_or_default();
-        let lag = running.values().map(|archiver| archiver.lag_micros()).max().unwrap_or(0);
+        let running = self.running.all();
+        let stats = running.iter().map(|(_, archiver)| archiver.stats()).reduce(ArchiveStats::plus).unwrap_or_default();
+        let lag = running.iter().map(|(_, archiver)| archiver.lag_micros()).max().unwrap_or(0);
         metrics::archiver(&stats, lag, into);
         into.single("reckon_partitions_held", "gauge", "Partitions that this process works on.", running.len());
         metrics::common(&self.base.delta, &*self.base.mended, into);
@@ -165,6 +152,6 @@ impl Health for Archivers {
 
 impl std::fmt::Debug for Archivers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Archivers").field("running", &self.running.read().keys()).finish_non_exhaustive()
+        f.debug_struct("Archivers").field("running", &self.running).finish_non_exhaustive()
     }
 }

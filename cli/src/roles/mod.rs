@@ -15,9 +15,9 @@ mod leased;
 mod partitions;
 mod process;
 mod recount;
+mod running;
 mod serve;
 mod stream;
-mod troubles;
 
 pub use archive::Archive;
 pub use gateway::Gateway;

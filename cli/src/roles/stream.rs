@@ -1,6 +1,6 @@
 //! `reckon stream`: counts the partitions that it has the leases of, and answers for their tails.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use async_trait::async_trait;
 use clap::Args;
-use parking_lot::RwLock;
 use reckon_data::config::Settings;
 use reckon_data::lease::Member;
 use reckon_data::log::Log as _;
@@ -26,7 +25,7 @@ use tokio::sync::{oneshot, watch};
 use super::leased::{Work, work, work_anyway};
 use super::partitions::{Partitions, keeper};
 use super::process::{self, LEASES, Process};
-use super::troubles::Troubles;
+use super::running::Running;
 use crate::node::{Base, metrics};
 
 /// How often it is looked what batch has covered: what lies below is let go of.
@@ -62,8 +61,7 @@ impl Stream {
         let me = Member { id: base.names.fresh(), address };
         let whom = Whom { log: base.mended.identity(), member: me.id };
         let leases = base.storage.beside(LEASES)?;
-        let counters =
-            Arc::new(Counters { base: Arc::clone(&base), running: RwLock::default(), troubles: Troubles::default() });
+        let counters = Arc::new(Counters { base: Arc::clone(&base), running: Running::default() });
         let stop = process.stopping();
         let working = match self.partitions {
             Some(partitions) if self.without_leases => {
@@ -112,19 +110,18 @@ fn advertised(listen: SocketAddr, advertise: String) -> Result<String> {
 /// A counter for each partition that is this process's.
 struct Counters {
     base: Arc<Base>,
-    running: RwLock<BTreeMap<u32, Arc<Counter>>>,
-    troubles: Troubles,
+    running: Running<Counter>,
 }
 
 impl Counters {
     fn of(&self, partition: u32) -> Result<Arc<Counter>, TailError> {
         let reason = || TailError::Unavailable { partition, reason: "it is not counted by this process".to_owned() };
-        self.running.read().get(&partition).cloned().ok_or_else(reason)
+        self.running.get(partition).ok_or_else(reason)
     }
 
     fn stats(&self) -> CounterStats {
         let mut all = CounterStats { partitions: Vec::new(), seals: 0, seal: Duration::ZERO, halted: None };
-        for counter in self.running.read().values() {
+        for (_, counter) in self.running.all() {
             let stats = counter.stats();
             all.partitions.extend(stats.partitions);
             all.seals += stats.seals;
@@ -138,20 +135,11 @@ impl Counters {
 #[async_trait]
 impl Work for Counters {
     async fn begin(&self, partition: u32) {
-        if self.running.read().contains_key(&partition) {
-            return;
-        }
-        let counter = self.base.counter(BTreeSet::from([partition])).await;
-        if let Some(counter) = self.troubles.note(partition, counter) {
-            tracing::info!(partition, "counting");
-            self.running.write().insert(partition, counter);
-        }
+        self.running.begin(partition, self.base.counter(BTreeSet::from([partition]))).await;
     }
 
     async fn end(&self, partition: u32) {
-        self.troubles.forget(partition);
-        let counter = self.running.write().remove(&partition);
-        if let Some(counter) = counter {
+        if let Some(counter) = self.running.take(partition) {
             let halted = counter.stats().halted;
             counter.stop().await;
             match halted {
@@ -162,11 +150,10 @@ impl Work for Counters {
     }
 
     fn ended(&self) -> BTreeSet<u32> {
-        let has_ended = |counter: &Arc<Counter>| {
+        self.running.ended(|counter| {
             let stats = counter.stats();
             stats.halted.is_some() || stats.partitions.iter().any(|partition| partition.failed.is_some())
-        };
-        self.running.read().iter().filter(|(_, counter)| has_ended(counter)).map(|(partition, _)| *partition).collect()
+        })
     }
 }
 
@@ -175,10 +162,9 @@ async fn cover(counters: Arc<Counters>, mut stop: watch::Receiver<bool>) {
     while !*stop.borrow_and_update() {
         match base.tables.snapshot(Table::BatchCounts).await {
             Ok(batch) => {
-                for (partition, counter) in counters.running.read().iter() {
-                    let covered =
-                        batch.transaction(&Transaction::Batch(base.mended.identity(), *partition).to_string());
-                    counter.covered(*partition, u64::try_from(covered).unwrap_or(0));
+                for (partition, counter) in counters.running.all() {
+                    let covered = batch.transaction(&Transaction::Batch(base.mended.identity(), partition).to_string());
+                    counter.covered(partition, u64::try_from(covered).unwrap_or(0));
                 }
             }
             Err(error) => tracing::warn!(%error, "what batch has covered is looked for again"),
@@ -223,7 +209,7 @@ impl Health for Counters {
             .iter()
             .filter_map(|partition| Some(format!("partition {}: {}", partition.partition, partition.failed.as_ref()?)))
             .chain(stats.halted.clone())
-            .chain(self.troubles.reasons())
+            .chain(self.running.troubles())
             .collect();
         let totals = stats.totals();
         Readiness {
@@ -242,7 +228,7 @@ impl Health for Counters {
 
     fn metrics(&self, into: &mut MetricsText) {
         metrics::counter(&self.stats(), into);
-        let held = self.running.read().len();
+        let held = self.running.all().len();
         into.single("reckon_partitions_held", "gauge", "Partitions that this process works on.", held);
         metrics::common(&self.base.delta, &*self.base.mended, into);
     }
@@ -250,7 +236,7 @@ impl Health for Counters {
 
 impl std::fmt::Debug for Counters {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Counters").field("running", &self.running.read().keys()).finish_non_exhaustive()
+        f.debug_struct("Counters").field("running", &self.running).finish_non_exhaustive()
     }
 }
 
