@@ -12,18 +12,15 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt as _;
 use object_store::ObjectStore;
-use reckon_batch::recompute::Cluster;
-use reckon_tables::provider::PinnedTable;
+use reckon_batch::recompute::{Cluster, Query, repeated};
 use tokio::time::timeout;
 
 use crate::MESSAGE_BYTES_MAX;
 use crate::codec::TableCodec;
 use crate::session::{add_functions, environment};
 
-/// Rows of a part of a query, about: fewer are not worth a task, many more take much memory.
-const PART_ROWS: u64 = 1_000_000;
-/// Parts of a query.
-const PARTS: std::ops::RangeInclusive<u64> = 2..=512;
+/// Rows of a part of a query: their counts take some hundred MiB at most.
+const PART_ROWS: usize = 1 << 20;
 
 /// The cluster behind a scheduler.
 #[derive(Debug)]
@@ -31,20 +28,20 @@ pub struct BallistaCluster {
     scheduler: String,
     store: Arc<dyn ObjectStore>,
     wait: Duration,
+    at_once: u16,
 }
 
 impl BallistaCluster {
     /// The cluster of the scheduler at `url`, `http://host:50050`; files lie in `store`, rooted at the tables' folder. A query
-    /// that returns nothing for as long as `wait` has failed.
+    /// that returns nothing for as long as `wait` has failed. It has threads for `at_once` queries.
     #[must_use]
-    pub fn new(url: &str, store: Arc<dyn ObjectStore>, wait: Duration) -> Self {
-        Self { scheduler: url.trim_end_matches('/').to_owned(), store, wait }
+    pub fn new(url: &str, store: Arc<dyn ObjectStore>, wait: Duration, at_once: u16) -> Self {
+        Self { scheduler: url.trim_end_matches('/').to_owned(), store, wait, at_once }
     }
 
-    fn session(&self, rows: u64) -> Result<SessionContext> {
-        let parts = (rows / PART_ROWS).clamp(*PARTS.start(), *PARTS.end());
+    fn session(&self, parts: usize) -> Result<SessionContext> {
         let config = SessionConfig::new_with_ballista()
-            .with_target_partitions(usize::try_from(parts).unwrap_or(1))
+            .with_target_partitions(parts)
             .with_ballista_logical_extension_codec(Arc::new(TableCodec::new(Arc::clone(&self.store))))
             .with_ballista_grpc_client_max_message_size(MESSAGE_BYTES_MAX as usize)
             .with_ballista_job_name("batch");
@@ -75,11 +72,22 @@ fn patient(stream: SendableRecordBatchStream, wait: Duration) -> SendableRecordB
 
 #[async_trait]
 impl Cluster for BallistaCluster {
-    async fn query(&self, sql: &str, events: PinnedTable) -> Result<SendableRecordBatchStream> {
-        let session = self.session(events.rows())?;
-        session.register_table("events", Arc::new(events))?;
-        let stream = session.sql(sql).await?.execute_stream().await?;
+    async fn query(&self, query: Query) -> Result<SendableRecordBatchStream> {
+        let session = self.session(query.parts)?;
+        session.register_table("events", Arc::new(query.events.without_views()))?;
+        if let Some(hashes) = query.repeated {
+            session.register_udf(repeated(hashes));
+        }
+        let stream = session.sql(&query.sql).await?.execute_stream().await?;
         Ok(patient(stream, self.wait))
+    }
+
+    fn queries_at_once(&self) -> usize {
+        self.at_once.into()
+    }
+
+    fn part_rows(&self) -> usize {
+        PART_ROWS
     }
 }
 

@@ -3,15 +3,18 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use ballista_core::serde::BallistaLogicalExtensionCodec;
+use ballista_core::serde::{BallistaLogicalExtensionCodec, BallistaPhysicalExtensionCodec};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::{Result, TableReference, exec_datafusion_err, not_impl_err};
 use datafusion::datasource::file_format::FileFormatFactory;
 use datafusion::execution::TaskContext;
-use datafusion::logical_expr::{Extension, LogicalPlan};
+use datafusion::logical_expr::{Extension, LogicalPlan, ScalarUDF};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::logical_plan::LogicalExtensionCodec;
+use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
 use object_store::ObjectStore;
+use reckon_batch::recompute::{read_function, write_function};
 use reckon_data::table::Table;
 use reckon_tables::provider::{Piece, PinnedTable};
 use reckon_tables::schema::file_schema;
@@ -59,7 +62,8 @@ impl LogicalExtensionCodec for TableCodec {
         let sent: Sent = serde_json::from_slice(buf)
             .map_err(|error| exec_datafusion_err!("the files of {name} cannot be read: {error}"))?;
         let schema = file_schema(sent.table);
-        Ok(Arc::new(PinnedTable::of_pieces(Arc::clone(&self.store), sent.table, sent.pieces, &schema)?))
+        let table = PinnedTable::of_pieces(Arc::clone(&self.store), sent.table, sent.pieces, &schema)?;
+        Ok(Arc::new(table.without_views()))
     }
 
     fn try_encode_table_provider(
@@ -76,12 +80,55 @@ impl LogicalExtensionCodec for TableCodec {
             .map_err(|error| exec_datafusion_err!("the files of {name} cannot be written: {error}"))
     }
 
+    fn try_decode_udf(&self, name: &str, buf: &[u8]) -> Result<Arc<ScalarUDF>> {
+        read_function(name, buf)
+    }
+
+    fn try_encode_udf(&self, node: &ScalarUDF, buf: &mut Vec<u8>) -> Result<()> {
+        write_function(node, buf);
+        Ok(())
+    }
+
     fn try_decode_file_format(&self, buf: &[u8], context: &TaskContext) -> Result<Arc<dyn FileFormatFactory>> {
         self.inner.try_decode_file_format(buf, context)
     }
 
     fn try_encode_file_format(&self, buf: &mut Vec<u8>, node: Arc<dyn FileFormatFactory>) -> Result<()> {
         self.inner.try_encode_file_format(buf, node)
+    }
+}
+
+/// Writes and reads the functions of plans that are not known by name; everything else is Ballista's own.
+#[derive(Debug, Default)]
+pub struct FunctionCodec(BallistaPhysicalExtensionCodec);
+
+impl PhysicalExtensionCodec for FunctionCodec {
+    fn try_decode(
+        &self,
+        buf: &[u8],
+        inputs: &[Arc<dyn ExecutionPlan>],
+        context: &TaskContext,
+        converter: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.0.try_decode(buf, inputs, context, converter)
+    }
+
+    fn try_encode(
+        &self,
+        node: Arc<dyn ExecutionPlan>,
+        buf: &mut Vec<u8>,
+        converter: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<()> {
+        self.0.try_encode(node, buf, converter)
+    }
+
+    fn try_decode_udf(&self, name: &str, buf: &[u8]) -> Result<Arc<ScalarUDF>> {
+        read_function(name, buf)
+    }
+
+    fn try_encode_udf(&self, node: &ScalarUDF, buf: &mut Vec<u8>) -> Result<()> {
+        write_function(node, buf);
+        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_
 use object_store::ObjectStore;
 use url::Url;
 
+use crate::codec::FunctionCodec;
 use crate::session::{environment, registry};
 use crate::{HEARTBEAT_SECONDS, KEPT_SECONDS, MESSAGE_BYTES_MAX};
 
@@ -67,6 +68,7 @@ pub async fn run(options: Options) -> Result<(), BallistaError> {
         grpc_max_encoding_message_size: MESSAGE_BYTES_MAX,
         executor_heartbeat_interval_seconds: HEARTBEAT_SECONDS,
         memory_pool_size: Some(memory),
+        override_physical_codec: Some(Arc::new(FunctionCodec::default())),
         override_function_registry: Some(Arc::new(registry())),
         override_runtime_producer: Some(Arc::new(move |_| environment(&store, Some(spill.clone())))),
         ..ExecutorProcessConfig::default()

@@ -11,7 +11,7 @@ use datafusion_proto::protobuf::{LogicalPlanNode, PhysicalPlanNode};
 use object_store::ObjectStore;
 use tokio::net::TcpListener;
 
-use crate::codec::TableCodec;
+use crate::codec::{FunctionCodec, TableCodec};
 use crate::session::state;
 use crate::{EXECUTOR_DEAD_SECONDS, KEPT_SECONDS, MESSAGE_BYTES_MAX};
 
@@ -38,6 +38,7 @@ pub async fn serve(listener: TcpListener, host: String, store: Arc<dyn ObjectSto
         grpc_client_max_message_size: MESSAGE_BYTES_MAX,
         override_session_builder: Some(Arc::new(move |config| state(config, &store))),
         override_logical_codec: Some(codec),
+        override_physical_codec: Some(Arc::new(FunctionCodec::default())),
         ..SchedulerConfig::default()
     };
     let state = State::new_from_config(&config).await?;

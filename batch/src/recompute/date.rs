@@ -8,7 +8,7 @@
 //! rows of before (entities, closed) ───────▶ sorted runs ┘
 //! ```
 //!
-//! With a [`Cluster`] the upper half is one query that other machines run, and what it returns is sorted into runs here.
+//! With a [`Cluster`] other machines do the upper half, and what they return is sorted into runs here: elsewhere.rs.
 //!
 //! Chunks are counted side by side, each on one thread, and only runs on the disk grow with the date. All
 //! that is added up here is added in any order with the same result, and rows are written in the order of
@@ -16,12 +16,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use arrow::array::AsArray as _;
-use arrow::datatypes::Int64Type;
-use datafusion::execution::SendableRecordBatchStream;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt};
 use reckon_data::clock::Names;
@@ -32,24 +27,20 @@ use reckon_tables::provider::{Piece, PinnedTable};
 use reckon_tables::schema::file_schema;
 
 use super::cluster::Cluster;
-use super::engine::{Engine, Task};
+use super::elsewhere::Elsewhere;
+use super::engine::Engine;
 use super::error::BatchError;
 use super::fold::{Folded, fold};
 use super::functions;
 use super::merge::{Entities, split};
 use super::output::Target;
 use super::repeats::{Found, find};
-use super::scope::{READ, Scope, Source, counts_sql, existing_sql, firsts_sql, hashes_sql, read_firsts_sql, rows_sql};
+use super::scope::{Scope, Source, counts_sql, existing_sql, firsts_sql, hashes_sql};
 use super::sorter::Sorter;
 use super::spill::{SortedRun, SpillDir};
 
 /// Rows from which on the merge is shared out among the threads.
 const SHARED_MERGE_ROWS: u64 = 256 * 1024;
-
-/// How often other machines are asked the same.
-const ATTEMPTS: u32 = 3;
-/// After how long: a scheduler that is started again has to be there.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A date to be recounted.
 #[derive(Debug)]
@@ -71,9 +62,12 @@ pub struct DateJob {
 }
 
 /// Raw events, counted.
-struct Counted {
-    rows: u64,
-    runs: Vec<SortedRun>,
+#[derive(Debug)]
+pub struct Counted {
+    /// How many were read.
+    pub rows: u64,
+    /// Their counts.
+    pub runs: Vec<SortedRun>,
 }
 
 /// What a date has come to.
@@ -99,7 +93,11 @@ impl DateJob {
     /// How many steps [`DateJob::run`] reports.
     #[must_use]
     pub fn steps(&self, engine: &Engine) -> u64 {
-        if self.elsewhere().is_some() { 4 } else { self.source.chunks(engine.chunk_rows).len() as u64 + 3 }
+        let counting = match self.elsewhere(engine) {
+            Some(elsewhere) => elsewhere.steps(),
+            None => self.source.chunks(engine.chunk_rows).len() as u64 + 1,
+        };
+        counting + 2
     }
 
     /// Counts the date and writes its files. `step` is called after every step with the events read in it.
@@ -107,8 +105,8 @@ impl DateJob {
     /// # Errors
     /// When something cannot be read or written, or numbers don't add up.
     pub async fn run(&self, engine: &Engine, step: &(dyn Fn(u64) + Send + Sync)) -> Result<Recounted, BatchError> {
-        let Counted { rows, mut runs } = match self.elsewhere() {
-            Some(cluster) => self.count_elsewhere(engine, cluster, step).await?,
+        let Counted { rows, mut runs } = match self.elsewhere(engine) {
+            Some(elsewhere) => elsewhere.count(step).await?,
             None => self.count_here(engine, step).await?,
         };
         step(0);
@@ -125,46 +123,9 @@ impl DateJob {
     }
 
     /// The events of a few entities are quickly found here, and their names would have to go with the query.
-    fn elsewhere(&self) -> Option<&Arc<dyn Cluster>> {
-        self.cluster.as_ref().filter(|_| !matches!(self.source.scope, Scope::Entities(_)))
-    }
-
-    /// Counts with the one query that needs no sets of this run.
-    async fn count_elsewhere(
-        &self,
-        engine: &Engine,
-        cluster: &Arc<dyn Cluster>,
-        step: &(dyn Fn(u64) + Send + Sync),
-    ) -> Result<Counted, BatchError> {
-        let pieces: Vec<Piece> = self.source.relevant().into_iter().map(Piece::from).collect();
-        let filters = self.source.filters(&pieces);
-        let (events, cluster) = (self.source.table(pieces)?, Arc::clone(cluster));
-        let rows_sql = rows_sql(&self.source.span, &filters);
-        let counts_sql = read_firsts_sql(&self.definition, &filters);
-        let sorter = self.sorter(engine, true);
-        let rows = insist(|| {
-            let (cluster, events, sql) = (Arc::clone(&cluster), events.clone(), rows_sql.clone());
-            engine.spawn(async move { number(cluster.query(&sql, events).await?).await })
-        });
-        let rows = rows.await?;
-        step(0);
-        let runs = insist(|| {
-            let (cluster, events, sql) = (Arc::clone(&cluster), events.clone(), counts_sql.clone());
-            let sorter = sorter.clone();
-            engine.spawn(async move {
-                let read = Arc::new(AtomicU64::new(0));
-                let counts = adding_up(cluster.query(&sql, events).await?, Arc::clone(&read));
-                Ok((sorter.sort(counts).await?, read.load(Ordering::Relaxed)))
-            })
-        });
-        let (runs, read) = runs.await?;
-        // Results come over the network, and one that ends early would look like repeats.
-        if !SAME_ROWS.holds(read == rows) {
-            let date = self.date;
-            return Err(BatchError::Broken(format!("date {date}: the cluster has counted {read} of {rows} events")));
-        }
-        step(rows);
-        Ok(Counted { rows, runs })
+    fn elsewhere<'a>(&'a self, engine: &'a Engine) -> Option<Elsewhere<'a>> {
+        let cluster = self.cluster.as_ref().filter(|_| !matches!(self.source.scope, Scope::Entities(_)))?;
+        Some(Elsewhere { job: self, engine, cluster })
     }
 
     async fn count_here(&self, engine: &Engine, step: &(dyn Fn(u64) + Send + Sync)) -> Result<Counted, BatchError> {
@@ -285,43 +246,9 @@ impl DateJob {
         Ok(all)
     }
 
-    fn sorter(&self, engine: &Engine, spilled: bool) -> Sorter {
+    /// Makes runs of counts, on the disk or in memory.
+    pub fn sorter(&self, engine: &Engine, spilled: bool) -> Sorter {
         let dir = spilled.then(|| Arc::clone(&self.spill));
         Sorter { rows: engine.chunk_rows, dir, definition: self.definition.version() }
     }
-}
-
-/// The same stream; what its column [`READ`] says is added up.
-fn adding_up(counts: SendableRecordBatchStream, read: Arc<AtomicU64>) -> SendableRecordBatchStream {
-    let schema = counts.schema();
-    let counts = counts.inspect_ok(move |batch| {
-        let column = batch.column_by_name(READ).and_then(|column| column.as_primitive_opt::<Int64Type>());
-        let sum: i64 = column.map_or(0, |column| column.iter().flatten().sum());
-        read.fetch_add(sum.cast_unsigned(), Ordering::Relaxed);
-    });
-    Box::pin(RecordBatchStreamAdapter::new(schema, counts))
-}
-
-/// Asks again when other machines fail: one that ends while others read its results takes these with it.
-async fn insist<T>(ask: impl Fn() -> Task<T>) -> Result<T, BatchError> {
-    let mut attempt = 1;
-    loop {
-        match ask().await {
-            Err(error @ BatchError::Query(_)) if attempt < ATTEMPTS => {
-                tracing::warn!(attempt, error = error.in_full(), "the cluster is asked again");
-                attempt += 1;
-                tokio::time::sleep(ASK_AGAIN).await;
-            }
-            answer => return answer,
-        }
-    }
-}
-
-/// The one number that a query returns.
-async fn number(mut stream: SendableRecordBatchStream) -> Result<u64, BatchError> {
-    let mut sum = 0;
-    while let Some(batch) = stream.next().await {
-        sum += batch?.column(0).as_primitive::<Int64Type>().iter().flatten().sum::<i64>();
-    }
-    u64::try_from(sum).map_err(|_| BatchError::Broken(format!("a date has {sum} events")))
 }

@@ -1,15 +1,17 @@
 //! The functions that the batch queries use beside those of DataFusion.
 //!
 //! [`all`] and [`distinct_users`] know nothing but their arguments, so that a query with them means the same on any machine;
-//! [`repeated`] and [`touched`] have sets of this run.
+//! [`repeated`] and [`touched`] have sets of this run. The set of [`repeated`] can go with a query to another machine.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array};
 use arrow::datatypes::{DataType, Int32Type, Int64Type, TimestampMicrosecondType};
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err};
 use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, ColumnarValue, ScalarUDF, Volatility, create_udaf, create_udf,
+    Accumulator, AggregateUDF, ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    create_udaf, create_udf,
 };
 use hashbrown::HashSet;
 use reckon_data::columns::time_type;
@@ -38,11 +40,68 @@ pub fn minute_of() -> ScalarUDF {
 
 /// `repeated(key_hash)`: whether the hash occurs more than once in the date, or may.
 pub fn repeated(hashes: Arc<Repeated>) -> ScalarUDF {
-    function("repeated", vec![DataType::Int64], DataType::Boolean, move |args| {
-        let found =
-            BooleanArray::from_unary(args[0].as_primitive::<Int64Type>(), |hash| hashes.contains(hash.cast_unsigned()));
-        Ok(Arc::new(found) as ArrayRef)
-    })
+    ScalarUDF::from(IsRepeated { hashes, signature: Signature::exact(vec![DataType::Int64], Volatility::Immutable) })
+}
+
+/// What another machine needs to make `function` again that is not known there by name; nothing for one that is.
+pub fn write_function(function: &ScalarUDF, to: &mut Vec<u8>) {
+    if let Some(IsRepeated { hashes, .. }) = function.inner().downcast_ref() {
+        hashes.write(to);
+    }
+}
+
+/// The function of that name again, of what [`write_function`] has written.
+///
+/// # Errors
+/// When it has written none of that name, or something else.
+pub fn read_function(name: &str, written: &[u8]) -> Result<Arc<ScalarUDF>> {
+    let hashes = (name == REPEATED).then(|| Repeated::read(written)).flatten();
+    let hashes = hashes.ok_or_else(|| exec_datafusion_err!("the function {name} cannot be made of what was sent"))?;
+    Ok(Arc::new(repeated(Arc::new(hashes))))
+}
+
+const REPEATED: &str = "repeated";
+
+/// See [`repeated`].
+#[derive(Debug)]
+struct IsRepeated {
+    hashes: Arc<Repeated>,
+    signature: Signature,
+}
+
+impl PartialEq for IsRepeated {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.hashes, &other.hashes)
+    }
+}
+
+impl Eq for IsRepeated {}
+
+impl Hash for IsRepeated {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.hashes).hash(state);
+    }
+}
+
+impl ScalarUDFImpl for IsRepeated {
+    fn name(&self) -> &str {
+        REPEATED
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Boolean)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let is = |hash: i64| self.hashes.contains(hash.cast_unsigned());
+        let found = BooleanArray::from_unary(arrays[0].as_primitive::<Int64Type>(), is);
+        Ok(ColumnarValue::Array(Arc::new(found)))
+    }
 }
 
 /// `below(log_partition, log_offset, limits)`: whether an event lies below the limit of its partition, of those in the text

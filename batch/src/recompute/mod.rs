@@ -12,7 +12,7 @@
 //!   merge them and make hours and days of the minutes, [`output`] writes the files.
 //! - [`commit`] makes sure that no file was swept meanwhile, replaces the dates' files and moves the coverage of
 //!   all partitions, in one transaction.
-//! - [`cluster`] is who counts raw events when it is not this process.
+//! - [`cluster`] is who counts raw events when it is not this process, and [`elsewhere`] how.
 //! - [`engine`] has the threads and the memory, [`span`] the offsets, [`functions`] what SQL lacks.
 //!
 //! Invariants: R-2 (coverage lies at cuts, and everything below is counted once), R-5.
@@ -20,6 +20,7 @@
 mod cluster;
 mod commit;
 mod date;
+mod elsewhere;
 mod engine;
 mod error;
 mod fold;
@@ -61,13 +62,14 @@ use reckon_data::table::{DataFile, Snapshot, Table, Tables};
 use reckon_tables::Storage;
 use uuid::Uuid;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Query};
 use date::{DateJob, Recounted};
 use engine::{Engine, Threads};
 pub use error::BatchError;
-pub use functions::{all as query_functions, distinct_users};
+pub use functions::{all as query_functions, distinct_users, read_function, repeated, write_function};
 pub use output::layout;
 use plan::{Asked, Choice, DatePlan, Dates, by_date, of_granularity};
+pub use repeats::Repeated;
 pub use report::{DateReport, Mode, OnProgress, Progress, RunReport};
 use scope::Scope;
 use span::Span;
@@ -304,8 +306,10 @@ impl Recompute {
                 }
             }
         };
+        let elsewhere = small.iter().find_map(|job| job.recount.cluster.as_ref());
+        let at_once = elsewhere.map_or(self.threads.count, |cluster| cluster.queries_at_once().max(1));
         let done: Vec<Option<Done>> =
-            futures::stream::iter(small).map(run).buffer_unordered(self.threads.count).try_collect().await?;
+            futures::stream::iter(small).map(run).buffer_unordered(at_once).try_collect().await?;
         let mut done: Vec<Done> = done.into_iter().flatten().collect();
         for job in large {
             done.extend(run(job).await?);

@@ -30,6 +30,11 @@ const BITS_MAX: usize = 1 << 31;
 /// Hashes that are kept apart at most: 128 MiB. Above it the filter alone decides, and they are not kept at all.
 const EXACT_MAX: usize = 16 << 20;
 
+/// Hashes that are kept apart at most where they go with a query to other machines: 8 MiB.
+const SENT_MAX: usize = 1 << 20;
+/// Bits of such a filter at most: 8 MiB.
+const SENT_BITS_MAX: usize = 1 << 26;
+
 /// The hashes that occur more than once. Beyond [`EXACT_MAX`] of them it may say so of others too, which
 /// costs time only.
 #[derive(Debug, Default)]
@@ -76,14 +81,8 @@ impl Gathered {
         if !bits.is_empty() {
             return Repeated { bits, exact: None, rows };
         }
-        if hashes.is_empty() {
-            return Repeated::default();
-        }
         hashes.sort_unstable();
-        let size = hashes.len().saturating_mul(BITS_PER_HASH).next_power_of_two().clamp(64, bits_max);
-        let mut bits = vec![0; size / 64];
-        set(&mut bits, &hashes);
-        Repeated { bits, exact: Some(hashes), rows }
+        Repeated::of(hashes, rows, bits_max)
     }
 }
 
@@ -95,6 +94,41 @@ fn set(bits: &mut [u64], hashes: &[u64]) {
 }
 
 impl Repeated {
+    /// Of ascending hashes, with a filter of at most so many bits.
+    fn of(hashes: Vec<u64>, rows: u64, bits_max: usize) -> Self {
+        if hashes.is_empty() {
+            return Self::default();
+        }
+        let size = hashes.len().saturating_mul(BITS_PER_HASH).next_power_of_two().clamp(64, bits_max);
+        let mut bits = vec![0; size / 64];
+        set(&mut bits, &hashes);
+        Self { bits, exact: Some(hashes), rows }
+    }
+
+    /// Writes it for another machine: whether it is exact, its rows, and hashes or bits, little endian.
+    pub fn write(&self, to: &mut Vec<u8>) {
+        let words = self.exact.as_ref().unwrap_or(&self.bits);
+        to.reserve(9 + words.len() * 8);
+        to.push(u8::from(self.exact.is_some()));
+        to.extend(self.rows.to_le_bytes());
+        to.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+    }
+
+    /// What [`Repeated::write`] has written; none of anything else.
+    #[must_use]
+    pub fn read(written: &[u8]) -> Option<Self> {
+        let (is_exact, written) = written.split_first()?;
+        let (words, []) = written.as_chunks::<8>() else { return None };
+        let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
+        let rows = words.next()?;
+        let words: Vec<u64> = words.collect();
+        match is_exact {
+            1 if words.is_sorted() => Some(Self::of(words, rows, SENT_BITS_MAX)),
+            0 if words.is_empty() || words.len().is_power_of_two() => Some(Self { bits: words, exact: None, rows }),
+            _ => None,
+        }
+    }
+
     /// Whether no hash occurs twice.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -155,6 +189,22 @@ pub async fn find(engine: &Engine, session: &SessionContext, sql: &str, rows: u6
         }
     }
     Ok(Found { repeated: Arc::new(gathered.finish()), rows: rows_read })
+}
+
+/// Gathers what a query has found: hashes that occur more than once, none of them twice, and how often each does. Small
+/// enough to be sent on.
+///
+/// # Errors
+/// When the query fails.
+pub async fn gather(mut found: SendableRecordBatchStream) -> Result<Repeated, BatchError> {
+    let mut gathered = Gathered::new(SENT_MAX, SENT_BITS_MAX);
+    while let Some(batch) = found.next().await {
+        let batch = batch?;
+        let [hashes, copies] = [0, 1].map(|at| batch.column(at).as_primitive::<Int64Type>().values());
+        let rows = copies.iter().map(|copies| copies.cast_unsigned()).sum();
+        gathered.add(hashes.iter().map(|hash| hash.cast_unsigned()).collect(), rows);
+    }
+    Ok(gathered.finish())
 }
 
 /// One of several equal ranges of all hashes.
@@ -259,6 +309,14 @@ mod tests {
             prop_assert_eq!(filter.rows().is_some(), different.len() <= 3);
             prop_assert_eq!(set.rows(), Some(hashes.iter().filter(|hash| often(**hash) > 1).count() as u64));
             prop_assert!(!set.contains(1 << 40));
+            for sent in [&set, &filter] {
+                let mut written = Vec::new();
+                sent.write(&mut written);
+                let arrived = Repeated::read(&written).unwrap();
+                prop_assert_eq!(arrived.rows(), sent.rows());
+                prop_assert!(hashes.iter().all(|hash| arrived.contains(*hash) == sent.contains(*hash)));
+                prop_assert!(Repeated::read(&written[1..]).is_none());
+            }
         }
     }
 }

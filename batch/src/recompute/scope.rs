@@ -168,6 +168,13 @@ pub fn hashes_sql(filters: &[String]) -> String {
     format!("SELECT key_hash FROM events{}", filtered(filters))
 }
 
+/// The key hashes that more than one event has, and how many have each.
+#[must_use]
+pub fn repeats_sql(filters: &[String]) -> String {
+    let events = filtered(filters);
+    format!("SELECT key_hash, count(*) AS copies FROM events{events} GROUP BY key_hash HAVING count(*) > 1")
+}
+
 /// How many events there are. Each is read: statistics would only say how many there should be.
 #[must_use]
 pub fn rows_sql(span: &Span, filters: &[String]) -> String {

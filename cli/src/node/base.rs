@@ -165,9 +165,9 @@ impl Base {
 
     /// The machines that count raw events, if the settings name their scheduler.
     fn cluster(&self) -> Option<Arc<dyn Cluster>> {
-        let Batch { scheduler, scheduler_wait, .. } = &self.settings.batch;
-        let cluster = || Arc::new(BallistaCluster::new(scheduler, self.storage.store(), *scheduler_wait));
-        (!scheduler.is_empty()).then(|| cluster() as _)
+        let Batch { scheduler, scheduler_wait, scheduler_queries, .. } = &self.settings.batch;
+        let cluster = || BallistaCluster::new(scheduler, self.storage.store(), *scheduler_wait, *scheduler_queries);
+        (!scheduler.is_empty()).then(|| Arc::new(cluster()) as _)
     }
 
     pub fn imports(&self) -> Arc<ImportTable> {

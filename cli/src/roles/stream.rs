@@ -207,7 +207,7 @@ impl Health for Counters {
         let reasons: Vec<String> = stats
             .partitions
             .iter()
-            .filter_map(|partition| Some(format!("partition {}: {}", partition.partition, partition.failed.as_ref()?)))
+            .filter_map(|partition| Some(format!("partition {}: {}", partition.partition, partition.trouble()?)))
             .chain(stats.halted.clone())
             .chain(self.running.troubles())
             .collect();

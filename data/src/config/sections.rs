@@ -240,6 +240,8 @@ pub struct Batch {
     /// A query that the cluster has sent nothing of for so long is sent again, twice.
     #[serde(with = "humantime_serde")]
     pub scheduler_wait: Duration,
+    /// Queries that the cluster is asked at once: as many as its executors have threads.
+    pub scheduler_queries: u16,
     /// Memory of a run.
     pub memory: ByteSize,
     /// Run when this many segments' counts lie in `stream_counts` above coverage, whatever the
@@ -256,6 +258,7 @@ impl Default for Batch {
             engine: EngineName::Local,
             scheduler: String::new(),
             scheduler_wait: Duration::from_secs(1_800),
+            scheduler_queries: 8,
             memory: ByteSize::gib(1),
             segments_max: 0,
             compact: true,

@@ -115,6 +115,16 @@ impl PinnedTable {
         Ok(Self { store, table, pieces: Arc::new(pieces), schema })
     }
 
+    /// The same with texts and bytes that are no views, for rows that go to other machines: a batch of views brings along all
+    /// that the batches have that it was once cut from.
+    #[must_use]
+    pub fn without_views(mut self) -> Self {
+        let partition = self.schema.table_partition_cols().clone();
+        let fields = without_views(self.schema.file_schema());
+        self.schema = TableSchema::builder(fields).with_table_partition_cols(partition).build();
+        self
+    }
+
     /// The table that the files are of.
     #[must_use]
     pub const fn table(&self) -> Table {
@@ -342,6 +352,7 @@ fn scalar(of: &DataType, value: &serde_json::Value) -> Option<ScalarValue> {
         DataType::Int32 => value.as_i64()?.try_into().ok().map(|number| ScalarValue::Int32(Some(number))),
         DataType::Int64 => Some(ScalarValue::Int64(Some(value.as_i64()?))),
         DataType::Utf8View => Some(ScalarValue::Utf8View(Some(value.as_str()?.to_owned()))),
+        DataType::Utf8 => Some(ScalarValue::Utf8(Some(value.as_str()?.to_owned()))),
         _ => None,
     }
 }
@@ -369,12 +380,26 @@ fn partition_values(table: Table, file: &DataFile) -> Result<Vec<ScalarValue>> {
 
 /// The schema with views in place of texts and bytes: no copying while reading.
 fn with_views(schema: &SchemaRef) -> SchemaRef {
-    let fields = schema.fields().iter().map(|field| match field.data_type() {
-        DataType::Utf8 | DataType::LargeUtf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
-        DataType::Binary | DataType::LargeBinary => {
-            Arc::new(field.as_ref().clone().with_data_type(DataType::BinaryView))
-        }
-        _ => Arc::clone(field),
+    of_types(schema, |of| match of {
+        DataType::Utf8 | DataType::LargeUtf8 => Some(DataType::Utf8View),
+        DataType::Binary | DataType::LargeBinary => Some(DataType::BinaryView),
+        _ => None,
+    })
+}
+
+fn without_views(schema: &SchemaRef) -> SchemaRef {
+    of_types(schema, |of| match of {
+        DataType::Utf8View => Some(DataType::Utf8),
+        DataType::BinaryView => Some(DataType::Binary),
+        _ => None,
+    })
+}
+
+/// The schema with other types in place of some.
+fn of_types(schema: &SchemaRef, instead: fn(&DataType) -> Option<DataType>) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| match instead(field.data_type()) {
+        Some(of) => Arc::new(field.as_ref().clone().with_data_type(of)),
+        None => Arc::clone(field),
     });
     Arc::new(Schema::new(fields.collect::<Vec<FieldRef>>()))
 }

@@ -34,8 +34,18 @@ pub struct PartitionStats {
     pub open_bytes: usize,
     /// Finished segments.
     pub history: Memory,
-    /// Why it is not counted any further.
+    /// Why it is not counted any further, for good.
     pub failed: Option<String>,
+    /// Why it is not counted any further for now: the counter goes on by itself once the log can be read.
+    pub stalled: Option<String>,
+}
+
+impl PartitionStats {
+    /// Why it is not counted any further, be it for good or for now.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&String> {
+        self.failed.as_ref().or(self.stalled.as_ref())
+    }
 }
 
 /// How a counter does.
@@ -105,7 +115,8 @@ impl PartitionStats {
             expected_collisions,
             open_bytes: state.counter.open_mut().memory_bytes(),
             history: state.history.memory(),
-            failed: state.trouble().cloned(),
+            failed: state.failed.clone(),
+            stalled: state.stalled.clone(),
         }
     }
 }

@@ -26,6 +26,9 @@ use uuid::Uuid;
 use crate::faults::{Fate, Io};
 use crate::shelf::Shelf;
 
+/// What every I/O says that fails on purpose.
+pub const FAULT: &str = "a fault of the simulation";
+
 /// Everything that was ever appended, trimmed or not: partition, offset, record.
 pub type History = Arc<Mutex<Vec<Vec<Bytes>>>>;
 
@@ -78,7 +81,7 @@ impl FaultyLog {
 }
 
 fn storage() -> LogError {
-    LogError::Storage("a fault of the simulation".to_owned())
+    LogError::Storage(FAULT.to_owned())
 }
 
 #[async_trait]
@@ -196,7 +199,7 @@ impl FaultyTables {
 }
 
 fn unknown(table: Table) -> TableError {
-    TableError::Storage { table: table.name(), reason: "a fault of the simulation".to_owned() }
+    TableError::Storage { table: table.name(), reason: FAULT.to_owned() }
 }
 
 #[async_trait]
@@ -287,7 +290,7 @@ impl std::fmt::Display for FaultyStore {
 }
 
 fn broken() -> object_store::Error {
-    object_store::Error::Generic { store: "simulation", source: "a fault of the simulation".into() }
+    object_store::Error::Generic { store: "simulation", source: FAULT.into() }
 }
 
 fn gone(at: &Path) -> object_store::Error {

@@ -21,13 +21,13 @@ use reckon_data::table::{Table, Tables};
 use reckon_serving::replay::Replayer;
 use reckon_serving::rest::{Replay as _, ReplayReport, ReplayRequest};
 use reckon_serving::{Serving, ServingParts};
-use reckon_stream::counter::{Counter, CounterParts};
+use reckon_stream::counter::{Counter, CounterParts, PartitionStats};
 use reckon_stream::gateway::{Gateway, GatewayParts};
 use reckon_tables::{CheckedStore, ImportTable, MemoryTables, MendedLog, Storage};
 use tokio::sync::Mutex;
 
 use crate::faults::Io;
-use crate::io::{FaultyLog, FaultyStore, FaultyTables, FileSums, Flipped, History};
+use crate::io::{FAULT, FaultyLog, FaultyStore, FaultyTables, FileSums, Flipped, History};
 use crate::shelf::Shelf;
 
 /// What maintenance says of files that lost rows on the way, and of panics.
@@ -212,10 +212,16 @@ impl Node {
     #[must_use]
     pub fn failure(&self) -> Option<String> {
         let stats = self.counter.stats();
-        let counter = stats.halted.clone().or_else(|| stats.partitions.iter().find_map(|p| p.failed.clone()));
+        let counter = stats.halted.clone().or_else(|| stats.partitions.iter().find_map(failure_of));
         let archiver = self.archiver.failure().or_else(|| self.archiver.stuck().first().cloned());
         counter.or_else(|| archiver.map(|error| error.to_string()))
     }
+}
+
+/// Why a partition cannot go on. One that stands still because the log has failed often in a row tries again by itself.
+fn failure_of(partition: &PartitionStats) -> Option<String> {
+    let tries_again = |reason: &&String| reason.contains(FAULT);
+    partition.failed.clone().or_else(|| partition.stalled.as_ref().filter(|reason| !tries_again(reason)).cloned())
 }
 
 struct Base<'a> {

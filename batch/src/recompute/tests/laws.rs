@@ -71,7 +71,7 @@ proptest! {
 }
 
 /// More than a chunk, so that runs are spilled and the merge is shared out.
-fn many() -> Vec<Row> {
+pub(super) fn many() -> Vec<Row> {
     let row = |n: u64| {
         // A multiplier that scatters, to have no order in the log.
         let spread = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;

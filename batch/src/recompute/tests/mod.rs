@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod damage;
+mod elsewhere;
 mod laws;
 mod modes;
 mod oracle;

@@ -29,7 +29,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::oracle::{Counts, Placed, Row, read};
-use crate::recompute::{BatchError, Recompute, RecomputeParts, RunReport, Settings};
+use crate::recompute::{BatchError, Cluster, Recompute, RecomputeParts, RunReport, Settings};
 
 /// 2024-01-10T00:00:00Z.
 pub const DAY: i64 = 19_732 * MICROS_PER_DAY;
@@ -94,8 +94,12 @@ impl World {
     }
 
     pub fn recompute(&self, threads: usize) -> Recompute {
+        self.recompute_on(threads, None)
+    }
+
+    pub fn recompute_on(&self, threads: usize, cluster: Option<Arc<dyn Cluster>>) -> Recompute {
         let parts = RecomputeParts {
-            cluster: None,
+            cluster,
             damage: Arc::new(self.archive.checked.clone()),
             log: Arc::new(self.archive.log.clone()),
             tables: self.archive.tables.clone(),

@@ -84,7 +84,7 @@ async fn a_partition_goes_on_when_its_record_can_be_read_again() {
     assert!(reached.unwrap_err().contains("offset 1"));
     *log.found.lock() = None;
     world.until(|| counter.position(0).is_err_and(|error| error.to_string().contains("offset 2"))).await;
-    assert!(counter.stats().partitions[0].failed.is_some());
+    assert!(counter.stats().partitions[0].stalled.is_some());
     *log.hidden.lock() = None;
     world.until(|| counter.position(0).is_ok_and(|position| position.offset == 5)).await;
     world.check(&counter, &[0, 0]).await;
