@@ -195,6 +195,28 @@ fn an_executor_may_be_killed_during_a_recount() {
     wait_for(&roles, EVENTS);
 }
 
+/// A run that loses its scheduler asks again, and the one that is started in its place has it counted.
+#[test]
+fn the_scheduler_may_be_killed_during_a_recount() {
+    let Some(mut roles) = start("the scheduler killed") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let file = write_events(dir.path(), 0);
+    assert!(start_import(&roles, &file).wait().unwrap().success());
+    wait_for(&roles, EVENTS);
+    let mut run = command();
+    let run = run.args(["batch", "--json", "--url", roles.of("serve-1").url()]).stdout(Stdio::piped()).spawn().unwrap();
+    sleep(Duration::from_millis(600));
+    roles.kill("scheduler");
+    sleep(Duration::from_secs(1));
+    roles.start_one("scheduler");
+    let report = run.wait_with_output().unwrap();
+    assert!(report.status.success(), "the run failed");
+    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert_eq!((&report["engine"], number(&report["events"])), (&Value::from("ballista"), EVENTS), "{report}");
+    assert!(roles.said("serve-1").contains("the cluster is asked again"), "the scheduler was not missed");
+    wait_for(&roles, EVENTS);
+}
+
 /// A worker that sleeps until its partitions are another's, and goes on, harms nothing.
 #[test]
 fn a_worker_may_sleep_longer_than_its_lease() {

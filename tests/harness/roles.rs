@@ -93,6 +93,9 @@ impl Roles {
                 "ballista",
                 "--batch-scheduler-wait",
                 "45s",
+                // So little that a date of these tests is no small one.
+                "--batch-memory",
+                "256MiB",
                 "--batch-scheduler",
                 &scheduler,
             ]),
