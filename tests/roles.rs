@@ -95,8 +95,13 @@ const EVENTS: u64 = 300_000;
 
 /// A file of events that nobody has sent before.
 fn write_events(dir: &std::path::Path, run: usize) -> PathBuf {
+    write_some(dir, run, 0..EVENTS)
+}
+
+fn write_some(dir: &std::path::Path, run: usize, events: std::ops::Range<u64>) -> PathBuf {
     let mut text = String::new();
-    for event in 0..EVENTS {
+    let name = format!("{run}-{}.ndjson", events.end);
+    for event in events {
         let (entity, minute, second) = (event % 997, event / 60 % 60, event % 60);
         writeln!(
             text,
@@ -104,9 +109,18 @@ fn write_events(dir: &std::path::Path, run: usize) -> PathBuf {
         )
         .unwrap();
     }
-    let path = dir.join(format!("{run}.ndjson"));
+    let path = dir.join(name);
     std::fs::write(&path, text).unwrap();
     path
+}
+
+/// So many that batch finds them by their hashes, and compares their keys.
+const REPEATS: u64 = 3_000;
+
+fn import_with_repeats(roles: &Roles, dir: &std::path::Path) {
+    for file in [write_events(dir, 0), write_some(dir, 0, 0..REPEATS)] {
+        assert!(start_import(roles, &file).wait().unwrap().success());
+    }
 }
 
 fn start_import(roles: &Roles, file: &std::path::Path) -> Child {
@@ -181,8 +195,7 @@ fn each_process_may_be_killed_during_an_import() {
 fn an_executor_may_be_killed_during_a_recount() {
     let Some(mut roles) = start("an executor killed") else { return };
     let dir = tempfile::tempdir().unwrap();
-    let file = write_events(dir.path(), 0);
-    assert!(start_import(&roles, &file).wait().unwrap().success());
+    import_with_repeats(&roles, dir.path());
     wait_for(&roles, EVENTS);
     let mut run = command();
     let run = run.args(["batch", "--json", "--url", roles.of("serve-1").url()]).stdout(Stdio::piped()).spawn().unwrap();
@@ -191,7 +204,12 @@ fn an_executor_may_be_killed_during_a_recount() {
     let report = run.wait_with_output().unwrap();
     assert!(report.status.success(), "the run failed");
     let report: Value = serde_json::from_slice(&report.stdout).unwrap();
-    assert_eq!((&report["engine"], number(&report["events"])), (&Value::from("ballista"), EVENTS), "{report}");
+    assert_eq!(
+        (&report["engine"], number(&report["events"])),
+        (&Value::from("ballista"), EVENTS + REPEATS),
+        "{report}"
+    );
+    assert_eq!(number(&report["duplicates"]), REPEATS, "{report}");
     wait_for(&roles, EVENTS);
 }
 
@@ -200,8 +218,7 @@ fn an_executor_may_be_killed_during_a_recount() {
 fn the_scheduler_may_be_killed_during_a_recount() {
     let Some(mut roles) = start("the scheduler killed") else { return };
     let dir = tempfile::tempdir().unwrap();
-    let file = write_events(dir.path(), 0);
-    assert!(start_import(&roles, &file).wait().unwrap().success());
+    import_with_repeats(&roles, dir.path());
     wait_for(&roles, EVENTS);
     let mut run = command();
     let run = run.args(["batch", "--json", "--url", roles.of("serve-1").url()]).stdout(Stdio::piped()).spawn().unwrap();
@@ -212,7 +229,12 @@ fn the_scheduler_may_be_killed_during_a_recount() {
     let report = run.wait_with_output().unwrap();
     assert!(report.status.success(), "the run failed");
     let report: Value = serde_json::from_slice(&report.stdout).unwrap();
-    assert_eq!((&report["engine"], number(&report["events"])), (&Value::from("ballista"), EVENTS), "{report}");
+    assert_eq!(
+        (&report["engine"], number(&report["events"])),
+        (&Value::from("ballista"), EVENTS + REPEATS),
+        "{report}"
+    );
+    assert_eq!(number(&report["duplicates"]), REPEATS, "{report}");
     assert!(roles.said("serve-1").contains("the cluster is asked again"), "the scheduler was not missed");
     wait_for(&roles, EVENTS);
 }

@@ -29,8 +29,8 @@ impl Round {
             (Some(least), Some(asked)) => Some(least.min(asked)),
             (least, asked) => least.or(asked),
         };
-        // What a server said tells more than that another one said nothing, and what may pass is worth another round.
-        let weight = |failure: &Failure| (!failure.is_silence(), failure.is_passing());
+        // What may pass is worth another round; then, what a server said tells more than that another one said nothing.
+        let weight = |failure: &Failure| (failure.is_passing(), !failure.is_silence());
         if self.failed.as_ref().is_none_or(|known| weight(&failure) > weight(known)) {
             self.failed = Some(failure);
         }
@@ -88,7 +88,7 @@ mod tests {
             let problem = Problem::new(404, "not-found", "There is no such thing", "lost");
             Failure { error: ClientError::Refused(Box::new(problem)), asked: None, is_unsent: false }
         };
-        for failures in [[busy(SECOND), lost()], [lost(), busy(SECOND)]] {
+        for failures in [[busy(SECOND), lost()], [lost(), busy(SECOND)], [lost(), silent()], [silent(), lost()]] {
             let mut round = Round::default();
             failures.into_iter().for_each(|failure| round.failed(failure));
             assert!(round.failure().is_passing());

@@ -137,6 +137,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::collections::BTreeMap;
 
+    use datafusion::arrow::array::AsArray as _;
+    use datafusion::arrow::datatypes::Int64Type;
+    use datafusion::physical_plan::collect;
+    use datafusion::prelude::SessionContext;
+    use datafusion_proto::bytes::{
+        logical_plan_from_bytes_with_extension_codec, logical_plan_to_bytes_with_extension_codec,
+        physical_plan_from_bytes_with_extension_codec, physical_plan_to_bytes_with_extension_codec,
+    };
     use object_store::memory::InMemory;
     use reckon_data::table::DataFile;
 
@@ -163,5 +171,33 @@ mod tests {
         let arrived = (arrived.as_ref() as &dyn Any).downcast_ref::<PinnedTable>().unwrap();
         assert_eq!(arrived.table(), Table::Events);
         assert_eq!(arrived.pieces().cloned().collect::<Vec<_>>(), pieces);
+    }
+
+    #[tokio::test]
+    async fn the_hashes_of_a_query_go_with_it() {
+        // Exact; of three rows; the hashes 5 and 8.
+        let written: Vec<u8> =
+            [1].into_iter().chain([3_u64, 5, 8].into_iter().flat_map(|word| word.to_le_bytes())).collect();
+        let function = read_function("repeated", &written).unwrap();
+        let session = SessionContext::new();
+        session.register_udf((*function).clone());
+        let sql = "SELECT column1 FROM (VALUES (4), (5), (7), (8)) AS t WHERE repeated(column1)";
+        let plan = session.sql(sql).await.unwrap().into_optimized_plan().unwrap();
+
+        // Whoever gets it knows no such function by name.
+        let other = SessionContext::new();
+        let codec = TableCodec::new(Arc::new(InMemory::new()));
+        let sent = logical_plan_to_bytes_with_extension_codec(&plan, &codec).unwrap();
+        let plan = logical_plan_from_bytes_with_extension_codec(&sent, &other.task_ctx(), &codec).unwrap();
+        let plan = other.state().create_physical_plan(&plan).await.unwrap();
+        let codec = FunctionCodec::default();
+        let sent = physical_plan_to_bytes_with_extension_codec(plan, &codec).unwrap();
+        let plan = physical_plan_from_bytes_with_extension_codec(&sent, &other.task_ctx(), &codec).unwrap();
+        let found = collect(plan, other.task_ctx()).await.unwrap();
+        let found: Vec<i64> =
+            found.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec()).collect();
+        assert_eq!(found, [5, 8]);
+        assert!(codec.try_decode_udf("repeated", &written[1..]).is_err(), "what is no such set is refused");
+        assert!(codec.try_decode_udf("another", &written).is_err());
     }
 }

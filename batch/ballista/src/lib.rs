@@ -19,10 +19,13 @@ mod session;
 
 pub use cluster::BallistaCluster;
 
-/// Longest message between the parts: the list of a date's files is in one.
-const MESSAGE_BYTES_MAX: u32 = 64 << 20;
+/// Longest message between the parts: the list of a date's files is in one, and plans with the hashes that repeat are in one, as
+/// many as an executor has threads.
+const MESSAGE_BYTES_MAX: u32 = 1 << 30;
 /// How often an executor says that it lives, seconds; and how long none is waited for that says nothing.
 const HEARTBEAT_SECONDS: u64 = 3;
 const EXECUTOR_DEAD_SECONDS: u64 = 15;
 /// How long results of a query lie on executors, seconds.
 const KEPT_SECONDS: u64 = 3_600;
+/// How long the scheduler remembers a query that has ended, seconds: its plan may be large.
+const REMEMBERED_SECONDS: u64 = 120;

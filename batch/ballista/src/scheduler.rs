@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 use crate::codec::{FunctionCodec, TableCodec};
 use crate::session::state;
-use crate::{EXECUTOR_DEAD_SECONDS, KEPT_SECONDS, MESSAGE_BYTES_MAX};
+use crate::{EXECUTOR_DEAD_SECONDS, KEPT_SECONDS, MESSAGE_BYTES_MAX, REMEMBERED_SECONDS};
 
 /// How long a query waits for an executor when the last one has gone, seconds.
 const NO_EXECUTORS_SECONDS: u64 = 60;
@@ -32,7 +32,8 @@ pub async fn serve(listener: TcpListener, host: String, store: Arc<dyn ObjectSto
         executor_timeout_seconds: EXECUTOR_DEAD_SECONDS,
         expire_dead_executor_interval_seconds: EXECUTOR_DEAD_SECONDS / 5,
         no_executors_grace_period_seconds: NO_EXECUTORS_SECONDS,
-        finished_job_state_clean_up_interval_seconds: KEPT_SECONDS,
+        finished_job_data_clean_up_interval_seconds: KEPT_SECONDS,
+        finished_job_state_clean_up_interval_seconds: REMEMBERED_SECONDS,
         grpc_server_max_decoding_message_size: MESSAGE_BYTES_MAX,
         grpc_server_max_encoding_message_size: MESSAGE_BYTES_MAX,
         grpc_client_max_message_size: MESSAGE_BYTES_MAX,

@@ -122,9 +122,21 @@ impl DateJob {
         Ok(Recounted { files: folded.files, events: rows, duplicates, counted: folded.events })
     }
 
+    /// Whether other machines count it.
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        self.cluster.is_some() && !matches!(self.source.scope, Scope::Entities(_))
+    }
+
+    /// How many dates like it may be counted side by side.
+    #[must_use]
+    pub fn at_once(&self, engine: &Engine) -> usize {
+        self.elsewhere(engine).map_or(engine.parallel, |elsewhere| elsewhere.cluster.queries_at_once()).max(1)
+    }
+
     /// The events of a few entities are quickly found here, and their names would have to go with the query.
     fn elsewhere<'a>(&'a self, engine: &'a Engine) -> Option<Elsewhere<'a>> {
-        let cluster = self.cluster.as_ref().filter(|_| !matches!(self.source.scope, Scope::Entities(_)))?;
+        let cluster = self.cluster.as_ref().filter(|_| self.is_elsewhere())?;
         Some(Elsewhere { job: self, engine, cluster })
     }
 

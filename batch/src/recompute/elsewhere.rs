@@ -5,8 +5,8 @@
 //! to other tasks; only repeats go from machine to machine, and one that dies takes few chunks with it. All events of a small date are
 //! looked at as if they were repeats, for one query is quicker than three.
 //!
-//! Results come over the network, and one that ends early would look like repeats: how many events were read in all is held to
-//! a count of them.
+//! Results come over the network, and one that ends early would look like repeats, or hide them: how many events were looked
+//! at, and how many were counted, is held to a count of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +18,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, TryStreamExt};
 use reckon_data::invariant::SAME_ROWS;
+use reckon_data::minute::format_date;
 use reckon_tables::provider::Piece;
 
 use super::cluster::{Cluster, Query};
@@ -67,7 +68,7 @@ impl Elsewhere<'_> {
     pub async fn count(&self, step: &(dyn Fn(u64) + Send + Sync)) -> Result<Counted, BatchError> {
         let rows = self.rows().await?;
         step(0);
-        let repeated = if self.is_small() { None } else { Some(Arc::new(self.repeats().await?)) };
+        let repeated = if self.is_small() { None } else { Some(self.repeats(rows).await?) };
         step(0);
         let mut parts = match &repeated {
             Some(repeated) => self.unique(repeated, step).await?,
@@ -76,11 +77,7 @@ impl Elsewhere<'_> {
         if repeated.as_ref().is_none_or(|repeated| !repeated.is_empty()) {
             parts.push(self.firsts(repeated).await?);
         }
-        let read: u64 = parts.iter().map(|part| part.read).sum();
-        if !SAME_ROWS.holds(read == rows) {
-            let date = self.job.date;
-            return Err(BatchError::Broken(format!("date {date}: the cluster has counted {read} of {rows} events")));
-        }
+        self.hold(parts.iter().map(|part| part.read).sum(), rows, "counted")?;
         step(parts.last().map_or(0, |part| part.read));
         Ok(Counted { rows, runs: parts.into_iter().flat_map(|part| part.runs).collect() })
     }
@@ -98,9 +95,20 @@ impl Elsewhere<'_> {
         self.ask(&query, number).await
     }
 
-    async fn repeats(&self) -> Result<Repeated, BatchError> {
+    /// The hashes that repeat. One that was not found would be counted as often as it occurs.
+    async fn repeats(&self, rows: u64) -> Result<Arc<Repeated>, BatchError> {
         let query = self.whole(repeats_sql, &[], None)?;
-        self.ask(&query, gather).await
+        let found = self.ask(&query, gather).await?;
+        self.hold(found.rows, rows, "looked at")?;
+        Ok(found.repeated)
+    }
+
+    fn hold(&self, read: u64, rows: u64, what: &str) -> Result<(), BatchError> {
+        if SAME_ROWS.holds(read == rows) {
+            return Ok(());
+        }
+        let date = format_date(self.job.date);
+        Err(BatchError::Broken(format!("{date}: the cluster has {what} {read} of {rows} events")))
     }
 
     /// Counts of the events whose hash nobody else has.
@@ -124,7 +132,7 @@ impl Elsewhere<'_> {
                 Ok::<_, BatchError>(Part { runs, read })
             }
         });
-        futures::stream::iter(parts).buffered(self.cluster.queries_at_once().max(1)).try_collect().await
+        futures::stream::iter(parts).buffer_unordered(self.cluster.queries_at_once().max(1)).try_collect().await
     }
 
     fn chunk(&self, pieces: Vec<Piece>, repeated: &Arc<Repeated>) -> Result<Query, BatchError> {

@@ -306,11 +306,14 @@ impl Recompute {
                 }
             }
         };
-        let elsewhere = small.iter().find_map(|job| job.recount.cluster.as_ref());
-        let at_once = elsewhere.map_or(self.threads.count, |cluster| cluster.queries_at_once().max(1));
-        let done: Vec<Option<Done>> =
-            futures::stream::iter(small).map(run).buffer_unordered(at_once).try_collect().await?;
-        let mut done: Vec<Done> = done.into_iter().flatten().collect();
+        let (there, here): (Vec<Job>, Vec<Job>) = small.into_iter().partition(|job| job.recount.is_elsewhere());
+        let mut done: Vec<Done> = Vec::new();
+        for jobs in [here, there] {
+            let at_once = jobs.first().map_or(1, |job| job.recount.at_once(engine));
+            let some: Vec<Option<Done>> =
+                futures::stream::iter(jobs).map(run).buffer_unordered(at_once).try_collect().await?;
+            done.extend(some.into_iter().flatten());
+        }
         for job in large {
             done.extend(run(job).await?);
         }

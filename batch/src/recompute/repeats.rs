@@ -30,10 +30,11 @@ const BITS_MAX: usize = 1 << 31;
 /// Hashes that are kept apart at most: 128 MiB. Above it the filter alone decides, and they are not kept at all.
 const EXACT_MAX: usize = 16 << 20;
 
-/// Hashes that are kept apart at most where they go with a query to other machines: 8 MiB.
-const SENT_MAX: usize = 1 << 20;
-/// Bits of such a filter at most: 8 MiB.
-const SENT_BITS_MAX: usize = 1 << 26;
+/// Hashes that are kept apart at most where they go with a query to other machines: 4 MiB. A plan holds them twice, and one
+/// message the plans of as many tasks as a machine has threads.
+const SENT_MAX: usize = 1 << 19;
+/// Bits of such a filter at most: 4 MiB.
+const SENT_BITS_MAX: usize = 1 << 25;
 
 /// The hashes that occur more than once. Beyond [`EXACT_MAX`] of them it may say so of others too, which
 /// costs time only.
@@ -191,20 +192,25 @@ pub async fn find(engine: &Engine, session: &SessionContext, sql: &str, rows: u6
     Ok(Found { repeated: Arc::new(gathered.finish()), rows: rows_read })
 }
 
-/// Gathers what a query has found: hashes that occur more than once, none of them twice, and how often each does. Small
-/// enough to be sent on.
+/// Gathers what a query has found (see [`super::scope::repeats_sql`]), small enough to be sent on.
 ///
 /// # Errors
 /// When the query fails.
-pub async fn gather(mut found: SendableRecordBatchStream) -> Result<Repeated, BatchError> {
+pub async fn gather(mut found: SendableRecordBatchStream) -> Result<Found, BatchError> {
     let mut gathered = Gathered::new(SENT_MAX, SENT_BITS_MAX);
+    let mut read = 0;
     while let Some(batch) = found.next().await {
         let batch = batch?;
-        let [hashes, copies] = [0, 1].map(|at| batch.column(at).as_primitive::<Int64Type>().values());
-        let rows = copies.iter().map(|copies| copies.cast_unsigned()).sum();
-        gathered.add(hashes.iter().map(|hash| hash.cast_unsigned()).collect(), rows);
+        let [all, rows] = [0, 1].map(|at| {
+            let numbers = batch.column(at).as_primitive::<Int64Type>().iter().flatten();
+            numbers.map(i64::cast_unsigned).sum::<u64>()
+        });
+        read += all;
+        let hashes = batch.column(2).as_list::<i32>().iter().flatten();
+        let hashes = hashes.flat_map(|list| list.as_primitive::<Int64Type>().values().to_vec());
+        gathered.add(hashes.map(i64::cast_unsigned).collect(), rows);
     }
-    Ok(gathered.finish())
+    Ok(Found { repeated: Arc::new(gathered.finish()), rows: read })
 }
 
 /// One of several equal ranges of all hashes.

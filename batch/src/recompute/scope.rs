@@ -168,11 +168,17 @@ pub fn hashes_sql(filters: &[String]) -> String {
     format!("SELECT key_hash FROM events{}", filtered(filters))
 }
 
-/// The key hashes that more than one event has, and how many have each.
+/// How many events were read, how many of them have hashes that more than one has, and which hashes those are; in some
+/// thousand rows, so that whoever has the hashes also knows how many events were looked at for them.
 #[must_use]
 pub fn repeats_sql(filters: &[String]) -> String {
     let events = filtered(filters);
-    format!("SELECT key_hash, count(*) AS copies FROM events{events} GROUP BY key_hash HAVING count(*) > 1")
+    format!(
+        "SELECT sum(copies) AS read, sum(copies) FILTER (WHERE copies > 1) AS rows, \
+         array_agg(key_hash) FILTER (WHERE copies > 1) AS hashes \
+         FROM (SELECT key_hash, count(*) AS copies FROM events{events} GROUP BY key_hash) AS keys \
+         GROUP BY key_hash % 4096"
+    )
 }
 
 /// How many events there are. Each is read: statistics would only say how many there should be.

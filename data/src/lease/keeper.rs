@@ -64,7 +64,8 @@ impl Pulse {
         let said = timeout(DEAD_AFTER / 2, self.objects.live(&self.me, self.only.as_ref())).await;
         said.map_err(|_| LeaseError::Slow)??;
         let mut heard = self.heard.lock();
-        if heard.last.is_none_or(|last| begun.saturating_duration_since(last) > DEAD_AFTER) {
+        // Others go by when the store has written them: the first as soon as it was said, the second not before it was taken.
+        if heard.last.is_none_or(|last| last.elapsed() > DEAD_AFTER) {
             heard.since = Some(begun);
         }
         heard.last = Some(begun);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::TryStreamExt as _;
 use object_store::path::Path;
 use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
@@ -15,6 +16,9 @@ use uuid::Uuid;
 
 use super::plan::{Lease, Seen};
 use super::{DEAD_AFTER, Member};
+
+/// So long after its last sign of life nothing of a process is kept.
+const FORGOTTEN_AFTER: TimeDelta = TimeDelta::days(1);
 
 /// Why leases cannot be kept.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +126,9 @@ impl Objects {
         let newest = of_members.iter().map(|object| object.last_modified).max();
         let now =
             of_members.iter().find(|object| me.is_some() && id(object) == me).map(|own| own.last_modified).or(newest);
+        if me.is_some() {
+            self.forget_dead(&of_members, now).await;
+        }
         let is_live = |object: &ObjectMeta| {
             now.is_some_and(|now| (now - object.last_modified).to_std().unwrap_or(Duration::ZERO) < DEAD_AFTER)
         };
@@ -135,6 +142,16 @@ impl Objects {
             }
         }
         Ok(Seen { live, leases, dead_known: true, unclear })
+    }
+
+    /// Removes the signs of life of processes that have died long ago: nobody else does. One that only slept makes its own anew.
+    async fn forget_dead(&self, members: &[ObjectMeta], now: Option<DateTime<Utc>>) {
+        let is_old = |object: &&ObjectMeta| now.is_some_and(|now| now - object.last_modified > FORGOTTEN_AFTER);
+        for object in members.iter().filter(is_old) {
+            if let Err(error) = self.store.delete(&object.location).await {
+                tracing::debug!(%error, path = %object.location, "an old sign of life stays for now");
+            }
+        }
     }
 
     /// Who has a partition since an epoch; none if that is gone already.
