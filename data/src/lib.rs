@@ -25,6 +25,7 @@ pub mod key;
 pub mod lease;
 pub mod log;
 pub mod logtime;
+pub mod loss;
 pub mod lost;
 pub mod metric;
 pub mod minute;

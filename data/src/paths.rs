@@ -17,6 +17,13 @@ pub enum Transaction {
     Dead(Uuid, u32),
     /// `batch/<log>/<partition>`: coverage.
     Batch(Uuid, u32),
+    /// `lost/<log>/<partition>`, of `events` and `batch_counts`: how many records in all had gone from the log before they
+    /// were archived.
+    Lost(Uuid, u32),
+    /// `lost_to/<log>/<partition>`, of the same: the offset after the last of those.
+    LostTo(Uuid, u32),
+    /// `accepted/<log>/<partition>`, of `batch_counts`: the `lost_to` that somebody has accepted.
+    Accepted(Uuid, u32),
     /// `maintain/<table>`: counts the commits that lay files out anew.
     Maintain(Table),
     /// `closed`, of `events`: dates before this one (days since 1970) may have lost raw events for good.
@@ -32,6 +39,9 @@ impl fmt::Display for Transaction {
             Self::Archive(log, p) => write!(f, "archive/{log}/{p}"),
             Self::Dead(log, p) => write!(f, "dead/{log}/{p}"),
             Self::Batch(log, p) => write!(f, "batch/{log}/{p}"),
+            Self::Lost(log, p) => write!(f, "lost/{log}/{p}"),
+            Self::LostTo(log, p) => write!(f, "lost_to/{log}/{p}"),
+            Self::Accepted(log, p) => write!(f, "accepted/{log}/{p}"),
             Self::Maintain(table) => write!(f, "maintain/{}", table.name()),
             Self::Closed => write!(f, "closed"),
             Self::Imports => write!(f, "imports"),

@@ -330,6 +330,25 @@ impl World {
         self.tables.commit(commit).await.unwrap();
     }
 
+    /// Sets transactions of a table.
+    pub(crate) async fn mark(&self, table: Table, marks: &[(Transaction, u64)]) {
+        let before = self.tables.snapshot(table).await.unwrap();
+        let step = |(transaction, to): &(Transaction, u64)| {
+            let name = transaction.to_string();
+            Step { from: before.transaction(&name), name, to: *to as i64 }
+        };
+        let commit = Commit {
+            table,
+            steps: marks.iter().map(step).collect(),
+            add: Vec::new(),
+            remove: Vec::new(),
+            data_change: true,
+            token: self.names.fresh(),
+            operation: "test".to_owned(),
+        };
+        self.tables.commit(commit).await.unwrap();
+    }
+
     /// Archives the raw events below `to`.
     pub(crate) async fn archive(&self, to: &[u64]) {
         let schema = file_schema(Table::Events);

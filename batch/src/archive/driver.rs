@@ -185,6 +185,7 @@ async fn gather(shared: &Shared, lanes: &mut [Lane]) -> Result<(), ArchiveError>
     }
 }
 
-fn version(offset: u64) -> Result<i64, ArchiveError> {
+/// An offset as a transaction's version.
+pub(super) fn version(offset: u64) -> Result<i64, ArchiveError> {
     i64::try_from(offset).map_err(|_| ArchiveError::Thread(format!("offset {offset} is past any log's end")))
 }

@@ -21,7 +21,8 @@ pub enum ArchiveError {
         /// The log there is.
         log: Uuid,
     },
-    /// The log no longer holds what was not archived yet: those events are lost to the batch layer.
+    /// The log no longer holds what was not archived yet: those events are lost to the batch layer. Where it drops records by
+    /// itself, the next archiver goes on behind them.
     #[error(
         "partition {partition} is archived up to offset {archived}, but its log begins at {start} only: \
          the records between are gone"

@@ -14,6 +14,9 @@
 //! A partition whose next record cannot be read rests and is tried again (`fault`), while the others go on; whoever
 //! waits for it is told. When another archiver has committed, all ends.
 //!
+//! Where the log has dropped, by a retention of its own, what was not archived yet, the next archiver writes down how much that
+//! was and goes on behind it (`gap`).
+//!
 //! [`properties`] says how files are encoded; `rows`, `open` and `encoder` are plain code; `lane`, `round`
 //! and `driver` do the waiting.
 
@@ -23,6 +26,7 @@ mod error;
 mod fault;
 #[cfg(test)]
 mod faults;
+mod gap;
 mod lane;
 mod open;
 pub mod properties;
@@ -53,6 +57,7 @@ use uuid::Uuid;
 use driver::Driver;
 pub use error::ArchiveError;
 use fault::Fault;
+use gap::Gap;
 use open::Archived;
 use shared::{Ending, Shared};
 pub use stats::ArchiveStats;
@@ -89,9 +94,9 @@ impl Archiver {
     /// Starts archiving from where the tables say it has come.
     ///
     /// # Errors
-    /// [`ArchiveError::Trimmed`] when the log no longer holds the next record, [`ArchiveError::LogBehind`] when
-    /// it ends before it, [`ArchiveError::OtherLog`] when it is not the one that was archived, and what the tables or
-    /// the log say.
+    /// [`ArchiveError::Trimmed`] when the log no longer holds the next record and does not drop records by itself,
+    /// [`ArchiveError::LogBehind`] when it ends before it, [`ArchiveError::OtherLog`] when it is not the one that was
+    /// archived, and what the tables or the log say.
     pub async fn start(parts: ArchiverParts) -> Result<Arc<Self>, ArchiveError> {
         let archived = positions(&parts).await?;
         let clock = Arc::clone(&parts.clock);
@@ -141,6 +146,15 @@ impl Archiver {
     pub fn stuck(&self) -> Vec<Arc<ArchiveError>> {
         let faults = self.shared.faults.borrow();
         faults.values().filter(|fault| fault.is_lasting()).map(|fault| Arc::clone(&fault.error)).collect()
+    }
+
+    /// Whether the log has dropped, by itself, a record that is still to be archived. This one cannot go on in that partition:
+    /// it only reads. The next one that is started can.
+    #[must_use]
+    pub fn has_met_a_gap(&self) -> bool {
+        let faults = self.shared.faults.borrow();
+        let mut errors = faults.values().map(|fault| &*fault.error);
+        self.shared.log.drops_by_itself() && errors.any(|error| matches!(error, ArchiveError::Trimmed { .. }))
     }
 
     /// What it has done since it started.
@@ -234,7 +248,7 @@ fn same_log(events: &Snapshot, log: Uuid) -> Result<(), ArchiveError> {
     }
 }
 
-/// Up to where each partition is archived; checked against what the log holds.
+/// Up to where each partition is archived; checked against what the log holds, and behind what it has dropped by itself.
 async fn positions(parts: &ArchiverParts) -> Result<Vec<Archived>, ArchiveError> {
     let identity = parts.log.identity();
     let events = parts.tables.snapshot(Table::Events).await?;
@@ -243,7 +257,7 @@ async fn positions(parts: &ArchiverParts) -> Result<Vec<Archived>, ArchiveError>
     let at = |snapshot: &Snapshot, transaction: Transaction| {
         u64::try_from(snapshot.transaction(&transaction.to_string())).unwrap_or(0)
     };
-    let mut positions = Vec::new();
+    let (mut positions, mut gaps) = (Vec::new(), Vec::new());
     for partition in parts.partitions.iter().copied() {
         let archived = Archived {
             events: at(&events, Transaction::Archive(identity, partition)),
@@ -251,14 +265,19 @@ async fn positions(parts: &ArchiverParts) -> Result<Vec<Archived>, ArchiveError>
         };
         let extent = parts.log.extent(partition).await.map_err(ArchiveError::Log)?;
         let next = archived.both();
-        if next < extent.start {
+        let is_gap = next < extent.start;
+        if is_gap && !parts.log.drops_by_itself() {
             return Err(ArchiveError::Trimmed { partition, archived: next, start: extent.start });
         }
         if archived.events.max(archived.dead) > extent.end {
             let archived = archived.events.max(archived.dead);
             return Err(ArchiveError::LogBehind { partition, archived, end: extent.end });
         }
-        positions.push(archived);
+        if is_gap {
+            gaps.push(Gap { partition, archived, start: extent.start });
+        }
+        positions.push(if is_gap { archived.after(extent.start) } else { archived });
     }
+    gap::go_on_behind(parts, &gaps, &events, &dead).await?;
     Ok(positions)
 }

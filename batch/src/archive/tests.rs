@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod exactly_once;
+mod gap;
 mod stuck;
 
 use std::collections::{BTreeMap, BTreeSet};

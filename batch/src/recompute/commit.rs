@@ -18,7 +18,8 @@ use crate::commit;
 const LOOKS: usize = 16;
 
 impl Recompute {
-    /// Replaces the dates' files and moves the coverage of all partitions to the cuts, in one transaction.
+    /// Replaces the dates' files, moves the coverage of all partitions to the cuts, and writes down what had gone before it was
+    /// archived, in one transaction.
     /// Returns the version it made.
     pub(super) async fn commit(&self, run_id: Uuid, pinned: &Pinned, done: &[Done]) -> Result<u64, BatchError> {
         let commit = Commit {
@@ -46,14 +47,12 @@ impl Recompute {
         let signed = |offset: u64| {
             i64::try_from(offset).map_err(|_| BatchError::Broken(format!("offset {offset} is out of range")))
         };
-        (0_u32..)
-            .zip(&pinned.span.cuts)
-            .map(|(partition, cut)| {
-                let name = Transaction::Batch(log, partition).to_string();
-                let from = pinned.counts.transaction(&name);
-                Ok(Step { name, from, to: signed(*cut)? })
-            })
-            .collect()
+        let coverage = (0_u32..).zip(&pinned.span.cuts).map(|(partition, cut)| {
+            let name = Transaction::Batch(log, partition).to_string();
+            let from = pinned.counts.transaction(&name);
+            Ok::<_, BatchError>(Step { name, from, to: signed(*cut)? })
+        });
+        coverage.chain(pinned.lost.iter().cloned().map(Ok)).collect()
     }
 }
 

@@ -10,8 +10,8 @@
 //! - [`date`] recounts one: [`repeats`] finds the hashes that occur twice, [`scope`] words the queries,
 //!   [`sorter`] and [`rank`] make sorted runs of what they return, [`spill`] holds those, [`merge`] and [`fold`]
 //!   merge them and make hours and days of the minutes, [`output`] writes the files.
-//! - [`commit`] makes sure that no file was swept meanwhile, replaces the dates' files and moves the coverage of
-//!   all partitions, in one transaction.
+//! - [`commit`] makes sure that no file was swept meanwhile, replaces the dates' files, moves the coverage of
+//!   all partitions, and carries over from `events` what had gone before it was archived, in one transaction.
 //! - [`cluster`] is who counts raw events when it is not this process, and [`elsewhere`] how.
 //! - [`engine`] has the threads and the memory, [`span`] the offsets, [`functions`] what SQL lacks.
 //!
@@ -39,6 +39,7 @@ mod spill;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -58,7 +59,7 @@ use reckon_data::offload::offload;
 use reckon_data::paths::Transaction;
 use reckon_data::record::encode_cut;
 use reckon_data::run::Granularity;
-use reckon_data::table::{DataFile, Snapshot, Table, Tables};
+use reckon_data::table::{DataFile, Snapshot, Step, Table, Tables};
 use reckon_tables::Storage;
 use uuid::Uuid;
 
@@ -214,9 +215,10 @@ impl Recompute {
                 BatchError::Broken(format!("the coverage of partition {partition} is no offset below the cut at {cut}"))
             })?);
         }
+        let lost = carried_over(log, 0..self.parts.log.partitions(), &events, &counts);
         let closed = events.transaction(&Transaction::Closed.to_string());
         let dates = Dates { events: by_date(&events.files)?, counts: by_date(&counts.files)? };
-        Ok(Pinned { counts, dates, closed, span: Arc::new(Span { coverage, cuts }) })
+        Ok(Pinned { counts, dates, closed, lost, span: Arc::new(Span { coverage, cuts }) })
     }
 
     async fn spill_dir(&self, run_id: Uuid) -> Result<SpillDir, BatchError> {
@@ -329,7 +331,20 @@ struct Pinned {
     dates: Dates,
     /// Dates before this one (days since 1970) may have lost raw events to retention.
     closed: i64,
+    /// What `batch_counts` does not know yet of records that had gone before they were archived.
+    lost: Vec<Step>,
     span: Arc<Span>,
+}
+
+/// Steps that tell `batch_counts` what `events` says of records that had gone before they were archived: the counts lack
+/// them from this run on.
+fn carried_over(log: Uuid, partitions: Range<u32>, events: &Snapshot, counts: &Snapshot) -> Vec<Step> {
+    let names = partitions.flat_map(|p| [Transaction::Lost(log, p), Transaction::LostTo(log, p)]);
+    let steps = names.map(|name| {
+        let name = name.to_string();
+        Step { from: counts.transaction(&name), to: events.transaction(&name), name }
+    });
+    steps.filter(|step| step.from != step.to).collect()
 }
 
 /// Nothing of the date is new: its damaged rows stay, and those who ask for them are told.

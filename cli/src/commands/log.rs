@@ -1,4 +1,6 @@
-//! `reckon log`: the embedded log, while no server has it.
+//! `reckon log`: the embedded log, while no server has it; and what is lost of any log.
+
+mod accept;
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -20,6 +22,8 @@ use reckon_data::table::{Table, Tables as _};
 use reckon_tables::{DeltaTables, MendedLog, Storage, Unmendable, is_local, local_folder};
 use serde_json::json;
 
+use accept::Accept;
+
 use crate::node::{is_embedded, local_dir, log_folder, log_options};
 
 /// The log.
@@ -33,6 +37,8 @@ pub struct Log {
 enum Action {
     /// Give up a damaged record, so that its partition goes on: a dead letter takes its place. The server has to be stopped.
     SetAside(SetAside),
+    /// Accept that records had gone from the log before they were archived, so that answers do not name them as missing any more.
+    Accept(Accept),
 }
 
 /// Give up a damaged record.
@@ -60,6 +66,7 @@ impl Log {
     pub async fn run(self, settings: Settings) -> Result<()> {
         match self.action {
             Action::SetAside(set_aside) => set_aside.run(settings).await,
+            Action::Accept(accept) => accept.run(settings).await,
         }
     }
 }
@@ -73,7 +80,7 @@ impl SetAside {
         if !log_folder(&dir).exists() {
             bail!("there is no log in {}: --data-dir names the folder of a server", dir.display());
         }
-        let _lock = lock(&dir)?;
+        let _lock = lock(&dir, "log set-aside", "a record is set aside only while nobody has the log")?;
         let log = EmbeddedLog::open(&log_folder(&dir), log_options(&settings), &RandomNames)
             .with_context(|| format!("the log in {} cannot be opened", dir.display()))?;
         let log = Arc::new(log);
@@ -167,12 +174,10 @@ const NO_LETTER: &str = "Where the archiver is past the record, no dead letter o
 const KEPT_ROWS: &str = "What the raw events have of it stays: do not send it again. Run `reckon batch` afterwards, for \
                          until then answers lack what was not sealed of it";
 
-/// Nobody else may have the log, nor start to while it is worked on.
-fn lock(dir: &Path) -> Result<DirLock> {
-    DirLock::acquire(dir, "log set-aside").map_err(|error| match error {
-        LockError::Held { dir, holder } => {
-            anyhow!("{dir} is in use by {holder}: stop it first, a record is set aside only while nobody has the log")
-        }
+/// Nobody else may work in the folder, nor start to while this command does, and why.
+fn lock(dir: &Path, command: &str, why: &str) -> Result<DirLock> {
+    DirLock::acquire(dir, command).map_err(|error| match error {
+        LockError::Held { dir, holder } => anyhow!("{dir} is in use by {holder}: stop it first, {why}"),
         other => other.into(),
     })
 }
@@ -260,7 +265,7 @@ mod tests {
     fn a_server_has_to_be_stopped_first() {
         let dir = tempfile::tempdir().unwrap();
         let _held = DirLock::acquire(dir.path(), "up").unwrap();
-        let error = lock(dir.path()).unwrap_err().to_string();
+        let error = lock(dir.path(), "log set-aside", "nobody may have the log").unwrap_err().to_string();
         assert!(error.contains("reckon up") && error.contains("stop it first"), "{error}");
     }
 }

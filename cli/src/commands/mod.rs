@@ -55,7 +55,7 @@ enum Task {
     Batch(batch::Batch),
     /// Machines that count raw events for batch runs: a scheduler, and any number of executors (Ballista).
     Cluster(cluster::Cluster),
-    /// The log, while no server has it: give up a damaged record.
+    /// The log: give up a damaged record, while no server has it; accept what its own retention has lost.
     Log(log::Log),
     /// Measure: how many events a second are taken, how long questions take.
     Bench(bench::Bench),
@@ -83,7 +83,8 @@ const WITH_SETTINGS: [&str; 13] =
     ["demo", "up", "gateway", "stream", "archive", "serve", "import", "sql", "top", "where", "dlq", "batch", "bench"];
 
 /// Those whose settings stand behind what they are to do.
-const WITHIN: [(&str, &str); 3] = [("log", "set-aside"), ("cluster", "scheduler"), ("cluster", "executor")];
+const WITHIN: [(&str, &str); 4] =
+    [("log", "set-aside"), ("log", "accept"), ("cluster", "scheduler"), ("cluster", "executor")];
 
 /// Adds the settings' flags to the commands that work on a data folder.
 #[must_use]
@@ -153,7 +154,7 @@ mod tests {
                 "where" => &["id"],
                 "dlq" => &["list"],
                 "bench" => &["ingest"],
-                "log" => &["--partition", "0", "--offset", "0"],
+                "log" if words[2] == "set-aside" => &["--partition", "0", "--offset", "0"],
                 _ => &[],
             });
             let matches = with_settings(Cli::command()).try_get_matches_from(&words);

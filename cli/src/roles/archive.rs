@@ -120,7 +120,8 @@ impl Work for Archivers {
     }
 
     fn ended(&self) -> BTreeSet<u32> {
-        self.running.ended(|archiver| archiver.failure().is_some())
+        // The next archiver of the partition goes on behind a gap.
+        self.running.ended(|archiver| archiver.failure().is_some() || archiver.has_met_a_gap())
     }
 }
 

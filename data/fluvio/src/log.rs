@@ -263,6 +263,10 @@ impl Log for FluvioLog {
         false
     }
 
+    fn drops_by_itself(&self) -> bool {
+        true
+    }
+
     fn counters(&self) -> Vec<LogCounter> {
         let counter = |name, help, value| LogCounter { name, help, value };
         vec![

@@ -16,7 +16,10 @@ use crate::clock::Names;
 /// A log that outlives the components that use it, but not the process: clones are the same log, so a
 /// component can be "killed" by dropping it and "restarted" with another clone. It grows until it is trimmed.
 #[derive(Debug, Clone)]
-pub struct MemoryLog(Arc<Inner>);
+pub struct MemoryLog {
+    inner: Arc<Inner>,
+    drops_by_itself: bool,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -49,7 +52,15 @@ impl MemoryLog {
     #[must_use]
     pub fn new(partitions: u32, names: &dyn Names) -> Self {
         let partition = |_| Partition { kept: Mutex::default(), watchers: Mutex::default() };
-        Self(Arc::new(Inner { identity: names.fresh(), partitions: (0..partitions).map(partition).collect() }))
+        let inner = Inner { identity: names.fresh(), partitions: (0..partitions).map(partition).collect() };
+        Self { inner: Arc::new(inner), drops_by_itself: false }
+    }
+
+    /// The same log, whose records may go by a retention that is not ours: whoever trims it is that retention.
+    #[must_use]
+    pub const fn with_own_retention(mut self) -> Self {
+        self.drops_by_itself = true;
+        self
     }
 
     /// The same log as it was when one of its partitions ended at `end` already: restored from an older copy. What is
@@ -63,23 +74,24 @@ impl MemoryLog {
             }
             Partition { kept: Mutex::new(Kept { start, records }), watchers: Mutex::default() }
         };
-        let partitions = (0..).zip(&self.0.partitions).map(copy).collect();
-        Self(Arc::new(Inner { identity: self.0.identity, partitions }))
+        let partitions = (0..).zip(&self.inner.partitions).map(copy).collect();
+        let inner = Inner { identity: self.inner.identity, partitions };
+        Self { inner: Arc::new(inner), drops_by_itself: self.drops_by_itself }
     }
 
     fn partition(&self, partition: u32) -> Result<&Partition, LogError> {
-        self.0.partitions.get(partition as usize).ok_or(LogError::UnknownPartition { partition })
+        self.inner.partitions.get(partition as usize).ok_or(LogError::UnknownPartition { partition })
     }
 }
 
 #[async_trait]
 impl Log for MemoryLog {
     fn partitions(&self) -> u32 {
-        u32::try_from(self.0.partitions.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.inner.partitions.len()).unwrap_or(u32::MAX)
     }
 
     fn identity(&self) -> Uuid {
-        self.0.identity
+        self.inner.identity
     }
 
     async fn append(&self, partition: u32, records: Vec<Bytes>) -> Result<Range<u64>, LogError> {
@@ -141,6 +153,10 @@ impl Log for MemoryLog {
         kept.records.drain(..gone);
         kept.start = kept.start.max(below);
         Ok(())
+    }
+
+    fn drops_by_itself(&self) -> bool {
+        self.drops_by_itself
     }
 }
 

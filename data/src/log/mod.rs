@@ -98,6 +98,13 @@ pub trait Log: std::fmt::Debug + Send + Sync {
         true
     }
 
+    /// Whether records may go from its beginning without [`Log::trim`], by a retention that is not ours. Then a beginning
+    /// above what is sealed or archived is a loss, to be named and got over; of any other log it means that log and
+    /// tables do not belong together.
+    fn drops_by_itself(&self) -> bool {
+        false
+    }
+
     /// What it has counted of its own doings, for `/metrics`.
     fn counters(&self) -> Vec<LogCounter> {
         Vec::new()

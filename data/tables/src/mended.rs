@@ -303,6 +303,10 @@ impl Log for MendedLog {
         self.log.trims()
     }
 
+    fn drops_by_itself(&self) -> bool {
+        self.log.drops_by_itself()
+    }
+
     fn counters(&self) -> Vec<LogCounter> {
         self.log.counters()
     }

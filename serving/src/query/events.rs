@@ -189,9 +189,10 @@ impl Serving {
         view: &BatchView,
         events: &Snapshot,
         window: Window,
-        missing: Vec<Missing>,
+        mut missing: Vec<Missing>,
         count: u64,
     ) -> Provenance {
+        missing.extend(view.lost_of(events, self.parts.log));
         let asked = self.parts.clock.now();
         let mut behind = false;
         let parts: Vec<Part> = (0_u32..)

@@ -12,7 +12,7 @@ use reckon_data::tail::TailError;
 use super::Serving;
 use crate::ServingError;
 use crate::index::segments::{Chunk, OnDisk};
-use crate::view::{BatchView, Facts, Missing, Part, Provenance};
+use crate::view::{BatchView, Facts, Missing, MissingWhat, Part, Provenance};
 
 /// So many views are tried before an answer is called incomplete.
 const ATTEMPTS: u32 = 4;
@@ -161,17 +161,20 @@ impl Serving {
         }
     }
 
-    /// Writes down where an answer comes from; `window` is what it is about, and `asked` the clock before the stream was
-    /// asked, microseconds.
+    /// Writes down where an answer comes from; it lacks what is `missing`, and what the view says is lost. `window` is what
+    /// it is about, and `asked` the clock before the stream was asked, microseconds.
     pub(crate) fn provenance(
         &self,
         view: &BatchView,
         asked: i64,
         parts: &[Part],
-        missing: Vec<Missing>,
+        mut missing: Vec<Missing>,
         window: super::Window,
         counts: Option<(u64, u64)>,
     ) -> Provenance {
+        // Raw events may know of more that is lost of a partition than the view does.
+        let told: Vec<Option<u32>> = lost_partitions(&missing).collect();
+        missing.extend(view.lost().filter(|lost| !told.contains(&lost.partition)));
         let last = window.to.saturating_sub(1).max(window.from);
         let dates = reckon_data::minute::date_of(window.from)..=reckon_data::minute::date_of(last);
         let facts = Facts {
@@ -186,6 +189,12 @@ impl Serving {
         };
         facts.provenance(window.to, counts)
     }
+}
+
+/// The partitions of which raw events are named as missing.
+fn lost_partitions(missing: &[Missing]) -> impl Iterator<Item = Option<u32>> {
+    let of_events = missing.iter().filter(|missing| missing.what == MissingWhat::Events);
+    of_events.map(|missing| missing.partition).filter(Option::is_some)
 }
 
 /// A count that has not overflowed.

@@ -7,11 +7,12 @@ use bytesize::ByteSize;
 use proptest::prelude::*;
 use reckon_data::metric::{Answer, Cell, Function};
 use reckon_data::minute::{MICROS_PER_DAY, MICROS_PER_MINUTE, start_of_minute};
+use reckon_data::paths::Transaction;
 use reckon_data::table::Table;
 
 use super::*;
 use crate::sql::SqlAnswer;
-use crate::testing::{Ev, Log, World};
+use crate::testing::{Ev, LOG, Log, World};
 use crate::view::{MissingWhat, Source, State};
 
 fn event() -> impl Strategy<Value = Ev> {
@@ -247,6 +248,51 @@ async fn what_cannot_be_had_is_named() {
     assert_eq!((missing.what, missing.partition, missing.from), (MissingWhat::Stream, Some(0), Some(1)));
     assert_eq!(silent.provenance.state, State::Provisional);
     assert!(!serving.status().ready);
+}
+
+/// records that a log's own retention removed before they were archived.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_had_gone_before_it_was_archived_is_named_until_that_is_accepted() {
+    let world = World::new(small());
+    world.batch(&[3, 0]).await;
+    world.archive(&[4, 0]).await;
+    let serving = world.serve().await;
+    let lost = |records, to| [(Transaction::Lost(LOG, 1), records), (Transaction::LostTo(LOG, 1), to)];
+    // Of answers from counts and from raw events, and of SQL over both: up to where something is lost of partition 1.
+    let told = || async {
+        let counts = question("v1", None, 0, MICROS_PER_DAY);
+        let raw = CountQuery { filter: Some(serving.filter("ip:10.0.0.1").unwrap()), ..counts.clone() };
+        let provenances = [
+            serving.count(&counts).await.unwrap().provenance,
+            serving.sql("SELECT sum(count) FROM stats").await.unwrap().provenance,
+            serving.count(&raw).await.unwrap().provenance,
+            serving.sql("SELECT count(*) FROM events").await.unwrap().provenance,
+        ];
+        provenances.map(|provenance| {
+            assert_eq!(provenance.complete, provenance.missing.is_empty());
+            let [missing] = &provenance.missing[..] else {
+                assert!(provenance.complete, "named once: {provenance:?}");
+                return None;
+            };
+            assert_eq!((missing.what, missing.partition), (MissingWhat::Events, Some(1)));
+            assert!(missing.reason.contains("records had gone"), "{missing:?}");
+            missing.to
+        })
+    };
+    assert_eq!(told().await, [None; 4]);
+    world.mark(Table::Events, &lost(2, 5)).await;
+    assert_eq!(told().await, [None, None, Some(5), Some(5)], "batch has not passed it");
+    world.mark(Table::BatchCounts, &lost(2, 5)).await;
+    serving.refresh().await.unwrap();
+    assert_eq!(told().await, [Some(5); 4]);
+    world.mark(Table::Events, &lost(6, 9)).await;
+    assert_eq!(told().await, [Some(5), Some(5), Some(9), Some(9)]);
+    world.mark(Table::BatchCounts, &[(Transaction::Accepted(LOG, 1), 5)]).await;
+    serving.refresh().await.unwrap();
+    assert_eq!(told().await, [None, None, Some(9), Some(9)]);
+    world.mark(Table::BatchCounts, &[(Transaction::Accepted(LOG, 1), 9)]).await;
+    serving.refresh().await.unwrap();
+    assert_eq!(told().await, [None; 4]);
 }
 
 #[tokio::test]

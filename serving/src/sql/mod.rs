@@ -141,6 +141,7 @@ impl Serving {
             let events = self.snapshots.newest(Table::Events).await?;
             let dead = self.snapshots.newest(Table::DeadLetters).await?;
             pinned.archived = self.archived(&events, &dead);
+            pinned.missing.extend(pinned.view.lost_of(&events, self.parts.log));
             pinned.events = names.contains("events").then_some(events);
             pinned.dead = names.contains("dead_letters").then_some(dead);
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use reckon_data::loss::Loss;
 use reckon_data::minute::parse_date;
 use reckon_data::paths::Transaction;
 use reckon_data::run::Granularity;
@@ -10,6 +11,7 @@ use reckon_data::table::{DataFile, Snapshot};
 use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::meet::Missing;
 use crate::ServingError;
 
 /// The live files of one (granularity, date).
@@ -39,6 +41,10 @@ pub struct BatchView {
     pub version: u64,
     /// Coverage of every log partition.
     pub coverage: Vec<u64>,
+    /// What had gone from the log before it was archived, and is in no count.
+    losses: Vec<Loss>,
+    /// Up to which offset somebody has accepted that, of every log partition.
+    accepted: Vec<u64>,
     /// The files of every date.
     pub dates: BTreeMap<i32, DateFiles>,
     /// The version of `stream_counts`, for ranges on disk.
@@ -68,7 +74,26 @@ impl BatchView {
             (date, sets.collect())
         });
         let stream_definitions = stream_definitions(&stream, &coverage);
-        Ok(Self { version: batch.version, dates: dates.collect(), coverage, stream, stream_definitions })
+        let losses = (0..partitions).filter_map(|p| Loss::of(batch, log, p)).collect();
+        let accepted = (0..partitions).map(|p| Loss::accepted(batch, log, p)).collect();
+        let dates = dates.collect();
+        Ok(Self { version: batch.version, coverage, losses, accepted, dates, stream, stream_definitions })
+    }
+
+    /// What answers lack because it had gone before it was archived, as far as nobody has accepted that.
+    pub fn lost(&self) -> impl Iterator<Item = Missing> {
+        self.losses.iter().filter_map(|loss| self.unaccepted(*loss))
+    }
+
+    /// The same of answers from a version of `events`, which may know of more.
+    pub fn lost_of(&self, events: &Snapshot, log: Uuid) -> Vec<Missing> {
+        let partitions = (0_u32..).zip(&self.coverage).map(|(partition, _)| partition);
+        partitions.filter_map(|partition| self.unaccepted(Loss::of(events, log, partition)?)).collect()
+    }
+
+    fn unaccepted(&self, loss: Loss) -> Option<Missing> {
+        let accepted = self.accepted.get(loss.partition as usize).copied().unwrap_or(0);
+        (loss.to > accepted).then(|| Missing::lost(&loss))
     }
 
     /// The definition versions that take part in an answer about these dates.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use reckon_data::loss::Loss;
 use reckon_data::tail::{Position, Tail, TailSum};
 use serde::Serialize;
 
@@ -119,6 +120,14 @@ impl Missing {
     pub fn silent() -> Self {
         let reason = "a partition says nothing of itself: please report this".to_owned();
         Self { what: MissingWhat::Stream, partition: None, from: None, to: None, date: None, reason }
+    }
+
+    /// Records that had gone before they were archived; where the first of them lay, nobody has kept.
+    #[must_use]
+    pub fn lost(loss: &Loss) -> Self {
+        let reason = format!("{loss}; `reckon log accept` once that is known");
+        let Loss { partition, to, .. } = *loss;
+        Self { what: MissingWhat::Events, partition: Some(partition), from: None, to: Some(to), date: None, reason }
     }
 
     /// A whole date.

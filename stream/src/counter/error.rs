@@ -24,7 +24,8 @@ pub enum CounterError {
         /// The log there is.
         log: Uuid,
     },
-    /// Records that are needed are no longer in the log.
+    /// Records that are needed are no longer in the log. Where it drops records by itself, the next counter goes on behind
+    /// them.
     #[error(
         "partition {partition} begins at offset {start}, but counting has to go on from {needed}: restore the log \
          from a copy, or set it up anew together with the tables"

@@ -1,4 +1,5 @@
-//! Where to go on: what was sealed, from where to refill, and which segments batch has not covered.
+//! Where to go on: what was sealed, from where to refill, and which segments batch has not covered. And what is
+//! gone: where the log drops records by itself, counting goes on behind them.
 
 #![allow(deprecated, reason = "ParquetObjectReader has no successor that is more than an example")]
 
@@ -18,7 +19,7 @@ use reckon_data::damage::Damaged;
 use reckon_data::invariant::DURABILITY;
 use reckon_data::paths::Transaction;
 use reckon_data::segment::Summary;
-use reckon_data::table::{DataFile, Snapshot, Table};
+use reckon_data::table::{Commit, DataFile, Snapshot, Step, Table};
 use uuid::Uuid;
 
 use super::CounterParts;
@@ -26,6 +27,7 @@ use super::error::CounterError;
 use super::file::{SUMMARY_COLUMNS, places, summaries};
 use super::history::History;
 use super::partition::{PartitionCounter, Rules};
+use super::seal::version;
 
 /// Files looked into at once.
 const FILES_AT_ONCE: usize = 8;
@@ -54,7 +56,14 @@ pub(super) async fn recover(parts: &CounterParts) -> Result<Recovered, CounterEr
     let numbers = parts.partitions.iter().copied();
     let standing =
         |snapshot: &Snapshot, name: Transaction| u64::try_from(snapshot.transaction(&name.to_string())).unwrap_or(0);
-    let sealed: Vec<u64> = numbers.clone().map(|p| standing(&stream, Transaction::Stream(log, p))).collect();
+    let mut sealed: Vec<u64> = numbers.clone().map(|p| standing(&stream, Transaction::Stream(log, p))).collect();
+    let mut extents = Vec::new();
+    for number in numbers.clone() {
+        extents.push(parts.log.extent(number).await?);
+    }
+    if parts.log.drops_by_itself() {
+        go_on_behind_gaps(parts, &mut sealed, &extents).await?;
+    }
     let coverage: Vec<u64> = numbers.clone().map(|p| standing(&batch, Transaction::Batch(log, p))).collect();
 
     // The file of a partition's last segment is needed even if coverage has passed it.
@@ -68,12 +77,12 @@ pub(super) async fn recover(parts: &CounterParts) -> Result<Recovered, CounterEr
         stored = read_summaries(parts, &stream, 0).await?;
     }
     let mut recovered = Recovered { partitions: Vec::new(), segments: Vec::new() };
-    for ((number, sealed), coverage) in numbers.zip(sealed).zip(coverage) {
+    for (((number, sealed), coverage), extent) in numbers.zip(sealed).zip(coverage).zip(extents) {
         let own: Vec<&Stored> = stored.iter().filter(|stored| stored.summary.partition == number).collect();
-        let start = parts.log.extent(number).await?.start;
-        let last = last_of(&stored, number, sealed).map(|last| refilled_from(last, &own, window, start));
-        let counter = resume(parts, number, sealed, last.as_ref(), &own).await?;
-        let mut history = History::new(sealed, last.map_or(0, |last| last.refill_offset), coverage);
+        let last = last_of(&stored, number, sealed).map(|last| refilled_from(last, &own, window, extent.start));
+        let counter = resume(parts, number, sealed, last.as_ref(), &own, &extent)?;
+        let refill = last.map_or(0, |last| last.refill_offset.max(extent.start));
+        let mut history = History::new(sealed, refill, coverage);
         let above: Vec<&Stored> = own.into_iter().filter(|stored| stored.summary.start >= coverage).collect();
         for (range, log_time) in tile(&above, coverage..sealed) {
             history.recover(&range, log_time);
@@ -82,6 +91,46 @@ pub(super) async fn recover(parts: &CounterParts) -> Result<Recovered, CounterEr
         recovered.partitions.push((counter, history));
     }
     Ok(recovered)
+}
+
+/// Where the log has dropped, by itself, records that were to be counted, goes on behind them: the range is sealed without a
+/// file, so that no summary covers it and answers name it as missing, until batch has passed it. `sealed` and `extents`
+/// are of the partitions, in their order.
+async fn go_on_behind_gaps(
+    parts: &CounterParts,
+    sealed: &mut [u64],
+    extents: &[Range<u64>],
+) -> Result<(), CounterError> {
+    let log = parts.log.identity();
+    let mut steps = Vec::new();
+    for ((partition, sealed), extent) in parts.partitions.iter().copied().zip(sealed).zip(extents) {
+        if extent.start <= *sealed {
+            continue;
+        }
+        tracing::error!(
+            partition,
+            from = *sealed,
+            to = extent.start,
+            "records had gone from the log before they were counted: counting goes on behind them"
+        );
+        let name = Transaction::Stream(log, partition).to_string();
+        steps.push(Step { name, from: version(*sealed)?, to: version(extent.start)? });
+        *sealed = extent.start;
+    }
+    if steps.is_empty() {
+        return Ok(());
+    }
+    let commit = Commit {
+        table: Table::StreamCounts,
+        steps,
+        add: Vec::new(),
+        remove: Vec::new(),
+        data_change: true,
+        token: parts.names.fresh(),
+        operation: "go on behind a gap".to_owned(),
+    };
+    parts.tables.commit(commit).await?;
+    Ok(())
 }
 
 /// Whatever was sealed must have come from this log.
@@ -153,20 +202,20 @@ fn refilled_from(last: &Summary, own: &[&Stored], window: u32, log_start: u64) -
     Summary { refill_offset: from.refill_offset, refill_log_time: from.refill_log_time, ..*last }
 }
 
-/// A counter that goes on at `sealed`, after checking that the log holds what it needs.
-async fn resume(
+/// A counter that goes on at `sealed`, after checking that the log, which has the records of `extent`, holds what it needs.
+fn resume(
     parts: &CounterParts,
     partition: u32,
     sealed: u64,
     last: Option<&Summary>,
     own: &[&Stored],
+    extent: &Range<u64>,
 ) -> Result<PartitionCounter, CounterError> {
     let rules = Rules {
         dedup_minutes: parts.settings.dedup_minutes,
         segment_events: parts.settings.segment_events,
         definition: Arc::clone(&parts.definition),
     };
-    let extent = parts.log.extent(partition).await?;
     if !DURABILITY.holds(extent.end >= sealed) {
         return Err(CounterError::Short { partition, end: extent.end, sealed });
     }
@@ -175,6 +224,12 @@ async fn resume(
         None if sealed == 0 => 0,
         None => extent.start.min(sealed),
     };
+    if let Some(last) = last
+        && extent.start > needed
+        && parts.log.drops_by_itself()
+    {
+        return Ok(resume_late(rules, last, extent.start));
+    }
     if extent.start > needed {
         return Err(CounterError::Trimmed { partition, needed, start: extent.start });
     }
@@ -195,6 +250,18 @@ async fn resume(
         }
         None => PartitionCounter::resume_without_summary(partition, rules, extent.start, sealed),
     })
+}
+
+/// A counter that goes on where the log has dropped, by itself, a part of what the dedup window is filled from.
+fn resume_late(rules: Rules, last: &Summary, start: u64) -> PartitionCounter {
+    let Summary { partition, refill_offset, .. } = *last;
+    tracing::warn!(
+        partition,
+        from = refill_offset,
+        to = start,
+        "the dedup window is not filled from its beginning, which has gone from the log: repeats of that are left to batch"
+    );
+    PartitionCounter::resume_late(rules, last, start)
 }
 
 /// The newest summary that is left, of those from whose refill offset on the log still holds everything.

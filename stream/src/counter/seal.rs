@@ -99,13 +99,16 @@ fn steps(shared: &Shared, segments: &[FinishedSegment]) -> Result<Vec<Step>, Cou
         }
         range.1 = summary.end;
     }
-    let version =
-        |offset: u64| i64::try_from(offset).map_err(|_| CountError::from(RunError::Overflow { column: "segment_end" }));
     let log = shared.parts.log.identity();
     let step = |(partition, (from, to)): (u32, (u64, u64))| {
         Ok(Step { name: Transaction::Stream(log, partition).to_string(), from: version(from)?, to: version(to)? })
     };
     ranges.into_iter().map(step).collect()
+}
+
+/// An offset as a transaction's version.
+pub(super) fn version(offset: u64) -> Result<i64, CountError> {
+    i64::try_from(offset).map_err(|_| CountError::from(RunError::Overflow { column: "segment_end" }))
 }
 
 /// Writes the segments' file. None if the counter stopped before the store had it.

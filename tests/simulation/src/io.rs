@@ -150,6 +150,10 @@ impl Log for FaultyLog {
             }
         }
     }
+
+    fn drops_by_itself(&self) -> bool {
+        self.log.drops_by_itself()
+    }
 }
 
 /// The tables, with faults. Their model has no files; those of the store are swept as Delta Lake's are.

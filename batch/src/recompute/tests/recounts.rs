@@ -1,11 +1,15 @@
 //! What is counted: repeats, hashes, dimensions, values, times, cuts.
 
+use reckon_data::clock::Names as _;
 use reckon_data::definition::Definition;
 use reckon_data::jobs::RunRequest;
+use reckon_data::log::Log as _;
+use reckon_data::loss::Loss;
 use reckon_data::metric::Function;
 use reckon_data::minute::MICROS_PER_DAY;
+use reckon_data::paths::Transaction;
 use reckon_data::run::Dimension;
-use reckon_data::table::Table;
+use reckon_data::table::{Commit, Step, Table, Tables as _};
 
 use super::oracle::{Kept, Placed, Row};
 use super::world::{DAY, MINUTE, World};
@@ -174,4 +178,35 @@ async fn a_bad_date_is_refused_before_anything_happens() {
     let report = world.try_run(&request).await.unwrap();
     assert_eq!(report.dates.iter().map(|date| date.mode).collect::<Vec<_>>(), [Mode::Full]);
     assert_eq!(world.counts().await, KEPT.count(&all));
+}
+
+/// what had gone before it was archived is told to the counts in the very commit that lacks it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_had_gone_before_it_was_archived_is_carried_over() {
+    let world = World::new(2);
+    world.add(0, vec![Row::view("a", "v", DAY)]).await;
+    world.run().await;
+    let log = world.archive.log.identity();
+    for (records, to) in [(3, 9), (5, 20)] {
+        let before = world.snapshot(Table::Events).await;
+        let step = |transaction: Transaction, to| {
+            let name = transaction.to_string();
+            Step { from: before.transaction(&name), name, to }
+        };
+        let commit = Commit {
+            table: Table::Events,
+            steps: vec![step(Transaction::Lost(log, 1), records), step(Transaction::LostTo(log, 1), to)],
+            add: Vec::new(),
+            remove: Vec::new(),
+            data_change: true,
+            token: world.archive.names.fresh(),
+            operation: "test".to_owned(),
+        };
+        world.archive.tables.commit(commit).await.unwrap();
+        world.run().await;
+        let counts = world.snapshot(Table::BatchCounts).await;
+        let expected = Loss { partition: 1, records: records as u64, to: to as u64 };
+        assert_eq!(Loss::all(&counts).into_values().collect::<Vec<_>>(), [expected]);
+        assert_eq!(Loss::accepted(&counts, log, 1), 0, "nobody has");
+    }
 }

@@ -81,7 +81,8 @@ pub struct PartitionCounter {
     tally: Tally,
     open: OpenCounts,
     refill: Option<Target>,
-    /// The first record of the refill that was damaged and given up: what it had to say of log time is gone.
+    /// The first record of the refill that was damaged and given up, or the last that is gone before it: what it had to say of
+    /// log time is gone.
     given_up: Option<u64>,
     fresh: Vec<bool>,
     totals: Totals,
@@ -131,6 +132,18 @@ impl PartitionCounter {
     pub fn resume_past(rules: Rules, older: &Summary, sealed: u64) -> Self {
         let mut counter = Self::resume(rules, older);
         counter.refill = Some(Target { end: sealed, log_time: None, event_time_max: older.event_time_max });
+        counter
+    }
+
+    /// A counter that goes on behind a sealed segment, of whose refill the log has only what begins at `start`: repeats of
+    /// what is gone will not be found.
+    #[must_use]
+    pub fn resume_late(rules: Rules, sealed: &Summary, start: u64) -> Self {
+        let refills = start < sealed.end;
+        let refill_log_time = if refills { LogTime::UNSET } else { sealed.log_time };
+        let mut counter = Self::resume(rules, &Summary { refill_offset: start, refill_log_time, ..*sealed });
+        // What is gone had something to say of log time, too, just as a record that was given up had.
+        counter.given_up = start.checked_sub(1).filter(|_| refills);
         counter
     }
 

@@ -193,3 +193,77 @@ async fn a_gap_in_stream_counts_is_left_to_be_found() {
     assert_eq!(counter.stats().totals().duplicate, 1);
     counter.stop().await;
 }
+
+/// what a log's own retention removed before it was counted is no reason to stop, and no silent hole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counting_goes_on_behind_a_gap_and_the_range_is_named() {
+    let mut world = sealed_world().await;
+    for minute in 5..8 {
+        world.append(0, minute * MINUTE, Entry::Events(vec![view("b", minute as u32)])).await;
+    }
+    world.cover(0, 4).await;
+    world.log.trim(0, 6).await.unwrap();
+    let error = world.try_start(settings()).await.unwrap_err();
+    assert!(matches!(error, CounterError::Trimmed { partition: 0, needed: 0, start: 6 }), "{error}");
+
+    world.log = world.log.with_own_retention();
+    for life in 0..2 {
+        let counter = world.start(settings()).await;
+        world.caught_up(&counter).await;
+        let tail = counter.tail(0, 4).await.unwrap();
+        assert_eq!(tail.on_disk.first().map(|range| range.start), Some(4), "serving will not find 4..6, and say so");
+        if life == 0 {
+            assert_eq!(tail.on_disk, [4..6]);
+            assert_eq!(counter.position(0).unwrap().sealed, 6, "committed before anything is counted");
+            assert!(
+                counter.tail(0, 6).await.unwrap().on_disk.is_empty(),
+                "once coverage has passed it, nothing is missing"
+            );
+        }
+        world.check(&counter, &[6]).await;
+        counter.stop().await;
+        let stream = world.tables.snapshot(Table::StreamCounts).await.unwrap();
+        let name = Transaction::Stream(world.log.identity(), 0).to_string();
+        assert_eq!(stream.transaction(&name), 7, "one minute has ended since");
+    }
+}
+
+/// What lies below the seal is counted: only repeats of it are not known any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_window_that_is_gone_from_the_log_is_left_to_batch() {
+    for (start, duplicate) in [(2, 1), (4, 0)] {
+        let mut world = sealed_world().await;
+        world.log = world.log.with_own_retention();
+        world.log.trim(0, start).await.unwrap();
+        let counter = world.start(settings()).await;
+        assert_eq!(counter.refill_offset(0), Some(start));
+        world.append(0, 4 * MINUTE, Entry::Events(vec![view("a", 1), view("a", 3)])).await;
+        world.caught_up(&counter).await;
+        assert_eq!(counter.stats().totals().duplicate, duplicate, "from {start}");
+        let position = counter.position(0).unwrap();
+        assert_eq!((position.sealed, position.log_time.minute()), (4, Some(4)));
+        counter.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_time_is_as_it_was_sealed_though_the_record_that_set_it_is_gone() {
+    let mut world = World::new(1);
+    world.log = world.log.with_own_retention();
+    let counter = world.start(settings()).await;
+    for (id, minute) in [10, 9, 9].into_iter().enumerate() {
+        world.append(0, minute * MINUTE, Entry::Events(vec![view("a", id as u32)])).await;
+    }
+    let cut = world.append(0, 9 * MINUTE, Entry::Cut).await;
+    counter.reach(&[cut]).await.unwrap();
+    counter.stop().await;
+    world.log.trim(0, 1).await.unwrap();
+    // The second one goes by what the first has sealed.
+    for _ in 0..2 {
+        let counter = world.start(settings()).await;
+        let cut = world.append(0, 9 * MINUTE, Entry::Cut).await;
+        counter.reach(&[cut]).await.unwrap();
+        assert_eq!(counter.position(0).unwrap().log_time.minute(), Some(10));
+        counter.stop().await;
+    }
+}
