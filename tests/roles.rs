@@ -2,6 +2,8 @@
 //!
 //! Runs when `RECKON_TEST_FLUVIO_RUN` names a `fluvio-run`, and says that it was skipped when not.
 
+mod gap;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};

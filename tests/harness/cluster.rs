@@ -1,12 +1,14 @@
 //! A Fluvio cluster of one broker, started by the program that `RECKON_TEST_FLUVIO_RUN` names (`fluvio-run`).
 
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fluvio::metadata::customspu::CustomSpuSpec;
 use fluvio::metadata::spu::SpuSpec;
+use fluvio::metadata::topic::{TopicSpec, TopicStorageConfig};
 use fluvio::{FluvioAdmin, FluvioClusterConfig};
 
 use super::server::RUNTIME;
@@ -55,6 +57,17 @@ impl Cluster {
         format!("fluvio://{}/{topic}", self.address())
     }
 
+    /// Makes a topic that begins a new file of records where one would have more than so many bytes.
+    pub fn make_topic(&self, topic: &str, partitions: u32, file_bytes: u32) {
+        let mut spec = TopicSpec::new_computed(partitions, 1, None);
+        spec.set_storage(TopicStorageConfig { segment_size: Some(file_bytes), max_partition_size: None });
+        let config = FluvioClusterConfig::new(self.address());
+        RUNTIME.block_on(async {
+            let admin = FluvioAdmin::connect_with_config(&config).await.unwrap();
+            admin.create(topic.to_owned(), false, spec).await.unwrap();
+        });
+    }
+
     fn is_up(&self) -> bool {
         std::net::TcpStream::connect(("127.0.0.1", self.ports[2])).is_ok()
     }
@@ -69,6 +82,24 @@ impl Cluster {
     pub fn start_broker(&mut self) {
         self.broker = run(&self.program, self.dir.path(), "broker", &broker_arguments(self.dir.path(), self.ports));
         wait("the broker listens", || self.is_up());
+    }
+
+    /// Removes the oldest file of records of each of these partitions, as retention would. The broker is killed for it,
+    /// and started again.
+    pub fn lose_oldest(&mut self, topic: &str, partitions: Range<u32>) {
+        self.kill_broker();
+        for partition in partitions {
+            let folder = self.dir.path().join(format!("data/spu-logs-{BROKER}/{topic}-{partition}"));
+            let files = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
+            let mut files: Vec<PathBuf> =
+                files.filter(|file| file.extension().is_some_and(|kind| kind == "log")).collect();
+            // They are named by their first offsets, with zeros in front. The last one is being written.
+            files.sort();
+            assert!(files.len() > 1, "{} has no file of records to spare: {files:?}", folder.display());
+            std::fs::remove_file(files[0].with_extension("index")).unwrap();
+            std::fs::remove_file(&files[0]).unwrap();
+        }
+        self.start_broker();
     }
 }
 

@@ -5,8 +5,12 @@ use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
+
+use object_store::ObjectStore;
+use object_store::aws::AmazonS3Builder;
+use object_store::prefix::PrefixStore;
 
 const BUCKET: &str = "reckon";
 
@@ -28,6 +32,13 @@ pub fn data_at<'a>(command: &'a mut Command, dir: &Path) -> &'a mut Command {
 pub fn shared_at<'a>(command: &'a mut Command, dir: &Path, own: &str) -> &'a mut Command {
     command.arg("--data-dir").arg(format!("s3://{BUCKET}/{}", name(dir))).arg("--local-dir").arg(dir.join(own));
     with_endpoint(command)
+}
+
+/// A folder of that data.
+pub fn shared_store(dir: &Path, folder: &str) -> Arc<dyn ObjectStore> {
+    let bucket = AmazonS3Builder::new().with_endpoint(&ENDPOINT.url).with_allow_http(true).with_bucket_name(BUCKET);
+    let bucket = bucket.with_access_key_id("test").with_secret_access_key("test").with_region("us-east-1");
+    Arc::new(PrefixStore::new(bucket.build().unwrap(), format!("{}/{folder}", name(dir))))
 }
 
 /// Whether an S3 endpoint can be started.

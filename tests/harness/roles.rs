@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+
+use object_store::ObjectStore;
 
 use super::cluster::Cluster;
-use super::place::{has_endpoint, shared_at};
+use super::place::{has_endpoint, shared_at, shared_store};
 use super::server::{Server, command};
 
 /// The processes, in the order in which they are started.
@@ -37,6 +41,13 @@ pub struct Roles {
 impl Roles {
     /// Starts them all; none, and a line that says so, when log or store cannot be started.
     pub fn start(test: &str) -> Option<Self> {
+        let mut roles = Self::start_none(test)?;
+        roles.start_rest();
+        Some(roles)
+    }
+
+    /// The same, but log and store only.
+    pub fn start_none(test: &str) -> Option<Self> {
         let log = Cluster::start(test)?;
         if !has_endpoint(test) {
             return None;
@@ -47,12 +58,19 @@ impl Roles {
         let ports = names.zip(free.iter().map(|free| free.local_addr().unwrap().port())).collect();
         drop(free);
         let dir = tempfile::tempdir().unwrap();
-        let mut roles = Self { running: BTreeMap::new(), ports, log, dir };
-        PROCESSES.into_iter().for_each(|name| roles.start_one(name));
-        for name in PROCESSES.into_iter().filter(|name| roles.answers(name)) {
-            roles.of(name).wait_until("it is ready", || roles.of(name).is_ready());
+        Some(Self { running: BTreeMap::new(), ports, log, dir })
+    }
+
+    /// Starts those that do not run yet, and waits until all are ready.
+    pub fn start_rest(&mut self) {
+        for name in PROCESSES {
+            if !self.running.contains_key(name) {
+                self.start_one(name);
+            }
         }
-        Some(roles)
+        for name in PROCESSES.into_iter().filter(|name| self.answers(name)) {
+            self.of(name).wait_until("it is ready", || self.of(name).is_ready());
+        }
     }
 
     /// Whether a process has a REST interface.
@@ -126,6 +144,16 @@ impl Roles {
     /// Kills one as a power cut would.
     pub fn kill(&mut self, name: &str) {
         self.running.remove(name).unwrap().kill();
+    }
+
+    /// Tells a command where the data of all of them is.
+    pub fn data_of<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        shared_at(command, self.dir.path(), "by-hand")
+    }
+
+    /// A folder of that data.
+    pub fn store(&self, folder: &str) -> Arc<dyn ObjectStore> {
+        shared_store(self.dir.path(), folder)
     }
 
     /// Where events are sent.

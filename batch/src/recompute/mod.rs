@@ -43,8 +43,9 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
@@ -53,7 +54,7 @@ use reckon_data::config::Batch as Settings;
 use reckon_data::damage::{Damage, Damaged};
 use reckon_data::definition::Definition;
 use reckon_data::jobs::{EngineName, Follower, RunRequest};
-use reckon_data::log::Log;
+use reckon_data::log::{Log, LogError};
 use reckon_data::minute::{date_of, format_date, parse_date};
 use reckon_data::offload::offload;
 use reckon_data::paths::Transaction;
@@ -75,6 +76,10 @@ pub use report::{DateReport, Mode, OnProgress, Progress, RunReport};
 use scope::Scope;
 use span::Span;
 use spill::SpillDir;
+
+/// How often a cut is tried to be appended, and after how long again.
+const CUT_ATTEMPTS: u32 = 3;
+const CUT_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a recompute is made of.
 #[derive(Debug)]
@@ -189,8 +194,23 @@ impl Recompute {
         tell(progress, "appending cuts", 0, 0, 0);
         let cut = encode_cut(run_id, self.parts.routing, self.parts.clock.now());
         let partitions = 0..self.parts.log.partitions();
-        let appends = partitions.map(|partition| self.parts.log.append(partition, vec![cut.clone()]));
-        Ok(try_join_all(appends).await?.into_iter().map(|offsets| offsets.start).collect())
+        let appends = partitions.map(|partition| self.append_cut(partition, &cut));
+        try_join_all(appends).await
+    }
+
+    /// Tries again while the log fails: another broker may lead the partition by now. A cut too many harms nothing.
+    async fn append_cut(&self, partition: u32, cut: &Bytes) -> Result<u64, BatchError> {
+        let mut attempt = 1;
+        loop {
+            match self.parts.log.append(partition, vec![cut.clone()]).await {
+                Err(LogError::Storage(reason)) if attempt < CUT_ATTEMPTS => {
+                    tracing::warn!(partition, attempt, reason, "a cut is appended again");
+                    attempt += 1;
+                    tokio::time::sleep(CUT_AGAIN).await;
+                }
+                appended => return Ok(appended?.start),
+            }
+        }
     }
 
     async fn wait(&self, cuts: &[u64], progress: &OnProgress<'_>) -> Result<(), BatchError> {

@@ -85,9 +85,12 @@ impl Cluster {
                         self.topic
                     )));
                 }
-                match spec.map(|spec| spec.partitions()) {
-                    Some(found) if self.find_leaders(&admin).await?.iter().flatten().count() == found as usize => {
-                        return Ok(found);
+                match spec {
+                    Some(spec)
+                        if self.find_leaders(&admin).await?.iter().flatten().count() == spec.partitions() as usize =>
+                    {
+                        self.warn_of_copies(spec.replication_factor().unwrap_or(1));
+                        return Ok(spec.partitions());
                     }
                     _ => tokio::time::sleep(LOOK_EVERY).await,
                 }
@@ -95,6 +98,17 @@ impl Cluster {
         };
         let waited = timeout(CREATED_MAX, ready).await;
         waited.unwrap_or_else(|_| Err(self.failed("its partitions have no leaders", &"no broker took them")))
+    }
+
+    /// See "What it costs, and what it does not promise" in ADR 9.
+    fn warn_of_copies(&self, copies: u32) {
+        if copies > 1 {
+            tracing::warn!(
+                topic = self.topic,
+                copies,
+                "this version of Fluvio may lose acknowledged events when the lead of a partition changes twice: one copy is safer"
+            );
+        }
     }
 
     async fn topic_spec(&self, admin: &FluvioAdmin) -> Result<Option<TopicSpec>, LogError> {
@@ -209,10 +223,7 @@ impl Cluster {
     /// What a broker's refusal means. Of one that does not lead the partition any more, nothing is asked again.
     pub fn refused(&self, partition: u32, code: &ErrorCode) -> LogError {
         self.leaders.lock().clear();
-        match code {
-            ErrorCode::PartitionFull { .. } => LogError::Full,
-            other => self.failed(&format!("partition {partition}"), other),
-        }
+        if is_full(code) { LogError::Full } else { self.failed(&format!("partition {partition}"), code) }
     }
 
     fn forget(&self, broker: i32) {
@@ -235,5 +246,21 @@ impl std::fmt::Debug for Cluster {
             .field("endpoint", &self.config.endpoint)
             .field("topic", &self.topic)
             .finish_non_exhaustive()
+    }
+}
+
+/// Whether the broker has no room for more.
+const fn is_full(code: &ErrorCode) -> bool {
+    matches!(code, ErrorCode::PartitionFull { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_partition_is_a_full_disk() {
+        assert!(is_full(&ErrorCode::PartitionFull { replica_key: ("events", 0).into() }));
+        assert!(!is_full(&ErrorCode::NotLeaderForPartition));
     }
 }
