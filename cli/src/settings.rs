@@ -95,7 +95,7 @@ pub fn with_flags(command: Command) -> Command {
 /// # Errors
 /// A file that cannot be read, and whatever [`Settings::validate`] refuses.
 pub fn from(matches: &ArgMatches) -> Result<Settings> {
-    let mut table = match matches.get_one::<String>("config") {
+    let mut table = match flag(matches, "config") {
         Some(path) => std::fs::read_to_string(path)
             .with_context(|| format!("the settings {path} cannot be read"))?
             .parse::<Table>()
@@ -104,7 +104,7 @@ pub fn from(matches: &ArgMatches) -> Result<Settings> {
     };
     let defaults = Table::try_from(Settings::default()).context("the defaults")?;
     for setting in all() {
-        let flag = matches.get_one::<String>(&setting.path()).cloned();
+        let flag = flag(matches, &setting.path()).cloned();
         let Some(text) = flag.or_else(|| std::env::var(setting.variable()).ok()) else { continue };
         let value = parse(&text, lookup(&defaults, &setting))
             .map_err(|reason| anyhow!("--{} {text:?}: {reason}", setting.flag()))?;
@@ -112,6 +112,11 @@ pub fn from(matches: &ArgMatches) -> Result<Settings> {
     }
     let text = toml::to_string(&table).context("the settings")?;
     Settings::from_toml(&text).map_err(Into::into)
+}
+
+/// A flag's value; none also where the command has no such flag.
+fn flag<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a String> {
+    matches.try_get_one(name).ok().flatten()
 }
 
 fn lookup<'a>(defaults: &'a Table, setting: &Setting) -> Option<&'a Value> {

@@ -43,7 +43,8 @@ impl Loss {
         places.filter_map(|(log, partition)| Some(((log, partition), Self::of(snapshot, log, partition)?))).collect()
     }
 
-    /// The offset up to which somebody has accepted what is lost of a partition, by a version of `batch_counts`.
+    /// How many lost records of a partition somebody has accepted, by a version of `batch_counts`. Not up to which offset: a
+    /// table that was restored from an older copy may have lost more below the same one.
     #[must_use]
     pub fn accepted(counts: &Snapshot, log: Uuid, partition: u32) -> u64 {
         standing(counts, Transaction::Accepted(log, partition))

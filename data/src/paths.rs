@@ -22,7 +22,7 @@ pub enum Transaction {
     Lost(Uuid, u32),
     /// `lost_to/<log>/<partition>`, of the same: the offset after the last of those.
     LostTo(Uuid, u32),
-    /// `accepted/<log>/<partition>`, of `batch_counts`: the `lost_to` that somebody has accepted.
+    /// `accepted/<log>/<partition>`, of `batch_counts`: how many of those somebody has accepted.
     Accepted(Uuid, u32),
     /// `maintain/<table>`: counts the commits that lay files out anew.
     Maintain(Table),

@@ -84,7 +84,7 @@ impl Drop for Job {
 /// The scheduler may be gone, and the query with it.
 async fn cancel(scheduler: String, job_id: String) {
     let asked = async {
-        let channel = Endpoint::new(scheduler)?.timeout(CANCEL_WAIT).connect().await?;
+        let channel = Endpoint::new(scheduler)?.connect_timeout(CANCEL_WAIT).timeout(CANCEL_WAIT).connect().await?;
         Ok::<_, tonic::transport::Error>(SchedulerGrpcClient::new(channel))
     };
     let cancelled = match asked.await {

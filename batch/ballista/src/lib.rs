@@ -25,7 +25,7 @@ const MESSAGE_BYTES_MAX: u32 = 1 << 30;
 /// How often an executor says that it lives, seconds; and how long none is waited for that says nothing.
 const HEARTBEAT_SECONDS: u64 = 3;
 const EXECUTOR_DEAD_SECONDS: u64 = 15;
-/// How long results of a query lie on executors, seconds.
-const KEPT_SECONDS: u64 = 3_600;
+/// How long results of a query lie on executors, seconds: longer than it takes to sort what comes before them.
+const KEPT_SECONDS: u64 = 1_200;
 /// How long the scheduler remembers a query that has ended, seconds: its plan may be large.
 const REMEMBERED_SECONDS: u64 = 120;

@@ -15,41 +15,41 @@ use crate::commit;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Gap {
     pub(super) partition: u32,
-    /// Up to where it is archived.
+    /// Up to where it is archived, as events and as dead letters; one of them below [`Gap::start`].
     pub(super) archived: Archived,
     /// The first offset that the log still has.
     pub(super) start: u64,
 }
 
 impl Gap {
-    fn steps_of_events(&self, log: Uuid, events: &Snapshot) -> Result<[Step; 3], ArchiveError> {
-        let Self { partition, archived: Archived { events: from, .. }, start } = *self;
-        let records = start - from;
-        tracing::error!(
-            partition,
-            from,
-            to = start,
-            records,
-            "records had gone from the log before they were archived: archiving goes on behind them"
-        );
-        let lost = Transaction::Lost(log, partition);
-        let in_all = standing(events, lost).saturating_add(version(records)?);
-        Ok([
-            step(events, Transaction::Archive(log, partition), version(start)?),
-            step(events, lost, in_all),
-            step(events, Transaction::LostTo(log, partition), version(start)?),
-        ])
+    /// What is written down with `events`: how much is lost, whether as events or as dead letters, unless an archiver that
+    /// ended before its second commit has done that; and that archiving goes on behind it.
+    fn steps_of_events(&self, log: Uuid, events: &Snapshot) -> Result<Vec<Step>, ArchiveError> {
+        let Self { partition, archived, start } = *self;
+        let mut steps = Vec::new();
+        let (lost, lost_to) = (Transaction::Lost(log, partition), Transaction::LostTo(log, partition));
+        let known = u64::try_from(standing(events, lost_to)).unwrap_or(0);
+        if known < start {
+            let from = archived.both().max(known);
+            let records = start - from;
+            tracing::error!(
+                partition,
+                from,
+                to = start,
+                records,
+                "records had gone from the log before they were archived: archiving goes on behind them"
+            );
+            let in_all = standing(events, lost).saturating_add(version(records)?);
+            steps.extend([step(events, lost, in_all), step(events, lost_to, version(start)?)]);
+        }
+        if archived.events < start {
+            steps.push(step(events, Transaction::Archive(log, partition), version(start)?));
+        }
+        Ok(steps)
     }
 
     fn step_of_dead(&self, log: Uuid, dead: &Snapshot) -> Result<Step, ArchiveError> {
-        let Self { partition, archived: Archived { dead: from, .. }, start } = *self;
-        tracing::error!(
-            partition,
-            from,
-            to = start,
-            "dead letters, if there were any, had gone from the log before they were archived"
-        );
-        Ok(step(dead, Transaction::Dead(log, partition), version(start)?))
+        Ok(step(dead, Transaction::Dead(log, self.partition), version(self.start)?))
     }
 }
 
@@ -66,9 +66,7 @@ pub(super) async fn go_on_behind(
     let log = parts.log.identity();
     let (mut of_events, mut of_dead) = (Vec::new(), Vec::new());
     for gap in gaps {
-        if gap.archived.events < gap.start {
-            of_events.extend(gap.steps_of_events(log, events)?);
-        }
+        of_events.extend(gap.steps_of_events(log, events)?);
         if gap.archived.dead < gap.start {
             of_dead.push(gap.step_of_dead(log, dead)?);
         }

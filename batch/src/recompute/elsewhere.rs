@@ -74,11 +74,14 @@ impl Elsewhere<'_> {
             Some(repeated) => self.unique(repeated, step).await?,
             None => Vec::new(),
         };
+        let mut last = 0;
         if repeated.as_ref().is_none_or(|repeated| !repeated.is_empty()) {
-            parts.push(self.firsts(repeated).await?);
+            let firsts = self.firsts(repeated).await?;
+            last = firsts.read;
+            parts.push(firsts);
         }
         self.hold(parts.iter().map(|part| part.read).sum(), rows, "counted")?;
-        step(parts.last().map_or(0, |part| part.read));
+        step(last);
         Ok(Counted { rows, runs: parts.into_iter().flat_map(|part| part.runs).collect() })
     }
 

@@ -6,6 +6,7 @@ use comfy_table::{Table, presets};
 use reckon_data::config::Settings;
 use serde_json::{Value, json};
 
+use super::find::lost;
 use super::target::{Target, TargetArgs};
 
 /// Letters asked for at once.
@@ -97,12 +98,12 @@ async fn list(target: &Target, reason: Option<&str>, limit: u32) -> Result<Value
 }
 
 /// What the reader of a list has to know: where there are more.
-fn lacks(answer: &Value) -> Vec<&'static str> {
+fn lacks(answer: &Value) -> Vec<&str> {
     let more = (!answer["next"].is_null()).then_some("there are more dead letters: --limit says how many are listed");
     let behind = |at: &Value| at["durable_end"].as_u64() > at["dead_letters"].as_u64();
     let in_log = answer["archived"].as_array().is_some_and(|all| all.iter().any(behind));
     let in_log = in_log.then_some("there may be more in the log, which is archived within a minute");
-    more.into_iter().chain(in_log).collect()
+    more.into_iter().chain(in_log).chain(lost(answer)).collect()
 }
 
 fn table(answer: &Value) -> Table {

@@ -53,12 +53,17 @@ impl Find {
     }
 }
 
+/// What had gone from the log before it was archived.
+pub(super) fn lost(answer: &Value) -> impl Iterator<Item = &str> {
+    answer["missing"].as_array().into_iter().flatten().filter_map(|missing| missing["reason"].as_str())
+}
+
 /// What the reader has to know: where there may be more.
-fn lacks(answer: &Value) -> Vec<&'static str> {
+fn lacks(answer: &Value) -> Vec<&str> {
     let truncated = (answer["truncated"] == true).then_some("there are more copies or dead letters than are listed");
     let in_log =
         (answer["may_be_in_log"] == true).then_some("there may be more in the log, which is archived within a minute");
-    truncated.into_iter().chain(in_log).collect()
+    truncated.into_iter().chain(in_log).chain(lost(answer)).collect()
 }
 
 fn line(copy: &Value) -> String {
@@ -89,5 +94,7 @@ mod tests {
     fn what_may_be_elsewhere_is_said() {
         assert_eq!(lacks(&json!({"truncated": true, "may_be_in_log": true})).len(), 2);
         assert_eq!(lacks(&json!({"truncated": false, "may_be_in_log": false})).len(), 0);
+        let missing = json!({"truncated": false, "missing": [{"partition": 1, "reason": "2 records had gone"}]});
+        assert_eq!(lacks(&missing), ["2 records had gone"]);
     }
 }

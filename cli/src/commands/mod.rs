@@ -79,12 +79,12 @@ impl Cli {
 }
 
 /// Commands that work with settings.
-const WITH_SETTINGS: [&str; 13] =
-    ["demo", "up", "gateway", "stream", "archive", "serve", "import", "sql", "top", "where", "dlq", "batch", "bench"];
+const WITH_SETTINGS: [&str; 12] =
+    ["demo", "up", "gateway", "stream", "archive", "serve", "import", "sql", "top", "where", "dlq", "batch"];
 
 /// Those whose settings stand behind what they are to do.
-const WITHIN: [(&str, &str); 4] =
-    [("log", "set-aside"), ("log", "accept"), ("cluster", "scheduler"), ("cluster", "executor")];
+const WITHIN: [(&str, &str); 5] =
+    [("log", "set-aside"), ("log", "accept"), ("cluster", "scheduler"), ("cluster", "executor"), ("bench", "log")];
 
 /// Adds the settings' flags to the commands that work on a data folder.
 #[must_use]
@@ -110,8 +110,8 @@ fn data_dir(matches: &ArgMatches, settings: &Settings) -> Option<String> {
 /// Whatever stands in its way, and what to do about it.
 pub async fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
     let (name, matches) = matches.subcommand().context("a command is expected")?;
-    let is_within = WITHIN.iter().any(|(outer, _)| *outer == name);
-    let matches = matches.subcommand().filter(|_| is_within).map_or(matches, |(_, inner)| inner);
+    let within = matches.subcommand().filter(|(inner, _)| WITHIN.contains(&(name, inner)));
+    let matches = within.map_or(matches, |(_, inner)| inner);
     let settings = settings::from(matches)?;
     match cli.command {
         Task::Demo(demo) => {
@@ -153,7 +153,6 @@ mod tests {
                 "sql" => &["select 1"],
                 "where" => &["id"],
                 "dlq" => &["list"],
-                "bench" => &["ingest"],
                 "log" if words[2] == "set-aside" => &["--partition", "0", "--offset", "0"],
                 _ => &[],
             });

@@ -61,15 +61,8 @@ pub(crate) async fn identify(
         )));
     }
     for (partition, cut) in (0..).zip(&birth.cuts) {
-        let caught_up = catch_up(cluster, partition, clock).await;
-        let verified = verify(cluster, partition, *cut, birth.identity).await;
-        match (caught_up, verified) {
-            (Ok(()), verified) => verified?,
-            // What is committed can be read, and that is enough to begin with: a follower that is away keeps others from it.
-            (Err(error), Ok(())) => tracing::warn!(partition, %error, "the newest records are not committed yet"),
-            // It may be the same that hides the cut.
-            (Err(error), Err(_)) => return Err(error),
-        }
+        catch_up(cluster, partition, clock).await?;
+        verify(cluster, partition, *cut, birth.identity).await?;
     }
     Ok(birth)
 }

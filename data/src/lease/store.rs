@@ -19,6 +19,8 @@ use super::{DEAD_AFTER, Member};
 
 /// So long after its last sign of life nothing of a process is kept.
 const FORGOTTEN_AFTER: TimeDelta = TimeDelta::days(1);
+/// As many as a look has time for.
+const FORGOTTEN_AT_ONCE: usize = 8;
 
 /// Why leases cannot be kept.
 #[derive(Debug, thiserror::Error)]
@@ -147,7 +149,7 @@ impl Objects {
     /// Removes the signs of life of processes that have died long ago: nobody else does. One that only slept makes its own anew.
     async fn forget_dead(&self, members: &[ObjectMeta], now: Option<DateTime<Utc>>) {
         let is_old = |object: &&ObjectMeta| now.is_some_and(|now| now - object.last_modified > FORGOTTEN_AFTER);
-        for object in members.iter().filter(is_old) {
+        for object in members.iter().filter(is_old).take(FORGOTTEN_AT_ONCE) {
             if let Err(error) = self.store.delete(&object.location).await {
                 tracing::debug!(%error, path = %object.location, "an old sign of life stays for now");
             }

@@ -36,7 +36,10 @@ impl Serving {
         let events = self.snapshots.newest(Table::Events).await?;
         let (last, more) = self.last_place(&dead, query).await?;
         let archived = self.archived(&events, &dead);
-        let Some(last) = last else { return Ok(DeadLettersAnswer { letters: Vec::new(), next: None, archived }) };
+        let missing = self.lost_of(&events);
+        let Some(last) = last else {
+            return Ok(DeadLettersAnswer { letters: Vec::new(), next: None, archived, missing });
+        };
         let text =
             format!("SELECT {LETTER_COLUMNS} FROM dead_letters WHERE {} AND NOT {}", selected(query), after(last));
         let mut found = Vec::new();
@@ -44,7 +47,7 @@ impl Serving {
             found.extend(letters(&batch)?);
         }
         found.sort_by_key(|letter| letter.place);
-        Ok(DeadLettersAnswer { letters: found, next: more.then_some(last), archived })
+        Ok(DeadLettersAnswer { letters: found, next: more.then_some(last), archived, missing })
     }
 
     /// The place that the answer ends at, so that its bodies fit memory, and whether there is more after it.

@@ -18,6 +18,7 @@ use super::types::{Archived, DeadLetterRow, EventCopy, LocateAnswer, Verdict};
 use crate::ServingError;
 use crate::metrics::Question;
 use crate::sql::engine::collect;
+use crate::view::Missing;
 
 /// Most copies of an answer.
 const COPIES_MAX: usize = 1_000;
@@ -63,6 +64,7 @@ impl Serving {
             truncated: more_copies || more_letters,
             may_be_in_log: archived.iter().any(lags),
             archived,
+            missing: self.lost_of(&events),
         })
     }
 
@@ -129,6 +131,11 @@ impl Serving {
         let (mut found, truncated) = self.engine.run(turn, work).await?;
         found.sort_by_key(|letter: &DeadLetterRow| letter.place);
         Ok((found, truncated))
+    }
+
+    /// What had gone from the log before it was archived, by this version of `events`, as far as nobody has accepted that.
+    pub(super) fn lost_of(&self, events: &Snapshot) -> Vec<Missing> {
+        self.current.get().lost_of(events, self.parts.log)
     }
 
     /// How far events and dead letters of every partition are archived.

@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 
 use crate::ServingError;
 use crate::times::{as_time, as_time_or_null};
-use crate::view::Provenance;
+use crate::view::{Missing, Provenance};
 
 /// How often something happened to an entity.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,6 +146,9 @@ pub struct LocateAnswer {
     pub archived: Vec<Archived>,
     /// Whether some of the log is not archived yet, so that the event may lie there.
     pub may_be_in_log: bool,
+    /// What had gone from the log before it was archived: the event may have been among it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Missing>,
 }
 
 /// A copy of an event in the raw events.
@@ -260,6 +263,9 @@ pub struct DeadLettersAnswer {
     pub next: Option<Place>,
     /// Up to where each partition's dead letters are archived.
     pub archived: Vec<Archived>,
+    /// What had gone from the log before it was archived: there may have been dead letters among it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Missing>,
 }
 
 /// A dead letter as it is stored.

@@ -15,6 +15,7 @@ use super::fail::{Failure, bad, missing};
 use super::params::Params;
 use super::state::{Routes, Shared};
 use crate::query::{CountQuery, StatsQuery, Step, TopQuery};
+use crate::view::Missing;
 
 /// Most entities of a top list.
 const TOP_MAX: usize = TopQuery::N_MAX;
@@ -132,7 +133,9 @@ async fn locate(State(shared): App, Path(event): Path<String>, RawQuery(query): 
         let archived: Vec<String> =
             answer.archived.iter().map(|at| format!("partition {} up to offset {}", at.partition, at.events)).collect();
         let hint = if answer.may_be_in_log { "; it may lie in the log, which is archived within a minute" } else { "" };
-        return Err(missing(format!("event {event} was not found in {}{hint}", archived.join(", "))));
+        let lost = |lost: &Missing| format!("; of partition {} {}", lost.partition.unwrap_or_default(), lost.reason);
+        let lost: String = answer.missing.iter().map(lost).collect();
+        return Err(missing(format!("event {event} was not found in {}{hint}{lost}", archived.join(", "))));
     }
     Ok(Json(answer).into_response())
 }

@@ -43,7 +43,7 @@ pub struct BatchView {
     pub coverage: Vec<u64>,
     /// What had gone from the log before it was archived, and is in no count.
     losses: Vec<Loss>,
-    /// Up to which offset somebody has accepted that, of every log partition.
+    /// How many of those records somebody has accepted, of every log partition.
     accepted: Vec<u64>,
     /// The files of every date.
     pub dates: BTreeMap<i32, DateFiles>,
@@ -93,7 +93,7 @@ impl BatchView {
 
     fn unaccepted(&self, loss: Loss) -> Option<Missing> {
         let accepted = self.accepted.get(loss.partition as usize).copied().unwrap_or(0);
-        (loss.to > accepted).then(|| Missing::lost(&loss))
+        (loss.records > accepted).then(|| Missing::lost(&loss))
     }
 
     /// The definition versions that take part in an answer about these dates.

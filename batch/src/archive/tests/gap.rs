@@ -65,8 +65,23 @@ async fn a_death_between_its_two_commits_counts_nothing_twice() {
 }
 
 #[tokio::test]
+async fn a_gap_of_dead_letters_alone_is_a_loss_too() {
+    let world = world().await;
+    world.settle().await;
+    // Its events are archived up to 5; an archiver has ended before it committed dead letters above 2.
+    let name = Transaction::Dead(world.log.identity(), 0).to_string();
+    world.tables.commit(steps(Table::DeadLetters, name.clone(), 5, 2)).await.unwrap();
+    world.log.trim(0, 5).await.unwrap();
+    world.settle().await;
+    assert_eq!(lost(&world).await, [Loss { partition: 0, records: 3, to: 5 }]);
+    assert_eq!(world.tables.snapshot(Table::DeadLetters).await.unwrap().transaction(&name), 5);
+    assert_eq!(offsets(&world).await, [0, 1, 2, 3, 4], "its events are there");
+    world.settle().await;
+    assert_eq!(lost(&world).await, [Loss { partition: 0, records: 3, to: 5 }]);
+}
+
+#[tokio::test]
 async fn a_gap_that_is_met_on_the_way_is_left_to_the_next_archiver() {
-    // Patient: what was read is not committed when the gap is met.
     let world = world().await.patient();
     let archiver = world.start().await;
     let ends = world.ends().await;

@@ -93,7 +93,10 @@ impl Accept {
             println!("partition {}: {loss}, all below offset {}{accepted}", loss.partition, loss.to);
         }
         if losses.lost.is_empty() {
-            println!("nothing had gone from the log before it was archived");
+            println!(
+                "nothing {}had gone from the log before it was archived",
+                if self.partition.is_some() { "of it " } else { "" }
+            );
         } else if losses.open().next().is_none() {
             println!("there is nothing to accept");
         } else if self.yes {
@@ -114,13 +117,16 @@ impl Losses {
         let mut losses = Loss::all(&counts);
         for (place, loss) in Loss::all(&events) {
             let known = losses.entry(place).or_insert(loss);
-            if loss.to > known.to {
+            if loss.records > known.records {
                 *known = loss;
             }
         }
         let asked = losses.into_iter().filter(|((_, of), _)| partition.is_none_or(|partition| partition == *of));
-        let lost =
-            asked.map(|((log, of), loss)| Lost { log, loss, accepted: Loss::accepted(&counts, log, of) >= loss.to });
+        let lost = asked.map(|((log, of), loss)| Lost {
+            log,
+            loss,
+            accepted: Loss::accepted(&counts, log, of) >= loss.records,
+        });
         let lost = lost.collect();
         Ok(Self { counts, lost })
     }
@@ -151,7 +157,7 @@ impl Losses {
 
     fn step(&self, Lost { log, loss, .. }: &Lost) -> Result<Step> {
         let name = Transaction::Accepted(*log, loss.partition).to_string();
-        let to = i64::try_from(loss.to).with_context(|| format!("offset {} is past any log's end", loss.to))?;
+        let to = i64::try_from(loss.records).with_context(|| format!("no log has {} records", loss.records))?;
         Ok(Step { from: self.counts.transaction(&name), name, to })
     }
 }
@@ -199,7 +205,7 @@ mod tests {
         assert_eq!(one.open().map(|lost| lost.loss).collect::<Vec<_>>(), [Loss { partition: 1, records: 4, to: 8 }]);
         one.accept(&tables).await.unwrap();
         let counts = tables.snapshot(Table::BatchCounts).await.unwrap();
-        assert_eq!((Loss::accepted(&counts, LOG, 0), Loss::accepted(&counts, LOG, 1)), (0, 8));
+        assert_eq!((Loss::accepted(&counts, LOG, 0), Loss::accepted(&counts, LOG, 1)), (0, 4));
 
         let all = Losses::read(&tables, None).await.unwrap();
         assert_eq!((all.lost.len(), all.open().count()), (2, 1));
