@@ -301,4 +301,15 @@ mod tests {
         }
         assert_eq!(member_of("nobody"), None);
     }
+
+    #[tokio::test]
+    async fn an_epoch_of_a_partition_has_one_holder() {
+        let mut objects = Objects::new(Arc::new(InMemory::new()), "stream");
+        let member = |number| Member { id: Uuid::from_u128(number), address: format!("host-{number}:1") };
+        assert!(objects.take(3, 1, &member(1)).await.unwrap());
+        assert!(!objects.take(3, 1, &member(2)).await.unwrap(), "another was quicker");
+        assert!(objects.take(3, 1, &member(1)).await.unwrap(), "the outcome of the first try may be unknown");
+        assert_eq!(objects.holder(3, 1).await.unwrap(), Some(member(1)));
+        assert!(objects.take(3, 2, &member(2)).await.unwrap());
+    }
 }
