@@ -193,52 +193,39 @@ fn each_process_may_be_killed_during_an_import() {
     wait_for(&roles, sent);
 }
 
-#[test]
-fn an_executor_may_be_killed_during_a_recount() {
-    let Some(mut roles) = start("an executor killed") else { return };
+/// Recounts on the cluster while something is done to it, so long after the beginning.
+fn recount_while(roles: &mut Roles, after: Duration, harm: impl FnOnce(&mut Roles)) {
     let dir = tempfile::tempdir().unwrap();
-    import_with_repeats(&roles, dir.path());
-    wait_for(&roles, EVENTS);
+    import_with_repeats(roles, dir.path());
+    wait_for(roles, EVENTS);
     let mut run = command();
     let run = run.args(["batch", "--json", "--url", roles.of("serve-1").url()]).stdout(Stdio::piped()).spawn().unwrap();
-    sleep(Duration::from_millis(800));
-    roles.kill("executor-1");
+    sleep(after);
+    harm(roles);
     let report = run.wait_with_output().unwrap();
     assert!(report.status.success(), "the run failed");
     let report: Value = serde_json::from_slice(&report.stdout).unwrap();
-    assert_eq!(
-        (&report["engine"], number(&report["events"])),
-        (&Value::from("ballista"), EVENTS + REPEATS),
-        "{report}"
-    );
-    assert_eq!(number(&report["duplicates"]), REPEATS, "{report}");
-    wait_for(&roles, EVENTS);
+    let counted = (&report["engine"], number(&report["events"]), number(&report["duplicates"]));
+    assert_eq!(counted, (&Value::from("ballista"), EVENTS + REPEATS, REPEATS), "{report}");
+    wait_for(roles, EVENTS);
+}
+
+#[test]
+fn an_executor_may_be_killed_during_a_recount() {
+    let Some(mut roles) = start("an executor killed") else { return };
+    recount_while(&mut roles, Duration::from_millis(800), |roles| roles.kill("executor-1"));
 }
 
 /// A run that loses its scheduler asks again, and the one that is started in its place has it counted.
 #[test]
 fn the_scheduler_may_be_killed_during_a_recount() {
     let Some(mut roles) = start("the scheduler killed") else { return };
-    let dir = tempfile::tempdir().unwrap();
-    import_with_repeats(&roles, dir.path());
-    wait_for(&roles, EVENTS);
-    let mut run = command();
-    let run = run.args(["batch", "--json", "--url", roles.of("serve-1").url()]).stdout(Stdio::piped()).spawn().unwrap();
-    sleep(Duration::from_millis(600));
-    roles.kill("scheduler");
-    sleep(Duration::from_secs(1));
-    roles.start_one("scheduler");
-    let report = run.wait_with_output().unwrap();
-    assert!(report.status.success(), "the run failed");
-    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
-    assert_eq!(
-        (&report["engine"], number(&report["events"])),
-        (&Value::from("ballista"), EVENTS + REPEATS),
-        "{report}"
-    );
-    assert_eq!(number(&report["duplicates"]), REPEATS, "{report}");
+    recount_while(&mut roles, Duration::from_millis(600), |roles| {
+        roles.kill("scheduler");
+        sleep(Duration::from_secs(1));
+        roles.start_one("scheduler");
+    });
     assert!(roles.said("serve-1").contains("the cluster is asked again"), "the scheduler was not missed");
-    wait_for(&roles, EVENTS);
 }
 
 /// A worker that sleeps until its partitions are another's, and goes on, harms nothing.
