@@ -1,0 +1,7 @@
+//! The audit: proves the counts.
+//!
+//! The ledger recounts the raw events along a path of its own, in Polars; the canary sends known events through the
+//! front door. Both know the event model, the key and the minute function, and nothing that counts.
+
+pub mod finding;
+pub mod report;
