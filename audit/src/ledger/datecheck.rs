@@ -1,0 +1,307 @@
+//! One date: its raw events against its counts per minute, hour and day.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use polars::prelude::DataFrame;
+use reckon_data::minute::{MINUTES_PER_DAY, MINUTES_PER_HOUR, format_date, format_time, start_of_minute};
+use reckon_data::run::Granularity;
+
+use super::compare::{RowDiff, RowEvent, RowKey, differences, events, firsts};
+use super::held::{ByPlace, Reading};
+use super::pin::DateFiles;
+use super::place::Place;
+use super::raw::PLACE;
+use super::reduce::DateCells;
+use super::rows::stack;
+use super::scan::{BadFile, CountScan, FileHashes, RawScan, Scanner, is_covered};
+use super::served::{Sample, sample};
+use super::weigh::{BUCKETS, mix};
+use crate::error::AuditError;
+use crate::finding::{Class, Finding, Repair};
+use crate::report::model::{DateTotals, HourTotals};
+
+/// Events up to which every row of a date is compared one by one.
+const ALL_ROWS: u64 = 1 << 20;
+/// Events that are looked at row by row at once.
+const LOOK_ROWS: u64 = 4 << 20;
+
+/// What the check of dates goes by.
+#[derive(Debug)]
+pub struct DateCheck<'a> {
+    /// Reads files.
+    pub scanner: &'a Scanner,
+    /// Up to which offset batch has counted.
+    pub coverage: Arc<Vec<u64>>,
+    /// Chooses the rows that are compared one by one.
+    pub seed: u64,
+    /// Entities of which answers are asked, of each date.
+    pub served: usize,
+    /// Dates before this one may have lost raw events to retention.
+    pub closed: i64,
+}
+
+/// What has been found of a date; the rows that differ are explained later.
+#[derive(Debug)]
+pub struct DateChecked {
+    /// The date.
+    pub date: i32,
+    /// The line of the report.
+    pub totals: DateTotals,
+    /// Its hours.
+    pub hours: Vec<HourTotals>,
+    /// The rows that differ, as far as they were looked at.
+    pub diffs: BTreeMap<Granularity, Vec<RowDiff>>,
+    /// The events that count in the minutes that differ.
+    pub events: HashMap<RowKey, Vec<RowEvent>>,
+    /// Files that could not be read.
+    pub bad: Vec<BadFile>,
+    /// Whether all its raw events could be read.
+    pub raw_whole: bool,
+    /// Buckets that were looked at row by row.
+    pub compared: u64,
+    /// Whether there is more that differs than was looked at.
+    pub more: bool,
+    /// Whether counts were compared that several definitions made.
+    pub coarse: bool,
+    /// Rows with a count below 1 or a time that is no minute.
+    pub malformed: u64,
+    /// Of a closed date, hours and days that its minutes do not make.
+    pub closed_rollups: Vec<Finding>,
+    /// Places of events whose stored hash is wrong, with their ids.
+    pub wrong_hash: Vec<(Place, String)>,
+    /// Questions for the serving layer, with what is to be answered.
+    pub samples: Vec<Sample>,
+    /// What else was found of its raw events.
+    pub reduced: super::reduce::Reduced,
+    /// Below this offset every event of a partition is counted, by the events that are missing; see [`stale_from`].
+    pub last_covered: BTreeMap<u32, u64>,
+}
+
+impl DateCheck<'_> {
+    /// Checks a date. `by_place` and `hashes` take in what they are about.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn run(
+        &self,
+        date: i32,
+        files: &DateFiles,
+        by_place: &mut ByPlace,
+        hashes: &mut FileHashes,
+    ) -> Result<DateChecked, AuditError> {
+        let rows: u64 = files.events.iter().map(|file| file.rows).sum();
+        let buckets = if rows <= ALL_ROWS { u64::MAX } else { 1 << (mix(self.seed ^ date as u64) % BUCKETS as u64) };
+        let mut reading = self.reading(false, buckets);
+        let mut counts = self.scanner.counts(date, &files.counts, &reading, hashes).await?;
+        if !counts.uniform {
+            reading = self.reading(true, buckets);
+            counts = self.scanner.counts(date, &files.counts, &reading, hashes).await?;
+        }
+        let raw = self.scanner.raw(date, &files.events, &reading, &self.coverage, by_place, hashes).await?;
+        let closed = i64::from(date) < self.closed;
+        let (mut checked, kept_raw) = self.outline(date, &reading, raw, &counts, closed);
+        let kept_counts = std::mem::take(&mut counts.kept);
+        self.compare(&mut checked, &reading, kept_raw, kept_counts, closed)?;
+        let unseen = self.unseen(&checked, &counts.cells, buckets, closed);
+        if unseen != 0 {
+            self.look(&mut checked, files, unseen, rows).await?;
+        }
+        Ok(checked)
+    }
+
+    fn reading(&self, coarse: bool, buckets: u64) -> Arc<Reading> {
+        Arc::new(Reading::new(&self.scanner.definition, coarse, buckets))
+    }
+
+    fn outline(
+        &self,
+        date: i32,
+        reading: &Reading,
+        raw: RawScan,
+        counts: &CountScan,
+        closed: bool,
+    ) -> (DateChecked, Vec<DataFrame>) {
+        let (expected, found) = (&raw.reduced.cells, &counts.cells);
+        let differs = |granularity| expected.differing(found, granularity) != 0;
+        let raw_whole = raw.bad.is_empty();
+        let totals = DateTotals {
+            date: format_date(date),
+            raw: raw.rows,
+            repeats: raw.reduced.repeats,
+            expected: expected.count(Granularity::Minute),
+            uncovered: raw.reduced.uncovered,
+            minute: found.count(Granularity::Minute),
+            hour: found.count(Granularity::Hour),
+            day: found.count(Granularity::Day),
+            reserved: raw.reduced.reserved,
+            closed,
+            balanced: closed || !Granularity::ALL.into_iter().any(differs),
+        };
+        let bad = raw.bad.into_iter().chain(counts.bad.iter().cloned()).collect();
+        let checked = DateChecked {
+            date,
+            hours: hours(date, expected, found),
+            totals,
+            diffs: BTreeMap::new(),
+            events: HashMap::new(),
+            bad,
+            raw_whole,
+            compared: reading.buckets,
+            more: false,
+            coarse: reading.counting.lateness.is_none(),
+            malformed: counts.malformed,
+            closed_rollups: if closed { closed_rollups(date, counts) } else { Vec::new() },
+            wrong_hash: raw.wrong_hash,
+            samples: Vec::new(),
+            reduced: raw.reduced,
+            last_covered: BTreeMap::new(),
+        };
+        (checked, raw.kept)
+    }
+
+    /// The buckets that differ and were not looked at.
+    fn unseen(&self, checked: &DateChecked, found: &DateCells, seen: u64, closed: bool) -> u64 {
+        if closed || !checked.raw_whole {
+            return 0;
+        }
+        let differing = |granularity| checked.reduced.cells.differing(found, granularity);
+        Granularity::ALL.into_iter().fold(0, |bits, granularity| bits | differing(granularity)) & !seen
+    }
+
+    /// Reads the date once more for buckets that differ.
+    async fn look(
+        &self,
+        checked: &mut DateChecked,
+        files: &DateFiles,
+        unseen: u64,
+        rows: u64,
+    ) -> Result<(), AuditError> {
+        let at_once = (LOOK_ROWS * BUCKETS as u64 / rows.max(1)).max(1);
+        let mut chosen = 0_u64;
+        for bucket in (0..BUCKETS).filter(|bucket| unseen >> bucket & 1 == 1) {
+            if u64::from(chosen.count_ones()) == at_once {
+                checked.more = true;
+                break;
+            }
+            chosen |= 1 << bucket;
+        }
+        let reading = self.reading(checked.coarse, chosen);
+        let (mut places, mut hashes) = (ByPlace { records: None, ..ByPlace::new() }, FileHashes::default());
+        let counts = self.scanner.counts(checked.date, &files.counts, &reading, &mut hashes).await?;
+        let raw =
+            (self.scanner).raw(checked.date, &files.events, &reading, &self.coverage, &mut places, &mut hashes).await?;
+        checked.compared |= chosen;
+        self.compare(checked, &reading, raw.kept, counts.kept, false)
+    }
+
+    /// Compares rows one by one.
+    fn compare(
+        &self,
+        checked: &mut DateChecked,
+        reading: &Reading,
+        raw: Vec<DataFrame>,
+        counts: BTreeMap<Granularity, Vec<DataFrame>>,
+        closed: bool,
+    ) -> Result<(), AuditError> {
+        let all = stack(raw)?;
+        if let Some(all) = &all
+            && checked.samples.is_empty()
+        {
+            checked.samples = sample(all, checked.date, &self.coverage, self.served, self.seed, closed)?;
+        }
+        if closed || !checked.raw_whole {
+            return Ok(());
+        }
+        let covered = all.as_ref().map(|all| self.covered(all)).transpose()?;
+        let firsts = covered.as_ref().map(firsts).transpose()?;
+        let bad: Vec<Option<Granularity>> = checked.bad.iter().map(|bad| bad.granularity).collect();
+        let mut counts = counts;
+        for granularity in Granularity::ALL.into_iter().filter(|granularity| !bad.contains(&Some(*granularity))) {
+            let rows = stack(counts.remove(&granularity).unwrap_or_default())?;
+            let diffs = match (&firsts, &rows) {
+                (Some(firsts), Some(rows)) => differences(firsts, rows, granularity, &reading.counting)?,
+                (Some(firsts), None) => super::compare::all_missing(firsts, granularity, &reading.counting)?,
+                (None, Some(rows)) => super::compare::all_extra(rows, granularity, &reading.counting)?,
+                (None, None) => continue,
+            };
+            if granularity == Granularity::Minute && !diffs.is_empty() {
+                if let Some(firsts) = &firsts {
+                    note_events(checked, firsts, &diffs, &reading.counting)?;
+                }
+                checked.totals.balanced = false;
+            }
+            if !diffs.is_empty() {
+                checked.diffs.entry(granularity).or_default().extend(diffs);
+            }
+        }
+        Ok(())
+    }
+
+    /// The events below coverage.
+    fn covered(&self, all: &DataFrame) -> Result<DataFrame, AuditError> {
+        use polars::prelude::{NamedFrom as _, Series};
+        let places = all.column(PLACE)?.u64()?;
+        let mask: Vec<bool> = places
+            .iter()
+            .map(|place| place.is_some_and(|bits| is_covered(&self.coverage, Place::from_bits(bits))))
+            .collect();
+        Ok(all.filter(Series::new("".into(), mask).bool()?)?)
+    }
+}
+
+/// Keeps the events of the rows that differ, and up to where the others go.
+fn note_events(
+    checked: &mut DateChecked,
+    firsts: &DataFrame,
+    diffs: &[RowDiff],
+    counting: &super::raw::Counting,
+) -> Result<(), AuditError> {
+    let wanted: hashbrown::HashSet<&RowKey> = diffs.iter().map(|diff| &diff.key).collect();
+    for (key, event) in events(firsts, Granularity::Minute, counting)? {
+        if wanted.contains(&key) {
+            checked.events.entry(key).or_default().push(event);
+        } else {
+            let last = checked.last_covered.entry(event.place.partition()).or_default();
+            *last = (*last).max(event.place.offset() + 1);
+        }
+    }
+    Ok(())
+}
+
+/// The hours and days of a date whose raw events may be gone, against its minutes.
+fn closed_rollups(date: i32, counts: &CountScan) -> Vec<Finding> {
+    if !counts.bad.is_empty() {
+        return Vec::new();
+    }
+    let differs = |granularity: &Granularity| counts.rolled.differing(&counts.cells, *granularity) != 0;
+    let finding = |granularity: Granularity| {
+        let text = format!("a {granularity} that its minutes do not make, on a date whose raw events are gone");
+        let mut finding = Finding::new(Class::RollupMismatch, "batch_counts", text);
+        finding.date = Some(format_date(date));
+        finding.granularity = Some(granularity.name().to_owned());
+        finding.expected = i64::try_from(counts.rolled.count(granularity)).ok();
+        finding.found = i64::try_from(counts.cells.count(granularity)).ok();
+        finding.repair = Repair::Impossible;
+        "retention has removed its raw events: restore the table from a copy".clone_into(&mut finding.action);
+        finding
+    };
+    [Granularity::Hour, Granularity::Day].into_iter().filter(differs).map(finding).collect()
+}
+
+fn hours(date: i32, expected: &DateCells, found: &DateCells) -> Vec<HourTotals> {
+    let of = |hour: i64| i64::from(date) * MINUTES_PER_DAY + hour * MINUTES_PER_HOUR;
+    (0..24_usize)
+        .filter_map(|hour| {
+            let (expected, found) =
+                (expected.of_hour(Granularity::Minute, hour), found.of_hour(Granularity::Minute, hour));
+            (expected.count != 0 || found.count != 0).then(|| HourTotals {
+                hour: format_time(start_of_minute(of(hour as i64))),
+                expected: expected.count,
+                found: found.count,
+                differs: expected != found,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,194 @@
+//! The raw events against the log, record by record, as far as it still holds them.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use reckon_data::event::Event;
+use reckon_data::key::Key;
+use reckon_data::log::{Log, LogError};
+use reckon_data::minute::date_of;
+use reckon_data::record::{Body, decode};
+use reckon_data::run::Dimension;
+
+use super::held::{add_to_cell, of_log_cell};
+use super::place::Place;
+use super::raw::{Counting, content};
+use super::weigh::Groups;
+use crate::error::AuditError;
+
+/// Bytes of log that are read at once.
+const READ_BYTES: usize = 4 << 20;
+
+/// An event as the log or the raw events have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Its place.
+    pub place: Place,
+    /// Hash of its key.
+    pub hash: u64,
+    /// What it counts for.
+    pub group: u64,
+    /// Its contents, as [`content`] makes a number of them.
+    pub content: u64,
+    /// Its time, microseconds.
+    pub time: i64,
+    /// Its id.
+    pub event_id: String,
+    /// Its entity.
+    pub entity_id: String,
+    /// Its type.
+    pub event_type: String,
+}
+
+/// Sums of the log by [`super::held::log_cell`]: events, and weighed contents.
+pub type LogCells = HashMap<u64, (u64, u64)>;
+
+/// Which events of the log are looked at.
+#[derive(Debug, Clone)]
+pub struct LogScope {
+    /// What is counted.
+    pub counting: Counting,
+    /// Dates before this one may have lost raw events to retention: they are left out.
+    pub closed: i64,
+}
+
+/// Adds up the events of a partition in a range of offsets. A record that cannot be read ends in the second part, with the
+/// reason: what it held cannot be compared.
+///
+/// # Errors
+/// When the log fails.
+pub async fn add_up(
+    log: &dyn Log,
+    partition: u32,
+    offsets: std::ops::Range<u64>,
+    scope: &LogScope,
+    cells: &mut LogCells,
+) -> Result<Vec<(u64, String)>, AuditError> {
+    let mut unreadable = Vec::new();
+    let mut keep = |place, content| add_to_cell(cells, place, content);
+    read(log, partition, offsets, scope, &mut unreadable, &mut |seen| keep(seen.place, seen.content)).await?;
+    Ok(unreadable)
+}
+
+/// Whether the record at an offset is a cut.
+///
+/// # Errors
+/// When the log fails.
+pub async fn is_cut(log: &dyn Log, partition: u32, offset: u64) -> Result<bool, AuditError> {
+    let records = log.read(partition, offset, 1).await?;
+    let record = records.first().and_then(|stored| decode(&stored.bytes).ok());
+    Ok(record.is_some_and(|record| matches!(record.body, Body::Cut(_))))
+}
+
+/// The events of a partition in a range of offsets.
+///
+/// # Errors
+/// When the log fails.
+pub async fn events(
+    log: &dyn Log,
+    partition: u32,
+    offsets: std::ops::Range<u64>,
+    scope: &LogScope,
+) -> Result<Vec<Seen>, AuditError> {
+    let (mut seen, mut unreadable) = (Vec::new(), Vec::new());
+    read(log, partition, offsets, scope, &mut unreadable, &mut |event| seen.push(event.to_seen())).await?;
+    Ok(seen)
+}
+
+/// An event of the log, borrowed.
+struct Borrowed<'a> {
+    place: Place,
+    content: u64,
+    hash: u64,
+    group: u64,
+    event: Event<'a>,
+}
+
+impl Borrowed<'_> {
+    fn to_seen(&self) -> Seen {
+        Seen {
+            place: self.place,
+            hash: self.hash,
+            group: self.group,
+            content: self.content,
+            time: self.event.event_time,
+            event_id: self.event.event_id.to_owned(),
+            entity_id: self.event.entity_id.to_owned(),
+            event_type: self.event.event_type.to_owned(),
+        }
+    }
+}
+
+async fn read(
+    log: &dyn Log,
+    partition: u32,
+    offsets: std::ops::Range<u64>,
+    scope: &LogScope,
+    unreadable: &mut Vec<(u64, String)>,
+    take: &mut (dyn for<'a> FnMut(&Borrowed<'a>) + Send),
+) -> Result<(), AuditError> {
+    let mut at = offsets.start;
+    let mut groups = Groups::default();
+    while at < offsets.end {
+        let records = match log.read(partition, at, READ_BYTES).await {
+            Ok(records) => records,
+            Err(LogError::Corrupt { offset, reason, .. }) if offset >= at => {
+                unreadable.push((offset, reason));
+                at = offset + 1;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let Some(last) = records.last().map(|record| record.offset) else { break };
+        for stored in records.iter().filter(|stored| stored.offset < offsets.end) {
+            let events = match decode(&stored.bytes).map(|record| record.body) {
+                Ok(Body::Events(events)) => events,
+                Ok(_) => continue,
+                Err(error) => {
+                    unreadable.push((stored.offset, error.to_string()));
+                    continue;
+                }
+            };
+            for row in 0..events.len() {
+                let Some(event) = events.event(row) else { continue };
+                let date = date_of(event.event_time);
+                if i64::from(date) < scope.closed {
+                    continue;
+                }
+                let place = Place::new(partition.into(), stored.offset.cast_signed(), row as i64)?;
+                let key =
+                    Key { event_id: event.event_id, entity_id: event.entity_id, event_type: event.event_type, date };
+                let dimensions = scope.counting.dimensions.iter().map(|dimension| value_of(*dimension, &event));
+                let group = groups.number(event.entity_id, event.event_type, dimensions);
+                let value = if scope.counting.values { event.value } else { None };
+                let content = content(key.hash(), group, event.event_time, value);
+                take(&Borrowed { place, content, hash: key.hash(), group, event });
+            }
+        }
+        at = last + 1;
+    }
+    Ok(())
+}
+
+/// The value of a dimension.
+const fn value_of<'a>(dimension: Dimension, event: &Event<'a>) -> Option<&'a str> {
+    match dimension {
+        Dimension::Country => event.country,
+        Dimension::UserId => event.user_id,
+        Dimension::Ip => event.ip,
+    }
+}
+
+/// The ranges of offsets in which log and raw events differ, of partitions whose log begins at `starts`. A range that begins
+/// before the log does is left out: the raw events have more of it.
+#[must_use]
+pub fn differing(log: &LogCells, raw: &LogCells, starts: &BTreeMap<u32, u64>) -> Vec<(u32, u64, u64)> {
+    let is_held = |cell: u64| {
+        let (partition, start, _) = of_log_cell(cell);
+        starts.get(&partition).is_some_and(|begins| start >= *begins || *begins == 0)
+    };
+    let mut cells: Vec<u64> = log.keys().chain(raw.keys()).copied().filter(|cell| is_held(*cell)).collect();
+    cells.sort_unstable();
+    cells.dedup();
+    cells.into_iter().filter(|cell| log.get(cell) != raw.get(cell)).map(of_log_cell).collect()
+}

@@ -1,0 +1,259 @@
+//! Reading everything that is kept of a date: its raw events, and its rows of counts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use object_store::ObjectStore;
+use polars::prelude::DataFrame;
+use reckon_data::definition::Definition;
+use reckon_data::offload::offload;
+use reckon_data::run::Granularity;
+use reckon_data::table::{DataFile, Table};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::counts::{self, Counts};
+use super::held::{ByPlace, FileFacts, Held, Reading, read_file};
+use super::load::{Loaded, Unreadable, load};
+use super::pin::granularity_of;
+use super::place::Place;
+use super::reduce::{DateCells, Reduced, reduce};
+use crate::error::AuditError;
+
+/// Files that are read side by side.
+const FILES_AT_ONCE: usize = 2;
+
+/// A file that says nothing.
+#[derive(Debug, Clone)]
+pub struct BadFile {
+    /// Its table.
+    pub table: Table,
+    /// Its path.
+    pub path: String,
+    /// Its granularity, of counts.
+    pub granularity: Option<Granularity>,
+    /// Why.
+    pub why: Unreadable,
+}
+
+/// The raw events of a date.
+#[derive(Debug)]
+pub struct RawScan {
+    /// Events read.
+    pub rows: u64,
+    /// What they have come to.
+    pub reduced: Reduced,
+    /// Those of the buckets that are looked at row by row.
+    pub kept: Vec<DataFrame>,
+    /// Places of events whose stored hash is wrong, some of them.
+    pub wrong_hash: Vec<(Place, String)>,
+    /// Files that could not be read: the rest says less than there is.
+    pub bad: Vec<BadFile>,
+}
+
+/// The counts of a date.
+#[derive(Debug)]
+pub struct CountScan {
+    /// What they add up to.
+    pub cells: DateCells,
+    /// The hours and days that the rows per minute make.
+    pub rolled: DateCells,
+    /// Rows of the buckets that are looked at one by one.
+    pub kept: BTreeMap<Granularity, Vec<DataFrame>>,
+    /// Whether all were counted as the definition in force says.
+    pub uniform: bool,
+    /// Rows whose count is below 1 or whose time is no whole minute.
+    pub malformed: u64,
+    /// Files that could not be read.
+    pub bad: Vec<BadFile>,
+}
+
+/// Reads files.
+#[derive(Debug, Clone)]
+pub struct Scanner {
+    /// Where they lie.
+    pub store: Arc<dyn ObjectStore>,
+    /// What is counted.
+    pub definition: Arc<Definition>,
+    /// The stream's dedup window, minutes.
+    pub window: i64,
+}
+
+/// Hashes of files, as they were read.
+#[derive(Debug, Default)]
+pub struct FileHashes(BTreeMap<String, u128>);
+
+impl FileHashes {
+    /// Notes a file.
+    pub fn note(&mut self, table: Table, path: &str, hash: u128) {
+        self.0.insert(format!("{}/{path}", table.name()), hash);
+    }
+
+    /// One hash over all, in the order of their paths, hexadecimal.
+    #[must_use]
+    pub fn all(&self) -> String {
+        let mut all = Xxh3::new();
+        for (path, hash) in &self.0 {
+            all.update(path.as_bytes());
+            all.update(&hash.to_le_bytes());
+        }
+        format!("{:032x}", all.digest128())
+    }
+}
+
+impl Scanner {
+    /// Reads the raw events of a date. `by_place` and `hashes` take in what they are about.
+    ///
+    /// # Errors
+    /// When the store fails, or there is no room for a place.
+    pub async fn raw(
+        &self,
+        date: i32,
+        files: &[DataFile],
+        reading: &Arc<Reading>,
+        coverage: &Arc<Vec<u64>>,
+        by_place: &mut ByPlace,
+        hashes: &mut FileHashes,
+    ) -> Result<RawScan, AuditError> {
+        let rows: u64 = files.iter().map(|file| file.rows).sum();
+        let (mut held, mut kept, mut wrong_hash, mut bad) = (Held::default(), Vec::new(), Vec::new(), Vec::new());
+        held.reserve(usize::try_from(rows).unwrap_or(0));
+        let wanted = reading.counting.columns();
+        let read = |file: DataFile| {
+            let (reading, wanted) = (Arc::clone(reading), &wanted);
+            async move {
+                let loaded = match load(&self.store, Table::Events, &file, wanted).await? {
+                    Ok(loaded) => loaded,
+                    Err(why) => return Ok((file, Err(why))),
+                };
+                let hash = loaded.hash;
+                let facts = busy(move || read_file(&loaded, &reading)).await??;
+                Ok::<_, AuditError>((file, facts.map(|facts| (facts, hash))))
+            }
+        };
+        let mut reads = futures::stream::iter(files.to_vec()).map(read).buffered(FILES_AT_ONCE);
+        while let Some((file, facts)) = reads.try_next().await? {
+            match facts {
+                Ok((facts, hash)) => {
+                    hashes.note(Table::Events, &file.path, hash);
+                    let FileFacts { held: more, kept: rows, by_place: places, wrong_hash: wrong } = facts;
+                    held.append(more);
+                    kept.extend(rows);
+                    by_place.merge(places);
+                    wrong_hash.extend(wrong);
+                }
+                Err(why) => bad.push(BadFile { table: Table::Events, path: file.path, granularity: None, why }),
+            }
+        }
+        let (rows, coverage) = (held.len() as u64, Arc::clone(coverage));
+        let window = self.window;
+        let reduced = busy(move || reduce(&held, date, window, &|place| is_covered(&coverage, place))).await?;
+        Ok(RawScan { rows, reduced, kept, wrong_hash, bad })
+    }
+
+    /// Reads the counts of a date.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn counts(
+        &self,
+        date: i32,
+        files: &[DataFile],
+        reading: &Arc<Reading>,
+        hashes: &mut FileHashes,
+    ) -> Result<CountScan, AuditError> {
+        let mut scan = CountScan {
+            cells: DateCells::new(date),
+            rolled: DateCells::new(date),
+            kept: BTreeMap::new(),
+            uniform: true,
+            malformed: 0,
+            bad: Vec::new(),
+        };
+        let wanted = counts::columns(&reading.counting);
+        let read = |file: DataFile| {
+            let (reading, wanted) = (Arc::clone(reading), &wanted);
+            async move {
+                let loaded = match load(&self.store, Table::BatchCounts, &file, wanted).await? {
+                    Ok(loaded) => loaded,
+                    Err(why) => return Ok((file, Err(why))),
+                };
+                let hash = loaded.hash;
+                let part = busy(move || count_file(&loaded, date, &reading)).await?;
+                Ok::<_, AuditError>((file, part.map(|part| (part, hash))))
+            }
+        };
+        let definition = self.definition.version().cast_signed();
+        let mut reads = futures::stream::iter(files.to_vec()).map(read).buffered(FILES_AT_ONCE);
+        while let Some((file, part)) = reads.try_next().await? {
+            let granularity = granularity_of(&file);
+            match part {
+                Ok((part, hash)) => {
+                    hashes.note(Table::BatchCounts, &file.path, hash);
+                    scan.cells.merge(&part.cells);
+                    scan.rolled.merge(&part.rolled);
+                    scan.uniform &= part.definitions.iter().all(|found| *found == definition);
+                    scan.malformed += part.malformed;
+                    if let Some(granularity) = granularity {
+                        scan.kept.entry(granularity).or_default().extend(part.kept);
+                    }
+                }
+                Err(why) => scan.bad.push(BadFile { table: Table::BatchCounts, path: file.path, granularity, why }),
+            }
+        }
+        Ok(scan)
+    }
+}
+
+/// Whether a place lies below coverage.
+#[must_use]
+pub fn is_covered(coverage: &[u64], place: Place) -> bool {
+    coverage.get(place.partition() as usize).is_some_and(|coverage| place.offset() < *coverage)
+}
+
+/// Does work that keeps a processor busy where it holds up nobody.
+///
+/// # Errors
+/// When it panics, or the runtime ends.
+pub async fn busy<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, AuditError> {
+    offload(work).await.map_err(|error| AuditError::Stopped(error.to_string()))
+}
+
+struct CountPart {
+    cells: DateCells,
+    rolled: DateCells,
+    kept: Vec<DataFrame>,
+    definitions: Vec<i64>,
+    malformed: u64,
+}
+
+fn count_file(file: &Loaded, date: i32, reading: &Reading) -> Result<CountPart, Unreadable> {
+    let granularity =
+        granularity_of(&file.file).ok_or_else(|| Unreadable::Corrupt("its path names no granularity".to_owned()))?;
+    let mut part = CountPart {
+        cells: DateCells::new(date),
+        rolled: DateCells::new(date),
+        kept: Vec::new(),
+        definitions: Vec::new(),
+        malformed: 0,
+    };
+    for slice in file.slices() {
+        let counts = Counts::of(file.frame(slice)?, &reading.counting)?;
+        for row in 0..counts.len() {
+            let (group, minute, amount) = (counts.group[row], counts.minute[row], &counts.amount[row]);
+            part.cells.add(granularity, group, minute, amount);
+            if granularity == Granularity::Minute {
+                part.rolled.add(Granularity::Hour, group, minute, amount);
+                part.rolled.add(Granularity::Day, group, minute, amount);
+            }
+        }
+        let mask: Vec<bool> = counts.group.iter().map(|group| reading.keeps(*group)).collect();
+        part.malformed += counts.malformed.len() as u64;
+        part.definitions.extend(&counts.definitions);
+        if mask.iter().any(|kept| *kept) {
+            let broken = |error: polars::error::PolarsError| Unreadable::Corrupt(error.to_string());
+            part.kept.push(counts.kept(&mask).map_err(broken)?);
+        }
+    }
+    Ok(part)
+}

@@ -1,0 +1,401 @@
+//! The stream's segments against the raw events of their offsets.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use reckon_data::minute::parse_date;
+use reckon_data::run::Granularity;
+use reckon_data::table::{DataFile, Table};
+
+use super::compare::{RowEvent, RowKey, differences, events};
+use super::explain::{Known, explain};
+use super::held::{Held, Reading, read_file};
+use super::load::load;
+use super::pin::Pinned;
+use super::raw::{Events, Refused};
+use super::rawcheck::overlapping;
+use super::rows::{Rows, row_finding};
+use super::scan::{Scanner, busy};
+use super::segments::{Said, Segment, SegmentKey, Segments};
+use super::window::{Due, Occurrence, due, duplicates};
+use crate::error::AuditError;
+use crate::finding::{Class, Finding, Repair};
+use crate::report::model::SegmentTotals;
+
+const TABLE: &str = "stream_counts";
+
+/// Checks segments.
+#[derive(Debug)]
+pub struct StreamCheck<'a> {
+    /// Reads files.
+    pub scanner: &'a Scanner,
+    /// The tables.
+    pub pinned: &'a Pinned,
+    /// The segments, read.
+    pub segments: &'a Segments,
+    /// How events are read.
+    pub reading: &'a Arc<Reading>,
+    /// The dedup window, minutes.
+    pub window: i64,
+    /// Events that are held at once.
+    pub events_max: u64,
+    /// What is known to be wrong with the raw events.
+    pub known: &'a Known,
+    /// Whether all raw events could be read.
+    pub raw_whole: bool,
+}
+
+/// A segment with a summary.
+#[derive(Debug, Clone, Copy)]
+struct Checked<'a> {
+    key: SegmentKey,
+    said: Said,
+    segment: &'a Segment,
+}
+
+impl StreamCheck<'_> {
+    /// Checks all segments.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn run(&self) -> Result<(SegmentTotals, Vec<Finding>), AuditError> {
+        let (mut totals, mut findings) = (SegmentTotals::default(), Vec::new());
+        for state in &self.pinned.partitions {
+            let partition = state.partition;
+            let all: Vec<(&SegmentKey, &Segment)> =
+                self.segments.all.range((partition, 0)..=(partition, u64::MAX)).collect();
+            let before = findings.len();
+            findings.extend(all.iter().filter_map(|(key, segment)| summary_missing(**key, segment)));
+            let checked: Vec<Checked<'_>> = all
+                .iter()
+                .filter_map(|(key, segment)| Some(Checked { key: **key, said: segment.said?, segment }))
+                .collect();
+            findings.extend(order(partition, &checked, state.coverage..state.sealed, self.segments.bad.is_empty()));
+            findings.extend(checked.iter().filter_map(|checked| unbalanced(checked)));
+            add_totals(&mut totals, &checked);
+            let ordered = findings.len() == before;
+            let (archived, rest): (Vec<Checked<'_>>, Vec<Checked<'_>>) =
+                checked.iter().copied().partition(|seg| self.raw_whole && ordered && seg.said.end <= state.archived);
+            findings.extend(rest.iter().filter_map(own_rows));
+            findings.extend(self.against_raw(partition, &archived).await?);
+            let wrong = findings.len() - before;
+            totals.balanced += (checked.len() - wrong.min(checked.len())) as u64;
+        }
+        Ok((totals, findings))
+    }
+
+    async fn against_raw(&self, partition: u32, archived: &[Checked<'_>]) -> Result<Vec<Finding>, AuditError> {
+        let mut findings = Vec::new();
+        let mut from = 0;
+        while from < archived.len() {
+            let mut to = from + 1;
+            let mut rows = archived[from].said.accepted;
+            while to < archived.len() && rows + archived[to].said.accepted <= self.events_max {
+                rows += archived[to].said.accepted;
+                to += 1;
+            }
+            findings.extend(self.part(partition, archived, from, to).await?);
+            from = to;
+        }
+        Ok(findings)
+    }
+
+    /// Checks the segments `from` to `to` of a partition; those before them say in which minute an event came.
+    async fn part(
+        &self,
+        partition: u32,
+        all: &[Checked<'_>],
+        from: usize,
+        to: usize,
+    ) -> Result<Vec<Finding>, AuditError> {
+        let first = all[0].key.1;
+        let start = all[from].key.1;
+        let back = if from == 0 { start } else { all[from - 1].said.refill_offset.max(first).min(start) };
+        let end = all[to - 1].said.end;
+        let held = self.held(partition, back..end).await?;
+        let minutes: Vec<(u64, i64)> = all[..to].iter().map(|seg| (seg.key.1, minute(&seg.said))).collect();
+        let occurrences = occurrences(&held, partition, back..end, &minutes);
+        let duplicate = duplicates(&occurrences, self.window);
+        let starts: Vec<u64> = all[..to].iter().map(|seg| seg.key.1).collect();
+        let due = due(&occurrences, &duplicate, &starts, &held, self.reading.counting.lateness.is_some());
+        // Copies that came before the first segment that is kept cannot be seen.
+        let blind = if first == 0 { i64::MIN } else { minute(&all[0].said) + self.window };
+        let mut findings = Vec::new();
+        for seg in &all[from..to] {
+            let due = due.get(&seg.key.1).copied().unwrap_or_default();
+            let verdict = judge(seg, &due, minute(&seg.said) > blind, self.definition(), self.pinned.closed > 0);
+            match verdict {
+                Verdict::Right => {}
+                Verdict::Wrong(finding) => findings.push(*finding),
+                Verdict::Look => {
+                    let marks = marks(&occurrences, &duplicate, seg);
+                    findings.extend(self.look(seg, &marks).await?);
+                }
+            }
+        }
+        Ok(findings)
+    }
+
+    fn definition(&self) -> u64 {
+        self.scanner.definition.version()
+    }
+
+    fn files(&self, partition: u32, offsets: &std::ops::Range<u64>) -> Vec<DataFile> {
+        overlapping(self.pinned.events.files.iter(), partition, offsets)
+    }
+
+    /// The raw events of a range, date by date.
+    async fn held(&self, partition: u32, offsets: std::ops::Range<u64>) -> Result<Vec<(i32, Held)>, AuditError> {
+        let mut dates: BTreeMap<i32, Held> = BTreeMap::new();
+        let wanted = self.reading.counting.columns();
+        let reading = Arc::new(Reading { buckets: 0, ..(**self.reading).clone() });
+        for file in self.files(partition, &offsets) {
+            let Ok(loaded) = load(&self.scanner.store, Table::Events, &file, &wanted).await? else { continue };
+            let reading = Arc::clone(&reading);
+            let Ok(facts) = busy(move || read_file(&loaded, &reading)).await?? else { continue };
+            dates.entry(date_of_file(&file)).or_default().append(facts.held);
+        }
+        Ok(dates.into_iter().collect())
+    }
+
+    /// Looks at the rows of a segment one by one.
+    async fn look(&self, seg: &Checked<'_>, counted: &HashMap<u64, bool>) -> Result<Vec<Finding>, AuditError> {
+        let (partition, start) = seg.key;
+        let (counting, wanted) = (&self.reading.counting, self.reading.counting.columns());
+        let mut frames = Vec::new();
+        for file in self.files(partition, &(start..seg.said.end)) {
+            let Ok(loaded) = load(&self.scanner.store, Table::Events, &file, &wanted).await? else { continue };
+            for slice in loaded.slices() {
+                let Ok(frame) = loaded.frame(slice) else { continue };
+                let events = match Events::of(frame, counting) {
+                    Ok(events) => events,
+                    Err(Refused::TooLarge(error)) => return Err(error),
+                    Err(Refused::Unreadable(_)) => continue,
+                };
+                let mask: Vec<bool> =
+                    events.place.iter().map(|place| counted.get(&place.bits()) == Some(&true)).collect();
+                frames.push(events.kept(&mask)?);
+            }
+        }
+        let files = &self.pinned.stream.files;
+        let rows = self.scanner.rows_of_segment(files, &seg.segment.file, seg.key, self.reading).await?;
+        let (Some(raw), Some(counts)) = (super::rows::stack(frames)?, super::rows::stack(rows)?) else {
+            let text = "its rows or its events cannot be looked at one by one";
+            return Ok(vec![of_segment(Class::Unbalanced, seg.key, &seg.said, text.to_owned())]);
+        };
+        let diffs = differences(&raw, &counts, Granularity::Minute, counting)?;
+        let mut by_row: HashMap<RowKey, Vec<RowEvent>> = HashMap::new();
+        for (key, event) in events(&raw, Granularity::Minute, counting)? {
+            by_row.entry(key).or_default().push(event);
+        }
+        let rows = Rows { diffs: &diffs, table: TABLE, granularity: Granularity::Minute };
+        let causes = explain(&diffs, &by_row, self.known);
+        let mut findings: Vec<Finding> = causes
+            .iter()
+            .map(|cause| {
+                let mut finding = row_finding(&rows, cause);
+                finding.partition = Some(partition);
+                (finding.offset_start, finding.offset_end) = (Some(start), Some(seg.said.end));
+                finding.file = Some(seg.segment.file.clone());
+                repaired_by_batch(&mut finding, start, self.pinned);
+                finding
+            })
+            .collect();
+        if findings.is_empty() && self.known.gone.is_empty() && self.known.new.is_empty() {
+            let text = "its rows are right one by one, its own numbers are not".to_owned();
+            findings.push(of_segment(Class::Unbalanced, seg.key, &seg.said, text));
+        }
+        Ok(findings)
+    }
+}
+
+/// What is to be done about a segment: nothing counts from it any more once batch has passed it.
+fn repaired_by_batch(finding: &mut Finding, start: u64, pinned: &Pinned) {
+    let covered = finding.partition.and_then(|partition| pinned.partitions.get(partition as usize));
+    let passed = covered.is_some_and(|state| start < state.coverage);
+    finding.repair = if passed { Repair::NotNeeded } else { Repair::Recount };
+    let text = if passed {
+        "nothing is answered from it any more: batch has counted past it; find out why the counter was wrong"
+    } else {
+        "reckon audit --repair lets batch count past it; find out why the counter was wrong"
+    };
+    text.clone_into(&mut finding.action);
+}
+
+fn minute(said: &Said) -> i64 {
+    said.log_time.minute().unwrap_or(0)
+}
+
+fn date_of_file(file: &DataFile) -> i32 {
+    file.partition.get("event_date").and_then(|date| parse_date(date.as_deref()?)).unwrap_or(0)
+}
+
+fn occurrences(
+    held: &[(i32, Held)],
+    partition: u32,
+    offsets: std::ops::Range<u64>,
+    minutes: &[(u64, i64)],
+) -> Vec<Occurrence> {
+    let mut all = Vec::new();
+    for (date, (_, held)) in held.iter().enumerate() {
+        for row in 0..held.len() {
+            let place = held.place[row];
+            if place.partition() != partition || !offsets.contains(&place.offset()) {
+                continue;
+            }
+            let at = minutes.partition_point(|(start, _)| *start <= place.offset());
+            let Some((_, minute)) = at.checked_sub(1).map(|at| minutes[at]) else { continue };
+            all.push(Occurrence { hash: held.hash[row], place, minute, at: (date, row) });
+        }
+    }
+    all
+}
+
+/// The places of a segment's events, and whether each counts.
+fn marks(occurrences: &[Occurrence], duplicate: &[bool], seg: &Checked<'_>) -> HashMap<u64, bool> {
+    let range = seg.key.1..seg.said.end;
+    let own = occurrences.iter().zip(duplicate).filter(|(event, _)| range.contains(&event.place.offset()));
+    own.map(|(event, duplicate)| (event.place.bits(), !duplicate)).collect()
+}
+
+enum Verdict {
+    Right,
+    Wrong(Box<Finding>),
+    Look,
+}
+
+fn judge(seg: &Checked<'_>, due: &Due, sees_all: bool, definition: u64, closed: bool) -> Verdict {
+    let said = &seg.said;
+    if due.accepted != said.accepted {
+        if closed && due.accepted < said.accepted {
+            return Verdict::Right;
+        }
+        return Verdict::Wrong(Box::new(raw_differs(seg, due)));
+    }
+    if !sees_all {
+        return own_rows(seg).map_or(Verdict::Right, |finding| Verdict::Wrong(Box::new(finding)));
+    }
+    let counted = due.accepted - due.duplicate;
+    let same = due.duplicate == said.duplicate && counted == said.counted && due.fingerprint == said.fingerprint;
+    let rows = if said.definition == definition {
+        due.rows == seg.segment.rows
+    } else {
+        due.fingerprint == seg.segment.fingerprint && counted == seg.segment.rows.count
+    };
+    if same && rows { Verdict::Right } else { Verdict::Look }
+}
+
+fn raw_differs(seg: &Checked<'_>, due: &Due) -> Finding {
+    let (class, text) = if due.accepted < seg.said.accepted {
+        (Class::OffsetHole, "the counter accepted more events of the segment than the raw events have")
+    } else {
+        (Class::ExtraRows, "the raw events have more events of the segment than the counter accepted")
+    };
+    let mut finding = of_segment(class, seg.key, &seg.said, text.to_owned());
+    "events".clone_into(&mut finding.table);
+    (finding.expected, finding.found) = (i64::try_from(seg.said.accepted).ok(), i64::try_from(due.accepted).ok());
+    finding.events = due.accepted.abs_diff(seg.said.accepted);
+    finding.repair = Repair::Rebuild;
+    "reckon audit --repair makes the raw events anew from the log, if it still holds them"
+        .clone_into(&mut finding.action);
+    finding
+}
+
+fn of_segment(class: Class, (partition, start): SegmentKey, said: &Said, text: String) -> Finding {
+    let mut finding = Finding::new(class, TABLE, text);
+    finding.partition = Some(partition);
+    (finding.offset_start, finding.offset_end) = (Some(start), Some(said.end));
+    (finding.expected, finding.found) = (i64::try_from(said.accepted).ok(), i64::try_from(said.counted).ok());
+    finding.repair = Repair::Recount;
+    "reckon audit --repair lets batch count past it; find out why the counter was wrong"
+        .clone_into(&mut finding.action);
+    finding
+}
+
+fn summary_missing(key: SegmentKey, segment: &Segment) -> Option<Finding> {
+    let (class, text) = match segment.summaries {
+        1 => return None,
+        0 => (Class::ExtraRows, "rows of a segment that has no summary"),
+        _ => (Class::CountedTwice, "a segment is there more than once"),
+    };
+    let said = segment.said.unwrap_or_default();
+    let mut finding = of_segment(class, key, &said, text.to_owned());
+    finding.file = Some(segment.file.clone());
+    finding.found = i64::try_from(segment.summaries).ok();
+    Some(finding)
+}
+
+/// Segments that overlap, or leave a hole in what is still answered from them.
+fn order(partition: u32, checked: &[Checked<'_>], needed: std::ops::Range<u64>, all_read: bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut end = needed.start;
+    for pair in checked.windows(2) {
+        if pair[1].key.1 < pair[0].said.end {
+            let text = "segments overlap: what both hold counts twice".to_owned();
+            findings.push(of_segment(Class::CountedTwice, pair[1].key, &pair[1].said, text));
+        }
+    }
+    for seg in checked.iter().filter(|seg| seg.said.end > needed.start) {
+        if seg.key.1 > end && all_read {
+            findings.push(hole(partition, end..seg.key.1));
+        }
+        end = end.max(seg.said.end);
+    }
+    if end < needed.end && all_read {
+        findings.push(hole(partition, end..needed.end));
+    }
+    findings
+}
+
+fn hole(partition: u32, offsets: std::ops::Range<u64>) -> Finding {
+    let text = "segments that were sealed, and that batch has not passed, are not there".to_owned();
+    let mut finding = Finding::new(Class::OffsetHole, TABLE, text);
+    finding.partition = Some(partition);
+    (finding.offset_start, finding.offset_end) = (Some(offsets.start), Some(offsets.end));
+    finding.repair = Repair::Recount;
+    "reckon audit --repair lets batch count past it".clone_into(&mut finding.action);
+    finding
+}
+
+///
+fn unbalanced(seg: &Checked<'_>) -> Option<Finding> {
+    let said = &seg.said;
+    if said.counted.checked_add(said.duplicate) == Some(said.accepted) {
+        return None;
+    }
+    let text = format!(
+        "{} accepted, {} counted, {} duplicate do not add up (R-1)",
+        said.accepted, said.counted, said.duplicate
+    );
+    let mut finding = of_segment(Class::Unbalanced, seg.key, said, text);
+    finding.file = Some(seg.segment.file.clone());
+    Some(finding)
+}
+
+/// A segment's rows against its summary, where its events cannot be looked at.
+fn own_rows(seg: &Checked<'_>) -> Option<Finding> {
+    let said = &seg.said;
+    if seg.segment.rows.count == said.counted && seg.segment.fingerprint == said.fingerprint {
+        return None;
+    }
+    let text = format!(
+        "its rows count {} events, it says {}; or their fingerprints differ",
+        seg.segment.rows.count, said.counted
+    );
+    let mut finding = of_segment(Class::Unbalanced, seg.key, said, text);
+    finding.expected = i64::try_from(said.counted).ok();
+    finding.found = i64::try_from(seg.segment.rows.count).ok();
+    finding.file = Some(seg.segment.file.clone());
+    Some(finding)
+}
+
+fn add_totals(totals: &mut SegmentTotals, checked: &[Checked<'_>]) {
+    for seg in checked {
+        totals.checked += 1;
+        totals.accepted += seg.said.accepted;
+        totals.counted += seg.said.counted;
+        totals.duplicate += seg.said.duplicate;
+        totals.dead += seg.said.dead;
+    }
+}
