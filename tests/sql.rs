@@ -55,8 +55,13 @@ fn raw_events_and_a_description_of_the_tables() {
     assert_eq!(rows(&events)[0], [json!(3), json!("-0.7")]);
     let tables = server.sql("select table_name from information_schema.tables where table_schema = 'public'");
     let names: Vec<String> = rows(&tables).iter().map(|row| row[0].as_str().unwrap().to_owned()).collect();
-    for name in ["stats", "stats_hour", "stats_day", "stats_batch", "stats_stream", "events", "dead_letters"] {
+    let raw = ["events", "dead_letters", "audit_runs", "audit_findings"];
+    for name in ["stats", "stats_hour", "stats_day", "stats_batch", "stats_stream"].into_iter().chain(raw) {
         assert!(names.iter().any(|found| found == name), "{name} in {names:?}");
+    }
+    for table in ["audit_runs", "audit_findings"] {
+        let none = server.sql(&format!("select count(*) from {table}"));
+        assert_eq!(rows(&none)[0], [json!(0)], "{table}");
     }
 }
 

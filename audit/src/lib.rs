@@ -8,5 +8,6 @@ pub mod finding;
 pub mod ledger;
 mod memory;
 pub mod report;
+pub mod store;
 
 pub use error::AuditError;

@@ -92,6 +92,34 @@ pub trait Jobs: std::fmt::Debug + Send + Sync {
     fn list(&self) -> Vec<RunStatus>;
 }
 
+/// Audits. What they are asked and what they say is JSON here: only the audit knows more of it.
+#[async_trait]
+pub trait Audits: std::fmt::Debug + Send + Sync {
+    /// Starts an audit and returns at once.
+    ///
+    /// # Errors
+    /// See [`JobError`].
+    async fn start(&self, request: serde_json::Value) -> Result<RunStatus, JobError>;
+
+    /// An audit of this process.
+    fn get(&self, id: Uuid) -> Option<RunStatus>;
+
+    /// The latest audits of this process, newest first.
+    fn list(&self) -> Vec<RunStatus>;
+
+    /// The report of an audit, whoever ran it, if it is stored.
+    ///
+    /// # Errors
+    /// A sentence, when it cannot be read.
+    async fn stored(&self, id: Uuid) -> Result<Option<serde_json::Value>, String>;
+
+    /// The report of an audit as an HTML page; of the latest if none is named.
+    ///
+    /// # Errors
+    /// A sentence, when it cannot be read.
+    async fn page(&self, id: Option<Uuid>) -> Result<Option<String>, String>;
+}
+
 /// Somebody who commits what the log holds, partition by partition: the counter, the archiver.
 #[async_trait]
 pub trait Follower: std::fmt::Debug + Send + Sync {

@@ -30,6 +30,8 @@ pub enum Transaction {
     Closed,
     /// `imports`: counts the commits to the table of imports.
     Imports,
+    /// `audit/runs`, of `audit_runs`: counts the runs; of `audit_findings`: counts the commits.
+    AuditRuns,
 }
 
 impl fmt::Display for Transaction {
@@ -45,6 +47,7 @@ impl fmt::Display for Transaction {
             Self::Maintain(table) => write!(f, "maintain/{}", table.name()),
             Self::Closed => write!(f, "closed"),
             Self::Imports => write!(f, "imports"),
+            Self::AuditRuns => write!(f, "audit/runs"),
         }
     }
 }

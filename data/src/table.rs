@@ -26,11 +26,23 @@ pub enum Table {
     DeadLetters,
     /// Files imported.
     Imports,
+    /// Audits, a row each.
+    AuditRuns,
+    /// What they found.
+    AuditFindings,
 }
 
 impl Table {
     /// Every table there is.
-    pub const ALL: [Self; 5] = [Self::Events, Self::StreamCounts, Self::BatchCounts, Self::DeadLetters, Self::Imports];
+    pub const ALL: [Self; 7] = [
+        Self::Events,
+        Self::StreamCounts,
+        Self::BatchCounts,
+        Self::DeadLetters,
+        Self::Imports,
+        Self::AuditRuns,
+        Self::AuditFindings,
+    ];
 
     /// The table's name, which is its folder too.
     #[must_use]
@@ -41,6 +53,8 @@ impl Table {
             Self::BatchCounts => "batch_counts",
             Self::DeadLetters => "dead_letters",
             Self::Imports => "imports",
+            Self::AuditRuns => "audit_runs",
+            Self::AuditFindings => "audit_findings",
         }
     }
 
@@ -52,6 +66,7 @@ impl Table {
             Self::StreamCounts | Self::Imports => &[],
             Self::BatchCounts => &["granularity", "event_date"],
             Self::DeadLetters => &["received_date"],
+            Self::AuditRuns | Self::AuditFindings => &["run_date"],
         }
     }
 }

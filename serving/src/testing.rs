@@ -7,9 +7,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+    ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
 };
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use async_trait::async_trait;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
@@ -395,6 +395,34 @@ impl World {
         let file =
             self.write(Table::DeadLetters, &[("received_date", "1970-01-01".to_owned())], &schema, &[batch], &[]).await;
         self.commit(Table::DeadLetters, |p| Transaction::Dead(LOG, p), &[100], vec![file]).await;
+    }
+
+    /// An audit with so many findings, stored as the audit does it.
+    pub(crate) async fn audit(&self, run_id: &str, findings: usize) {
+        let run_date = [("run_date", "1970-01-01".to_owned())];
+        for (table, rows) in [(Table::AuditFindings, findings), (Table::AuditRuns, 1)] {
+            let schema = file_schema(table);
+            let text = |name: &str| match name {
+                "run_id" => run_id,
+                "verdict" => "findings",
+                "class" => "lost",
+                _ => "x",
+            };
+            let column = |field: &FieldRef| -> ArrayRef {
+                match field.data_type() {
+                    of if field.is_nullable() => new_null_array(of, rows),
+                    DataType::Utf8 => Arc::new(StringArray::from(vec![text(field.name()); rows])),
+                    DataType::Int64 => Arc::new(Int64Array::from(vec![2; rows])),
+                    DataType::Boolean => Arc::new(BooleanArray::from(vec![true; rows])),
+                    _ => times((0..rows).map(|_| Some(0))),
+                }
+            };
+            let columns = schema.fields().iter().map(column).collect();
+            let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();
+            let file = self.write(table, &run_date, &schema, &[batch], &["number"]).await;
+            let number = self.tables.snapshot(table).await.unwrap().transaction(&Transaction::AuditRuns.to_string());
+            self.commit(table, |_| Transaction::AuditRuns, &[number.unsigned_abs() + 1], vec![file]).await;
+        }
     }
 }
 

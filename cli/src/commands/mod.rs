@@ -43,7 +43,8 @@ enum Task {
     Serve(roles::Serve),
     /// Import files of events, each once, however often it is asked.
     Import(import::Import),
-    /// Ask in SQL: tables stats, stats_hour, stats_day, stats_batch, stats_stream, events, dead_letters.
+    /// Ask in SQL: tables stats, stats_hour, stats_day, stats_batch, stats_stream, events, dead_letters, audit_runs,
+    /// audit_findings.
     Sql(sql::Sql),
     /// The entities to which something happened most often.
     Top(top::Top),

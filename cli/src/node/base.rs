@@ -181,6 +181,7 @@ impl Base {
             serving: None,
             ingest: None,
             jobs: None,
+            audits: None,
             imports: None,
             replay: None,
             health,

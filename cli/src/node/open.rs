@@ -137,6 +137,7 @@ impl Node {
             serving: Some(Arc::clone(&self.serving)),
             ingest: Some(Arc::clone(&self.gateway) as _),
             jobs: Some(Arc::clone(&self.runs) as _),
+            audits: None,
             imports: Some(Arc::clone(&self.imports) as _),
             replay: Some(Arc::clone(&self.replayer) as _),
             health: Arc::clone(&self.status) as _,

@@ -44,7 +44,11 @@ pub fn file(table: Table, names: &dyn Names, rows: u64) -> DataFile {
         partition.insert((*column).to_owned(), Some(value.to_owned()));
     }
     path.push_str(&reckon_data::paths::mixed_file("test", names.fresh()));
-    let column = if table == Table::Imports { "lines" } else { "log_partition" };
+    let column = match table {
+        Table::Imports => "lines",
+        Table::AuditRuns | Table::AuditFindings => "number",
+        _ => "log_partition",
+    };
     let bounds = |value: u64| match table {
         Table::BatchCounts => BTreeMap::new(),
         _ => BTreeMap::from([(column.to_owned(), json!(value))]),

@@ -55,8 +55,9 @@ impl DeltaTables {
     /// [`TableError::Unusable`] if a table's name cannot be part of a URL; none of ours is such.
     pub fn new(storage: Storage, clock: Arc<dyn Clock>) -> Result<Self, TableError> {
         let log = |table| TableLog::new(table, &storage, Arc::clone(&clock)).map(Arc::new);
-        let [events, stream_counts, batch_counts, dead_letters, imports] = Table::ALL.map(log);
-        let logs = [events?, stream_counts?, batch_counts?, dead_letters?, imports?];
+        let [events, stream_counts, batch_counts, dead_letters, imports, audit_runs, audit_findings] =
+            Table::ALL.map(log);
+        let logs = [events?, stream_counts?, batch_counts?, dead_letters?, imports?, audit_runs?, audit_findings?];
         Ok(Self { storage, logs })
     }
 
@@ -86,13 +87,15 @@ impl DeltaTables {
     }
 
     fn log(&self, table: Table) -> &Arc<TableLog> {
-        let [events, stream_counts, batch_counts, dead_letters, imports] = &self.logs;
+        let [events, stream_counts, batch_counts, dead_letters, imports, audit_runs, audit_findings] = &self.logs;
         match table {
             Table::Events => events,
             Table::StreamCounts => stream_counts,
             Table::BatchCounts => batch_counts,
             Table::DeadLetters => dead_letters,
             Table::Imports => imports,
+            Table::AuditRuns => audit_runs,
+            Table::AuditFindings => audit_findings,
         }
     }
 }

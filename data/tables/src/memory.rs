@@ -33,13 +33,15 @@ impl MemoryTables {
     }
 
     fn held(&self, table: Table) -> &Mutex<Held> {
-        let [events, stream_counts, batch_counts, dead_letters, imports] = &self.tables;
+        let [events, stream_counts, batch_counts, dead_letters, imports, audit_runs, audit_findings] = &self.tables;
         match table {
             Table::Events => events,
             Table::StreamCounts => stream_counts,
             Table::BatchCounts => batch_counts,
             Table::DeadLetters => dead_letters,
             Table::Imports => imports,
+            Table::AuditRuns => audit_runs,
+            Table::AuditFindings => audit_findings,
         }
     }
 }

@@ -19,7 +19,7 @@ use reckon_data::table::{Table, TableError};
 pub const fn schema_version(table: Table) -> u32 {
     match table {
         Table::StreamCounts | Table::BatchCounts => 2,
-        Table::Events | Table::DeadLetters | Table::Imports => 1,
+        Table::Events | Table::DeadLetters | Table::Imports | Table::AuditRuns | Table::AuditFindings => 1,
     }
 }
 
@@ -31,15 +31,17 @@ pub const KIND_SUMMARY: &str = "summary";
 /// The Arrow schema of a table's files: without its partition columns.
 #[must_use]
 pub fn file_schema(table: Table) -> SchemaRef {
-    static SCHEMAS: LazyLock<[SchemaRef; 5]> =
+    static SCHEMAS: LazyLock<[SchemaRef; Table::ALL.len()]> =
         LazyLock::new(|| Table::ALL.map(|table| Arc::new(Schema::new(file_fields(table)))));
-    let [events, stream_counts, batch_counts, dead_letters, imports] = &*SCHEMAS;
+    let [events, stream_counts, batch_counts, dead_letters, imports, audit_runs, audit_findings] = &*SCHEMAS;
     Arc::clone(match table {
         Table::Events => events,
         Table::StreamCounts => stream_counts,
         Table::BatchCounts => batch_counts,
         Table::DeadLetters => dead_letters,
         Table::Imports => imports,
+        Table::AuditRuns => audit_runs,
+        Table::AuditFindings => audit_findings,
     })
 }
 
@@ -58,7 +60,7 @@ pub fn partition_fields(table: Table) -> Vec<Field> {
         .partition_columns()
         .iter()
         .map(|name| match *name {
-            "event_date" | "received_date" => required(name, DataType::Date32),
+            "event_date" | "received_date" | "run_date" => required(name, DataType::Date32),
             _ => required(name, DataType::Utf8),
         })
         .collect()
@@ -84,6 +86,8 @@ fn file_fields(table: Table) -> Vec<Field> {
         Table::BatchCounts => count_fields(),
         Table::DeadLetters => dead_fields(),
         Table::Imports => import_fields(),
+        Table::AuditRuns => audit_run_fields(),
+        Table::AuditFindings => audit_finding_fields(),
     }
 }
 
@@ -156,6 +160,57 @@ fn import_fields() -> Vec<Field> {
         required("counted", DataType::Int64),
         required("skipped", DataType::Int64),
         required("refused", DataType::Int64),
+    ]
+}
+
+fn audit_run_fields() -> Vec<Field> {
+    vec![
+        required("run_id", DataType::Utf8),
+        required("started_at", time_type()),
+        required("finished_at", time_type()),
+        required("verdict", DataType::Utf8),
+        required("request", DataType::Utf8),
+        required("events", DataType::Int64),
+        required("errors", DataType::Int64),
+        required("expected", DataType::Int64),
+        required("code_version", DataType::Utf8),
+        required("definition", DataType::Int64),
+        required("configuration", DataType::Utf8),
+        required("log", DataType::Utf8),
+        required("files_hash", DataType::Utf8),
+        optional("previous_run", DataType::Utf8),
+        optional("previous_hash", DataType::Utf8),
+        required("hash", DataType::Utf8),
+        required("number", DataType::Int64),
+        required("report", DataType::Utf8),
+    ]
+}
+
+fn audit_finding_fields() -> Vec<Field> {
+    vec![
+        required("run_id", DataType::Utf8),
+        required("number", DataType::Int64),
+        required("class", DataType::Utf8),
+        required("is_error", DataType::Boolean),
+        required("table_name", DataType::Utf8),
+        optional("file", DataType::Utf8),
+        optional("log_partition", DataType::Int32),
+        optional("offset_start", DataType::Int64),
+        optional("offset_end", DataType::Int64),
+        optional("event_date", DataType::Utf8),
+        optional("granularity", DataType::Utf8),
+        optional("minute", time_type()),
+        optional("entity_id", DataType::Utf8),
+        optional("event_type", DataType::Utf8),
+        optional("dimensions", DataType::Utf8),
+        optional("expected", DataType::Int64),
+        optional("found", DataType::Int64),
+        required("event_ids", DataType::Utf8),
+        required("events", DataType::Int64),
+        required("explanation", DataType::Utf8),
+        required("action", DataType::Utf8),
+        required("repair", DataType::Utf8),
+        required("finished_at", time_type()),
     ]
 }
 

@@ -4,6 +4,7 @@
 //! errors into RFC 9457 problems, [`metrics`] is what `/metrics` says; the rest is a file a group of routes.
 //! A part that a process lacks has no routes.
 
+mod audits;
 mod body;
 mod dead;
 mod events;
@@ -45,6 +46,9 @@ pub fn router(parts: RestParts) -> Router {
     }
     if shared.parts.jobs.is_some() {
         routes = routes.merge(jobs::routes());
+    }
+    if shared.parts.audits.is_some() {
+        routes = routes.merge(audits::routes());
     }
     if shared.parts.imports.is_some() {
         routes = routes.merge(imports::routes());

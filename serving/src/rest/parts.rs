@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use reckon_data::clock::Clock;
 use reckon_data::imports::Imports;
 use reckon_data::ingest::Ingest;
-use reckon_data::jobs::Jobs;
+use reckon_data::jobs::{Audits, Jobs};
 use serde::{Deserialize, Serialize};
 
 use super::metrics::MetricsText;
@@ -21,6 +21,8 @@ pub struct RestParts {
     pub ingest: Option<Arc<dyn Ingest>>,
     /// Batch runs.
     pub jobs: Option<Arc<dyn Jobs>>,
+    /// Audits.
+    pub audits: Option<Arc<dyn Audits>>,
     /// Imported files.
     pub imports: Option<Arc<dyn Imports>>,
     /// Replay of dead letters.

@@ -9,9 +9,11 @@ use reckon_data::clock::ManualClock;
 use reckon_data::dead::DeadLetter;
 use reckon_data::imports::{ImportEntry, Imports};
 use reckon_data::ingest::{Compression, Framing, Ingest, Submission, SubmitError};
+use reckon_data::jobs::{Audits, JobError, RunState, RunStatus};
 use reckon_data::receipt::Receipt;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tower::ServiceExt as _;
+use uuid::Uuid;
 
 use super::*;
 
@@ -44,6 +46,57 @@ impl Imports for Memory {
     }
 }
 
+/// The audit that runs.
+const RUNNING: Uuid = Uuid::from_u128(1);
+/// One that was stored by another process.
+const STORED: Uuid = Uuid::from_u128(2);
+
+#[derive(Debug)]
+struct Auditor;
+
+#[async_trait]
+impl Audits for Auditor {
+    async fn start(&self, request: Value) -> Result<RunStatus, JobError> {
+        match request["dates"].as_array() {
+            None => self.get(RUNNING).ok_or(JobError::AlreadyRunning(RUNNING)),
+            Some(dates) if dates.is_empty() => Err(JobError::AlreadyRunning(RUNNING)),
+            Some(dates) => Err(JobError::Invalid(format!("dates: {dates:?} are none"))),
+        }
+    }
+
+    fn get(&self, id: Uuid) -> Option<RunStatus> {
+        (id == RUNNING).then(|| RunStatus {
+            id,
+            state: RunState::Running,
+            started_at: "2013-02-08T21:29:00Z".to_owned(),
+            finished_at: None,
+            step: "recounting 2013-02-08".to_owned(),
+            done: 1,
+            total: 3,
+            events: 7,
+            report: None,
+            error: None,
+        })
+    }
+
+    fn list(&self) -> Vec<RunStatus> {
+        self.get(RUNNING).into_iter().collect()
+    }
+
+    async fn stored(&self, id: Uuid) -> Result<Option<Value>, String> {
+        let report = json!({ "verdict": "balanced", "started_at": "a", "finished_at": "b", "dates": [{ "raw": 5 }] });
+        match id.as_u128() {
+            2 => Ok(Some(report)),
+            3 => Err("the file is damaged".to_owned()),
+            _ => Ok(None),
+        }
+    }
+
+    async fn page(&self, id: Option<Uuid>) -> Result<Option<String>, String> {
+        Ok((id != Some(RUNNING)).then(|| format!("<p>{id:?}</p>")))
+    }
+}
+
 #[derive(Debug)]
 struct Well;
 
@@ -62,6 +115,7 @@ fn app(door: fn(&Submission) -> Result<Receipt, SubmitError>) -> Router {
         serving: None,
         ingest: Some(Arc::new(Door(door))),
         jobs: None,
+        audits: Some(Arc::new(Auditor)),
         imports: Some(Arc::new(Memory)),
         replay: None,
         health: Arc::new(Well),
@@ -190,6 +244,47 @@ async fn numbers_that_no_table_can_hold_are_refused_by_name() {
 }
 
 #[tokio::test]
+async fn audits_are_started_and_shown_wherever_they_ran() {
+    let app = app(|_| Ok(Receipt::default()));
+    let post = |body: &'static str| ask(app.clone(), "POST", "/v1/audit/runs", &[], body);
+    for body in ["", "{}"] {
+        let (status, run) = post(body).await;
+        assert_eq!((status, &run["id"]), (StatusCode::ACCEPTED, &json!(RUNNING)), "{run}");
+    }
+    for (body, expected) in [("{\"dates\":[]}", 409), ("{\"dates\":[1]}", 400), ("{", 400)] {
+        let (status, problem) = post(body).await;
+        assert_eq!((status.as_u16(), &problem["status"]), (expected, &json!(expected)), "{body}: {problem}");
+    }
+    let get = async |path: &str| ask(app.clone(), "GET", &format!("/v1/audit/runs{path}"), &[], "").await;
+    assert_eq!(get("").await.1["runs"][0]["step"], "recounting 2013-02-08");
+    assert_eq!(get(&format!("/{RUNNING}")).await.1["state"], "running");
+    let (_, stored) = get(&format!("/{STORED}")).await;
+    let seen = [&stored["state"], &stored["events"], &stored["report"]["verdict"], &stored["finished_at"]];
+    assert_eq!(seen, [&json!("succeeded"), &json!(5), &json!("balanced"), &json!("b")], "{stored}");
+    assert_eq!(get(&format!("/{}", Uuid::from_u128(3))).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(get(&format!("/{}", Uuid::from_u128(4))).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(get("/latest").await.1["field"], "id");
+}
+
+#[tokio::test]
+async fn the_page_of_an_audit_loads_nothing_and_runs_nothing() {
+    let app = app(|_| Ok(Receipt::default()));
+    for (path, expected) in [
+        ("/v1/audit/page".to_owned(), "<p>None</p>".to_owned()),
+        (format!("/v1/audit/runs/{STORED}/page"), format!("<p>{:?}</p>", Some(STORED))),
+    ] {
+        let response = app.clone().oneshot(Request::get(path.as_str()).body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.headers()["content-type"], "text/html; charset=utf-8");
+        let policy = response.headers()["content-security-policy"].to_str().unwrap().to_owned();
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("script"), "{policy}");
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        assert_eq!(bytes, expected, "{path}");
+    }
+    let none = ask(app, "GET", &format!("/v1/audit/runs/{RUNNING}/page"), &[], "").await;
+    assert_eq!(none.0, StatusCode::NOT_FOUND, "{}", none.1);
+}
+
+#[tokio::test]
 async fn refusals_in_plain_text_become_problems() {
     use axum::response::IntoResponse as _;
     let plain = (StatusCode::BAD_REQUEST, "Invalid UTF-8 in `entity_id`").into_response();
@@ -249,6 +344,7 @@ fn the_openapi_document_has_every_route() {
     let document: Value = serde_json::from_str(openapi::DOCUMENT).unwrap();
     let mut documented: Vec<String> = document["paths"].as_object().unwrap().keys().cloned().collect();
     let sources = [
+        include_str!("audits.rs"),
         include_str!("dead.rs"),
         include_str!("events.rs"),
         include_str!("imports.rs"),

@@ -72,14 +72,16 @@ pub(crate) struct Pinned {
     stream: StreamRuns,
     events: Option<Arc<Snapshot>>,
     dead: Option<Arc<Snapshot>>,
+    audit_runs: Option<Arc<Snapshot>>,
+    audit_findings: Option<Arc<Snapshot>>,
     /// How far the raw tables go, if one of them is read.
     archived: Vec<Archived>,
     missing: Vec<Missing>,
 }
 
 impl Serving {
-    /// Answers an SQL query over `stats`, `stats_hour`, `stats_day`, `stats_batch`, `stats_stream`, `events` and
-    /// `dead_letters`.
+    /// Answers an SQL query over `stats`, `stats_hour`, `stats_day`, `stats_batch`, `stats_stream`, `events`,
+    /// `dead_letters`, `audit_runs` and `audit_findings`.
     ///
     /// # Errors
     /// [`ServingError::BadRequest`] of `query` when it is wrong or writes, [`ServingError::Timeout`],
@@ -136,7 +138,12 @@ impl Serving {
             (self.current.get(), StreamRuns::default())
         };
         let missing = missing_rollups(&view, names);
-        let mut pinned = Pinned { view, stream, events: None, dead: None, archived: Vec::new(), missing };
+        // A run is written after its findings: whoever sees it sees them.
+        let audit_runs = self.newest_if_named(Table::AuditRuns, names).await?;
+        let audit_findings = self.newest_if_named(Table::AuditFindings, names).await?;
+        let archived = Vec::new();
+        let mut pinned =
+            Pinned { view, stream, events: None, dead: None, audit_runs, audit_findings, archived, missing };
         if names.contains("events") || names.contains("dead_letters") {
             let events = self.snapshots.newest(Table::Events).await?;
             let dead = self.snapshots.newest(Table::DeadLetters).await?;
@@ -148,6 +155,14 @@ impl Serving {
         Ok(pinned)
     }
 
+    async fn newest_if_named(
+        &self,
+        table: Table,
+        names: &BTreeSet<String>,
+    ) -> Result<Option<Arc<Snapshot>>, ServingError> {
+        if names.contains(table.name()) { self.snapshots.newest(table).await.map(Some) } else { Ok(None) }
+    }
+
     fn register(&self, context: &SessionContext, pinned: &Pinned) -> Result<(), ServingError> {
         let table = |table, snapshot: Option<&Arc<Snapshot>>| {
             let files = snapshot.map_or_else(Vec::new, |snapshot| snapshot.files.to_vec());
@@ -156,6 +171,8 @@ impl Serving {
         let register = |name: &str, provider| context.register_table(name, provider).map(|_| ());
         register("events", Arc::new(table(Table::Events, pinned.events.as_ref())?))?;
         register("dead_letters", Arc::new(table(Table::DeadLetters, pinned.dead.as_ref())?))?;
+        register("audit_runs", Arc::new(table(Table::AuditRuns, pinned.audit_runs.as_ref())?))?;
+        register("audit_findings", Arc::new(table(Table::AuditFindings, pinned.audit_findings.as_ref())?))?;
         let definition = &self.parts.definition;
         for (name, granularity, has_batch, has_stream) in [
             ("stats", Granularity::Minute, true, true),

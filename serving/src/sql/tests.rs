@@ -136,7 +136,8 @@ async fn raw_tables_and_the_catalogue_can_be_read() {
     assert!(answer.provenance.complete);
     assert_eq!(answer.provenance.partitions[0].position, Some(100));
     let names: Vec<Value> = rows(&serving, "SHOW TABLES").await.into_iter().map(|row| row[2].clone()).collect();
-    for name in ["stats", "stats_hour", "stats_day", "stats_batch", "stats_stream", "events", "dead_letters"] {
+    let raw = ["events", "dead_letters", "audit_runs", "audit_findings"];
+    for name in ["stats", "stats_hour", "stats_day", "stats_batch", "stats_stream"].into_iter().chain(raw) {
         assert!(names.contains(&json!(name)), "{name} in {names:?}");
     }
     let columns: Vec<Value> = rows(&serving, "DESCRIBE stats").await.into_iter().map(|row| row[0].clone()).collect();
@@ -145,6 +146,25 @@ async fn raw_tables_and_the_catalogue_can_be_read() {
         json!(["entity_id", "event_type", "minute", "country", "count", "sum", "min", "max", "avg", "late"])
     );
     rows(&serving, "EXPLAIN SELECT * FROM stats WHERE entity_id = 'v1'").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audits_and_their_findings_are_tables() {
+    let world = world().await;
+    let serving = world.serve().await;
+    let joined = "SELECT r.verdict, r.errors, f.class, f.is_error, f.event_date FROM audit_runs r \
+                  JOIN audit_findings f ON f.run_id = r.run_id ORDER BY r.number, f.number";
+    assert!(rows(&serving, joined).await.is_empty());
+    // Nothing is kept of what was asked before the audit.
+    world.audit("a", 2).await;
+    let row = [json!("findings"), json!(2), json!("lost"), json!(true), json!(null)];
+    assert_eq!(rows(&serving, joined).await, [row.clone(), row.clone()]);
+    world.audit("b", 1).await;
+    assert_eq!(rows(&serving, joined).await.len(), 3);
+    let dates = "SELECT DISTINCT run_date FROM audit_findings WHERE run_id = 'b'";
+    assert_eq!(rows(&serving, dates).await, [[json!("1970-01-01")]]);
+    let answer = serving.sql("SELECT count(*) FROM audit_runs WHERE run_date < '1970-01-02'").await.unwrap();
+    assert_eq!((answer.json_rows().unwrap(), answer.provenance.complete), (vec![vec![json!(2)]], true));
 }
 
 #[tokio::test(flavor = "multi_thread")]
