@@ -1,6 +1,7 @@
 //! The `reckon` binary: commands, wiring of the roles, importers.
 
 mod commands;
+mod exit;
 mod import;
 mod node;
 mod roles;
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(exit::code_of(&error))
         }
     }
 }

@@ -6,6 +6,9 @@ use bytes::Bytes;
 use crate::dead::DeadLetter;
 use crate::receipt::Receipt;
 
+/// The header of `POST /v1/events` whose value, `canary.token`, lets events of Reckon's own entities in.
+pub const CANARY_HEADER: &str = "reckon-canary";
+
 /// How the events of a body are set apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Framing {

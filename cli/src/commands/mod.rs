@@ -2,6 +2,7 @@
 
 mod batch;
 mod bench;
+mod canary;
 mod cluster;
 mod demo;
 mod dlq;
@@ -54,6 +55,8 @@ enum Task {
     Dlq(dlq::Dlq),
     /// Recount exactly from the raw events, now.
     Batch(batch::Batch),
+    /// Send known events, ask for them until the answers are right, and say what is lost or counted twice.
+    Canary(canary::Canary),
     /// Machines that count raw events for batch runs: a scheduler, and any number of executors (Ballista).
     Cluster(cluster::Cluster),
     /// The log: give up a damaged record, while no server has it; accept what its own retention has lost.
@@ -80,8 +83,8 @@ impl Cli {
 }
 
 /// Commands that work with settings.
-const WITH_SETTINGS: [&str; 12] =
-    ["demo", "up", "gateway", "stream", "archive", "serve", "import", "sql", "top", "where", "dlq", "batch"];
+const WITH_SETTINGS: [&str; 13] =
+    ["demo", "up", "gateway", "stream", "archive", "serve", "import", "sql", "top", "where", "dlq", "batch", "canary"];
 
 /// Those whose settings stand behind what they are to do.
 const WITHIN: [(&str, &str); 5] =
@@ -130,6 +133,7 @@ pub async fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
         Task::Where(find) => Box::pin(find.run(settings)).await,
         Task::Dlq(dlq) => Box::pin(dlq.run(settings)).await,
         Task::Batch(batch) => Box::pin(batch.run(settings)).await,
+        Task::Canary(canary) => Box::pin(canary.run(settings)).await,
         Task::Cluster(cluster) => Box::pin(cluster.run(settings)).await,
         Task::Log(log) => Box::pin(log.run(settings)).await,
         Task::Bench(bench) => Box::pin(bench.run(settings)).await,

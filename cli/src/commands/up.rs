@@ -61,6 +61,7 @@ pub struct Server {
     url: String,
     stop: watch::Sender<bool>,
     rest: tokio::task::JoinHandle<()>,
+    canary: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Server {
@@ -77,9 +78,11 @@ impl Server {
         node.start_background()?;
         let url = format!("http://{}", listener.local_addr()?);
         let (stop, stopped) = watch::channel(false);
-        let rest = tokio::spawn(rest::serve(listener, rest::router(node.rest_parts()), stopped));
+        let canary = node.canary(&url)?;
+        let rest = tokio::spawn(rest::serve(listener, rest::router(node.rest_parts()), stopped.clone()));
+        let canary = canary.map(|canary| tokio::spawn(canary.run(stopped)));
         remember_address(&dir, &url)?;
-        Ok(Self { node, dir, url, stop, rest })
+        Ok(Self { node, dir, url, stop, rest, canary })
     }
 
     /// Where it listens.
@@ -102,6 +105,10 @@ impl Server {
         tracing::info!("stopping");
         self.stop.send_replace(true);
         forget_address(&self.dir);
+        if let Some(canary) = self.canary.take() {
+            // It ends at once.
+            let _ = canary.await;
+        }
         if failed.is_none() {
             // Requests under way end, within the grace that serving gives them.
             let _ = self.rest.await;

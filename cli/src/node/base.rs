@@ -24,6 +24,7 @@ use reckon_stream::counter::{Counter, CounterParts};
 use reckon_stream::gateway::{Gateway, GatewayParts};
 use reckon_tables::{DeltaTables, ImportTable, MendedLog, Storage};
 
+use super::canary;
 use super::home::{claim, open_log};
 
 /// What every part is made with.
@@ -37,6 +38,8 @@ pub struct Base {
     pub tables: Arc<dyn Tables>,
     pub storage: Storage,
     pub scratch: PathBuf,
+    /// What lets the canary's events in.
+    pub canary_token: Arc<str>,
 }
 
 impl Base {
@@ -50,7 +53,8 @@ impl Base {
         let log = open_log(&settings, dir, &storage, &clock, names.as_ref()).await?;
         claim(&storage, &*tables, log.identity()).await?;
         let mended = Arc::new(MendedLog::new(log, Arc::clone(&tables), storage.store()));
-        Ok(Self { definition, clock, names, mended, delta, tables, storage, scratch, settings })
+        let canary_token = canary::token(&settings, names.as_ref());
+        Ok(Self { definition, clock, names, mended, delta, tables, storage, scratch, canary_token, settings })
     }
 
     pub fn log(&self) -> Arc<dyn Log> {
@@ -187,6 +191,7 @@ impl Base {
             health,
             body_bytes_max: usize::try_from(self.settings.gateway.body_max.as_u64()).unwrap_or(usize::MAX),
             clock: Arc::clone(&self.clock),
+            canary_token: Some(Arc::clone(&self.canary_token)),
         }
     }
 

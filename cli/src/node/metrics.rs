@@ -1,5 +1,6 @@
 //! What `/metrics` says of the parts of a process.
 
+use reckon_audit::canary::{CanaryStats, DELAY_BOUNDS};
 use reckon_batch::archive::ArchiveStats;
 use reckon_data::invariant;
 use reckon_data::log::Log;
@@ -92,6 +93,44 @@ pub fn archiver(stats: &ArchiveStats, lag_micros: i64, into: &mut MetricsText) {
         ("commit", stats.commit_seconds),
     ];
     stages_of("reckon_archiver_stage_seconds_total", &stages, into);
+}
+
+/// The canary.
+pub fn canary(stats: &CanaryStats, into: &mut MetricsText) {
+    let counters = [
+        ("reckon_canary_rounds_total", "Rounds of the canary that are over.", stats.rounds),
+        ("reckon_canary_rounds_right_total", "Of them, those that were answered right.", stats.rounds_right),
+        ("reckon_canary_events_sent_total", "Events of the canary that were acknowledged.", stats.events_sent),
+        ("reckon_canary_lost_total", "Of them, those that no answer held when patience ran out.", stats.lost),
+        ("reckon_canary_excess_total", "Events that answers to the canary held too many.", stats.excess),
+        ("reckon_canary_requests_failed_total", "Requests of the canary that failed.", stats.requests_failed),
+    ];
+    for (name, help, value) in counters {
+        into.single(name, "counter", help, value);
+    }
+    let last = stats.last_right as f64 / 1e6;
+    into.single(
+        "reckon_canary_last_right_timestamp_seconds",
+        "gauge",
+        "When a round was last right; 0 is never.",
+        last,
+    );
+    into.single("reckon_canary_open_rounds", "gauge", "Rounds that wait for their answers.", stats.open_rounds);
+    into.single("reckon_canary_findings", "gauge", "Findings of the canary since the start.", stats.findings);
+    if let Some(delay) = stats.delay {
+        let help = "How long the last round took that was right, from acknowledgement to answer.";
+        into.single("reckon_canary_delay_seconds", "gauge", help, delay.as_secs_f64());
+    }
+    let name = "reckon_canary_answer_seconds";
+    into.begin(name, "histogram", "How long rounds took that were right, from acknowledgement to answer.");
+    let mut total = 0;
+    for (bound, count) in DELAY_BOUNDS.iter().zip(stats.delays) {
+        total += count;
+        into.value(&format!("{name}_bucket"), &[("le", &bound.to_string())], total);
+    }
+    into.value(&format!("{name}_bucket"), &[("le", "+Inf")], stats.rounds_right);
+    into.value(&format!("{name}_sum"), &[], stats.delay_sum);
+    into.value(&format!("{name}_count"), &[], stats.rounds_right);
 }
 
 fn stages_of(name: &str, stages: &[(&str, f64)], into: &mut MetricsText) {

@@ -8,6 +8,7 @@
 mod background;
 mod base;
 mod call;
+mod canary;
 mod home;
 pub mod metrics;
 mod open;
@@ -16,5 +17,6 @@ mod status;
 pub use background::{MAINTAIN_EVERY, maintain, start_run};
 pub use base::Base;
 pub use call::call;
+pub use canary::{Nest, record};
 pub use home::{is_embedded, local_dir, log_folder, log_options, open_log};
 pub use open::{Node, STOP_ARCHIVER_MAX};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use reckon_audit::canary::Canary;
 use reckon_batch::archive::Archiver;
 use reckon_batch::lock::DirLock;
 use reckon_batch::maintain::Maintainer;
@@ -24,9 +25,12 @@ use tokio::task::JoinHandle;
 
 use super::background;
 use super::base::Base;
+use super::canary::{self, Nest};
 use super::home::local_dir;
 use super::status::NodeStatus;
 
+/// The roles that listen to others.
+const SERVERS: [&str; 2] = ["up", "demo"];
 /// The role of a process that recounts and does nothing else.
 const BATCH: &str = "batch";
 /// Memory for the counts of segments in such a process: they are sealed and let go.
@@ -41,6 +45,8 @@ pub struct Node {
     pub settings: Settings,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    names: Arc<dyn Names>,
+    canary_token: Arc<str>,
     /// The gateway.
     pub gateway: Arc<Gateway>,
     /// The counter.
@@ -93,6 +99,7 @@ impl Node {
             serving: Arc::clone(&serving),
             storage: base.storage.clone(),
             tables: base.delta.clone(),
+            canary: SERVERS.contains(&role).then(|| canary::record(&base.settings)).flatten(),
         });
         let replayer = Arc::new(Replayer {
             serving: Arc::clone(&serving),
@@ -105,6 +112,8 @@ impl Node {
         Ok(Self {
             settings: base.settings,
             clock: base.clock,
+            names: base.names,
+            canary_token: base.canary_token,
             gateway,
             counter,
             archiver,
@@ -143,7 +152,25 @@ impl Node {
             health: Arc::clone(&self.status) as _,
             body_bytes_max: usize::try_from(self.settings.gateway.body_max.as_u64()).unwrap_or(usize::MAX),
             clock: Arc::clone(&self.clock),
+            canary_token: Some(Arc::clone(&self.canary_token)),
         }
+    }
+
+    /// The canary, where the node is a server that has one; `url` is where it listens.
+    ///
+    /// # Errors
+    /// When the settings name no address to send to.
+    pub fn canary(&self, url: &str) -> Result<Option<Canary>> {
+        let Some(record) = &self.status.canary else { return Ok(None) };
+        let nest = Nest {
+            settings: &self.settings.canary,
+            partitions: self.status.log.partitions(),
+            token: &self.canary_token,
+            clock: &self.clock,
+            names: &self.names,
+            record,
+        };
+        nest.canary(url).map(Some)
     }
 
     /// Waits until everything in the log is counted.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use reckon_audit::canary::Record;
 use reckon_batch::archive::Archiver;
 use reckon_data::damage::Damage as _;
 use reckon_data::log::Log;
@@ -24,6 +25,8 @@ pub struct NodeStatus {
     pub serving: Arc<Serving>,
     pub storage: Storage,
     pub tables: DeltaTables,
+    /// What the canary has seen, if there is one.
+    pub canary: Option<Arc<Record>>,
 }
 
 impl NodeStatus {
@@ -90,6 +93,9 @@ impl Health for NodeStatus {
         into.single("reckon_damaged_files", "gauge", "Data files of the tables that were found damaged.", damaged);
         let damaged = self.log.damaged().len();
         into.single("reckon_damaged_records", "gauge", "Records of the log that were found damaged.", damaged);
+        if let Some(canary) = &self.canary {
+            metrics::canary(&canary.stats(), into);
+        }
         metrics::common(&self.tables, &*self.log, into);
         into.single("reckon_ready", "gauge", "Whether counter and archiver go on.", u8::from(self.trouble().is_none()));
     }

@@ -75,6 +75,14 @@ impl Process {
         })
     }
 
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn url(&self) -> Result<String> {
+        Ok(format!("http://{}", self.listener.local_addr()?))
+    }
+
     /// Turns true when the process ends.
     pub fn stopping(&self) -> watch::Receiver<bool> {
         self.stop.subscribe()

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
+use reckon_audit::canary::Record;
 use reckon_batch::runs::AfterRun;
 use reckon_batch::schedule::{Schedule, run_on_schedule};
 use reckon_data::config::Settings;
@@ -19,7 +20,7 @@ use super::archive::Turn;
 use super::leased::work;
 use super::process::{LEASES, Process, end_of};
 use super::recount::followers;
-use crate::node::{Base, metrics, start_run};
+use crate::node::{Base, Nest, metrics, record, start_run};
 
 /// The role of the process that runs batch when it is time, in the leases.
 const BATCH: &str = "batch";
@@ -62,7 +63,8 @@ impl Serve {
                 run_on_schedule(&schedule, clock.as_ref(), stop, run).await;
             });
         }
-        let status = Status { base: Arc::clone(&base), serving: Arc::clone(&serving), tails };
+        let canary = start_canary(&process, partitions)?;
+        let status = Status { base: Arc::clone(&base), serving: Arc::clone(&serving), tails, canary };
         let parts = RestParts {
             serving: Some(Arc::clone(&serving)),
             jobs: Some(runs as _),
@@ -74,6 +76,30 @@ impl Serve {
         };
         process.run("serve", parts, end).await
     }
+}
+
+/// Starts the canary if the settings say where its events go, for this process takes none; what it sees.
+fn start_canary(process: &Process, partitions: u32) -> Result<Option<Arc<Record>>> {
+    let base = &process.base;
+    if base.settings.canary.target.is_empty() {
+        return Ok(None);
+    }
+    let Some(record) = record(&base.settings) else { return Ok(None) };
+    if base.settings.canary.token.is_empty() {
+        bail!(
+            "canary.target is set and canary.token is not: gateways let in a canary that has the token of their settings"
+        );
+    }
+    let nest = Nest {
+        settings: &base.settings.canary,
+        partitions,
+        token: &base.canary_token,
+        clock: &base.clock,
+        names: &base.names,
+        record: &record,
+    };
+    process.spawn("the canary", nest.canary(&process.url()?)?.run(process.stopping()));
+    Ok(Some(record))
 }
 
 /// Answers come from a run at once. The tables are maintained by those who archive.
@@ -93,6 +119,7 @@ struct Status {
     base: Arc<Base>,
     serving: Arc<Serving>,
     tails: Arc<Remote>,
+    canary: Option<Arc<Record>>,
 }
 
 impl Status {
@@ -128,6 +155,9 @@ impl Health for Status {
         );
         let silent = self.silent().len();
         into.single("reckon_partitions_silent", "gauge", "Partitions that nobody answers for.", silent);
+        if let Some(canary) = &self.canary {
+            metrics::canary(&canary.stats(), into);
+        }
         metrics::common(&self.base.delta, &*self.base.mended, into);
     }
 }

@@ -7,7 +7,7 @@ mod sections;
 mod validate;
 
 pub use sections::{
-    Archive, Batch, Counting, Definitions, Gateway, LimitSettings, LogSettings, Retention, Serving, Settings,
+    Archive, Batch, Canary, Counting, Definitions, Gateway, LimitSettings, LogSettings, Retention, Serving, Settings,
 };
 pub use validate::SettingsError;
 

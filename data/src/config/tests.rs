@@ -40,6 +40,12 @@ fn what_makes_no_sense_is_refused_by_name() {
         ("retention.events_days = 366001", "retention.events_days"),
         ("retention.dead_letters_days = 4000000000", "retention.dead_letters_days"),
         ("retention.removed_files = '5h 59m'", "retention.removed_files"),
+        ("canary.every = '500ms'", "canary.every"),
+        ("definition.reserved_prefixes = []", "canary.every"),
+        ("canary.events = 0", "canary.events"),
+        ("canary.patience = '0s'", "canary.patience"),
+        ("canary.target = 'here'", "canary.target"),
+        ("canary.token = 'a b'", "canary.token"),
         (
             "serving.query_time = '7h'\nretention.covered_segments = '8h'\nretention.removed_files = '7h'",
             "retention.removed_files",

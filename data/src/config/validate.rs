@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::sections::{Definitions, LimitSettings, Retention, Settings};
+use super::sections::{Canary, Definitions, LimitSettings, Retention, Settings};
 use crate::definition::Definition;
 use crate::event::{Limits, time};
 use crate::log::PARTITIONS_MAX;
@@ -15,6 +15,12 @@ use crate::run::Dimension;
 const DAYS_MAX: u32 = 366_000;
 /// No file that a batch run is about to commit is younger than this when it is deleted.
 const REMOVED_FILES_MIN: Duration = Duration::from_secs(6 * 3_600);
+
+/// What the ids of the canary's entities begin with.
+const CANARY_PREFIX: &str = "_reckon/";
+/// Most events of a round of the canary, and the shortest time between two rounds.
+const CANARY_EVENTS_MAX: u32 = 1_000_000;
+const CANARY_EVERY_MIN: Duration = Duration::from_secs(1);
 
 /// Longest `limits.event_time_ahead`.
 const EVENT_TIME_AHEAD_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
@@ -76,7 +82,13 @@ impl Settings {
         self.retention.validate(self.serving.query_time)?;
         self.limits()?;
         self.definition()?;
-        Ok(())
+        self.canary.validate()?;
+        let reserved = &self.definition.reserved_prefixes;
+        must(
+            self.canary.every.is_zero() || reserved.iter().any(|prefix| CANARY_PREFIX.starts_with(prefix.as_str())),
+            "canary.every",
+            "must be 0 when definition.reserved_prefixes do not reserve _reckon/, or totals would hold what it sends",
+        )
     }
 
     fn log(&self) -> Result<(), SettingsError> {
@@ -182,6 +194,21 @@ impl Retention {
             return Err(invalid("retention.removed_files", reason));
         }
         Ok(())
+    }
+}
+
+impl Canary {
+    fn validate(&self) -> Result<(), SettingsError> {
+        let must = |ok: bool, key: &str, reason: &str| if ok { Ok(()) } else { Err(invalid(key, reason)) };
+        must(self.every.is_zero() || self.every >= CANARY_EVERY_MIN, "canary.every", "must be 0 or at least 1s")?;
+        must((1..=CANARY_EVENTS_MAX).contains(&self.events), "canary.events", "must be 1 to 1000000")?;
+        must(self.patience >= CANARY_EVERY_MIN, "canary.patience", "must be at least 1s")?;
+        let is_url = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+        let targets = self.target.is_empty() || self.target.split(',').all(|url| is_url(url.trim()));
+        must(targets, "canary.target", "must look like http://127.0.0.1:7700")?;
+        // It stands in a header.
+        let plain = self.token.bytes().all(|byte| byte.is_ascii_graphic());
+        must(plain, "canary.token", "must be letters, digits and signs of ASCII, without spaces")
     }
 }
 

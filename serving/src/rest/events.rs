@@ -8,11 +8,11 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use reckon_data::ingest::{Compression, Framing, Submission};
+use reckon_data::ingest::{CANARY_HEADER, Compression, Framing, Submission};
 use reckon_data::problem::Problem;
 use reckon_data::receipt::Receipt;
 
-use super::fail::{Failure, bad, internal};
+use super::fail::{self, Failure, bad};
 use super::state::{Routes, Shared};
 
 pub fn routes() -> Routes {
@@ -20,14 +20,14 @@ pub fn routes() -> Routes {
 }
 
 async fn submit(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
-    let ingest = shared.parts.ingest.as_ref().ok_or_else(|| internal("this process takes no events"))?;
+    let ingest = shared.parts.ingest.as_ref().ok_or_else(|| fail::internal("this process takes no events"))?;
     let submission = Submission {
         framing: framing(&headers)?,
         compression: compression(&headers)?,
         idempotency_key: text(&headers, "idempotency-key")?,
         source: text(&headers, "reckon-source")?.or_else(|| Some("http".to_owned())),
         first_line: line(&headers, "reckon-first-line")?,
-        internal: false,
+        internal: internal(&headers, shared.parts.canary_token.as_deref())?,
         body: shared.room.collect(&headers, body, shared.parts.body_bytes_max).await?,
     };
     let receipt = ingest.submit(submission).await?;
@@ -82,6 +82,25 @@ fn line(headers: &HeaderMap, name: &str) -> Result<Option<u64>, Failure> {
     let Some(text) = text(headers, name)? else { return Ok(None) };
     let line = text.parse().map_err(|_| bad(name, format!("header {name} is not the number of a line")))?;
     Ok(Some(line))
+}
+
+/// Whether a request may bring events of reserved entities. Who says so and does not know the token is told: that its
+/// events are refused one by one would not say why.
+fn internal(headers: &HeaderMap, token: Option<&str>) -> Result<bool, Failure> {
+    let Some(given) = headers.get(CANARY_HEADER) else { return Ok(false) };
+    if token.is_some_and(|token| is_same(token.as_bytes(), given.as_bytes())) {
+        return Ok(true);
+    }
+    let detail = format!(
+        "the value of header {CANARY_HEADER} is not this server's; canary.token has to be the same here and where the canary runs"
+    );
+    Err(Failure::of(Problem::new(403, "forbidden", "The canary is not known here", detail).with_field(CANARY_HEADER)))
+}
+
+/// Compares in a time that does not tell how much of a guess is right.
+fn is_same(token: &[u8], given: &[u8]) -> bool {
+    let differences = token.iter().zip(given).fold(0, |differences, (a, b)| differences | (a ^ b));
+    token.len() == given.len() && std::hint::black_box(differences) == 0
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Result<Option<String>, Failure> {

@@ -33,6 +33,9 @@ pub struct RestParts {
     pub body_bytes_max: usize,
     /// The clock that windows end at.
     pub clock: Arc<dyn Clock>,
+    /// Who knows it may send events of Reckon's own entities ([`CANARY_HEADER`](reckon_data::ingest::CANARY_HEADER));
+    /// nobody may when none.
+    pub canary_token: Option<Arc<str>>,
 }
 
 /// How the process is.

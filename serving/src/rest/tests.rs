@@ -121,6 +121,7 @@ fn app(door: fn(&Submission) -> Result<Receipt, SubmitError>) -> Router {
         health: Arc::new(Well),
         body_bytes_max: 100,
         clock: Arc::new(ManualClock::at(0)),
+        canary_token: Some(Arc::from("secret")),
     })
 }
 
@@ -153,6 +154,30 @@ async fn a_body_reaches_the_gateway_as_it_was_sent() {
     ];
     let (status, receipt) = ask(app(door), "POST", "/v1/events", &headers, "{}").await;
     assert_eq!((status, &receipt["accepted"]), (StatusCode::OK, &Value::from(1)));
+}
+
+async fn send(headers: &[(&str, &str)], door: fn(&Submission) -> Result<Receipt, SubmitError>) -> (StatusCode, Value) {
+    ask(app(door), "POST", "/v1/events", headers, "{}").await
+}
+
+#[tokio::test]
+async fn reserved_entities_come_with_the_token_only() {
+    let inside = |submission: &Submission| {
+        assert!(submission.internal);
+        Ok(Receipt { accepted: 1, ..Receipt::default() })
+    };
+    let outside = |submission: &Submission| {
+        assert!(!submission.internal);
+        Ok(Receipt { accepted: 1, ..Receipt::default() })
+    };
+    assert_eq!(send(&[("reckon-canary", "secret")], inside).await.0, StatusCode::OK);
+    assert_eq!(send(&[], outside).await.0, StatusCode::OK);
+    let never = |_: &Submission| panic!("the gateway was asked");
+    for value in ["", "secre", "Secret", "secret2"] {
+        let (status, problem) = send(&[("reckon-canary", value)], never).await;
+        assert_eq!((status, &problem["field"]), (StatusCode::FORBIDDEN, &Value::from("reckon-canary")), "{value}");
+        assert!(!problem.to_string().contains("secret"), "it does not give the token away: {problem}");
+    }
 }
 
 #[tokio::test]

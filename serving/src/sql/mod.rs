@@ -6,13 +6,15 @@
 //!
 //! [`engine`] runs queries on threads of their own, [`guard`] refuses what writes, [`stream`] is the stream
 //! layer's runs as a table (what it no longer holds in memory is read from `stream_counts`), [`stats`] the merged tables, [`collapse`] adds them up in one step, [`functions`] the exact
-//! average and the sketches, [`render`] writes answers as JSON and Arrow IPC.
+//! average and the sketches, [`reserved`] leaves Reckon's own entities out, [`render`] writes answers as JSON and
+//! Arrow IPC.
 
 pub mod collapse;
 pub mod engine;
 pub mod functions;
 pub mod guard;
 pub mod render;
+pub mod reserved;
 pub mod stats;
 pub mod stream;
 
@@ -24,6 +26,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::logical_expr::Expr;
 use datafusion::prelude::SessionContext;
 use reckon_data::logtime::LogTime;
 use reckon_data::run::Granularity;
@@ -82,6 +85,7 @@ pub(crate) struct Pinned {
 impl Serving {
     /// Answers an SQL query over `stats`, `stats_hour`, `stats_day`, `stats_batch`, `stats_stream`, `events`,
     /// `dead_letters`, `audit_runs` and `audit_findings`.
+    /// Entities that are Reckon's own are left out unless the query names them ([`reserved`]).
     ///
     /// # Errors
     /// [`ServingError::BadRequest`] of `query` when it is wrong or writes, [`ServingError::Timeout`],
@@ -117,7 +121,8 @@ impl Serving {
         let names = guard::tables(&context, &statement)?;
         let pinned = self.pin(&names).await?;
         let provenance = self.provenance_of(&pinned);
-        self.register(&context, &pinned)?;
+        let visible = reserved::visible(&self.parts.definition, query);
+        self.register(&context, &pinned, visible.as_ref())?;
         let limits = self.engine.limits();
         let work = async move {
             let plan = context.state().statement_to_plan(statement).await.map_err(|error| limits.of_query(&error))?;
@@ -163,13 +168,15 @@ impl Serving {
         if names.contains(table.name()) { self.snapshots.newest(table).await.map(Some) } else { Ok(None) }
     }
 
-    fn register(&self, context: &SessionContext, pinned: &Pinned) -> Result<(), ServingError> {
+    /// Makes the tables; of those that have entities, `visible` rows only.
+    fn register(&self, context: &SessionContext, pinned: &Pinned, visible: Option<&Expr>) -> Result<(), ServingError> {
         let table = |table, snapshot: Option<&Arc<Snapshot>>| {
             let files = snapshot.map_or_else(Vec::new, |snapshot| snapshot.files.to_vec());
             self.pinned_table(table, files)
         };
         let register = |name: &str, provider| context.register_table(name, provider).map(|_| ());
-        register("events", Arc::new(table(Table::Events, pinned.events.as_ref())?))?;
+        let events = Arc::new(table(Table::Events, pinned.events.as_ref())?);
+        register("events", stats::visible_rows(context, events, visible)?)?;
         register("dead_letters", Arc::new(table(Table::DeadLetters, pinned.dead.as_ref())?))?;
         register("audit_runs", Arc::new(table(Table::AuditRuns, pinned.audit_runs.as_ref())?))?;
         register("audit_findings", Arc::new(table(Table::AuditFindings, pinned.audit_findings.as_ref())?))?;
@@ -192,7 +199,7 @@ impl Serving {
                 rows.push(stats::Rows::Runs(stream::StreamTable::new(runs, definition, granularity)?));
                 rows.extend(self.sealed(&pinned.stream.on_disk, granularity)?);
             }
-            register(name, stats::merged(context, definition, rows)?)?;
+            register(name, stats::merged(context, definition, rows, visible)?)?;
         }
         Ok(())
     }

@@ -88,15 +88,39 @@ pub fn within(chunks: &[&Chunk]) -> Expr {
     ident("kind").eq(lit(KIND_COUNT)).and(ranges.reduce(Expr::or).unwrap_or_else(|| lit(false)))
 }
 
-/// A table over all of `rows`, as a view: filters on its keys reach the files.
+/// A table over the rows that are `visible`, all of them when that is none, as a view: filters on its keys reach the files.
 ///
 /// # Errors
 /// Never, unless the tables' columns are not what they should be.
-pub fn merged(context: &SessionContext, definition: &Definition, rows: Vec<Rows>) -> Result<Arc<dyn TableProvider>> {
+pub fn merged(
+    context: &SessionContext,
+    definition: &Definition,
+    rows: Vec<Rows>,
+    visible: Option<&Expr>,
+) -> Result<Arc<dyn TableProvider>> {
     let frames = rows.into_iter().map(|rows| rows.frame(context, definition));
     let rows = frames.reduce(|all, more| all?.union(more?));
     let Some(rows) = rows.transpose()? else { return context.read_empty().map(DataFrame::into_view) };
+    let rows = match visible {
+        Some(visible) => rows.filter(visible.clone())?,
+        None => rows,
+    };
     Ok(rows.aggregate(keys(definition), sums(definition))?.select(metrics(definition))?.into_view())
+}
+
+/// A table's rows that are `visible`; all of them when that is none.
+///
+/// # Errors
+/// When the table lacks a column that `visible` asks for.
+pub fn visible_rows(
+    context: &SessionContext,
+    table: Arc<dyn TableProvider>,
+    visible: Option<&Expr>,
+) -> Result<Arc<dyn TableProvider>> {
+    match visible {
+        Some(visible) => Ok(context.read_table(table)?.filter(visible.clone())?.into_view()),
+        None => Ok(table),
+    }
 }
 
 fn keys(definition: &Definition) -> Vec<Expr> {

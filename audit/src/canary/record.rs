@@ -1,0 +1,121 @@
+//! What a canary has seen since it started.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::round::{Outcome, RoundReport};
+use crate::finding::Finding;
+
+/// Findings that are kept, the newest.
+pub const KEPT_MAX: usize = 200;
+/// Upper bounds of the buckets of delays, seconds.
+pub const DELAY_BOUNDS: [f64; 10] = [0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0];
+
+/// Numbers of a canary since it started.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CanaryStats {
+    /// Rounds that are over.
+    pub rounds: u64,
+    /// Of them, those that were answered right.
+    pub rounds_right: u64,
+    /// Events acknowledged by the front door, copies too.
+    pub events_sent: u64,
+    /// Events that no answer held when patience ran out.
+    pub lost: u64,
+    /// Events that answers held too many.
+    pub excess: u64,
+    /// Requests without an answer, or with one that cannot be used.
+    pub requests_failed: u64,
+    /// How long the last round took that was answered right, from its last acknowledgement.
+    pub delay: Option<Duration>,
+    /// Rounds within each of [`DELAY_BOUNDS`], and not within the one before.
+    pub delays: [u64; DELAY_BOUNDS.len()],
+    /// All delays together, seconds.
+    pub delay_sum: f64,
+    /// When the last round was right, microseconds since 1970; 0 is never.
+    pub last_right: i64,
+    /// Rounds that are not over.
+    pub open_rounds: u64,
+    /// Findings so far, kept or not.
+    pub findings: u64,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    stats: CanaryStats,
+    findings: VecDeque<Finding>,
+}
+
+/// What a canary has seen; for who runs it and for who shows it.
+#[derive(Debug, Default)]
+pub struct Record {
+    seen: Mutex<Seen>,
+}
+
+impl Record {
+    /// The numbers.
+    #[must_use]
+    pub fn stats(&self) -> CanaryStats {
+        self.seen.lock().stats.clone()
+    }
+
+    /// The newest findings, the oldest of them first; at most [`KEPT_MAX`].
+    #[must_use]
+    pub fn findings(&self) -> Vec<Finding> {
+        self.seen.lock().findings.iter().cloned().collect()
+    }
+
+    /// Notes events that were acknowledged.
+    pub fn sent(&self, events: u64) {
+        self.seen.lock().stats.events_sent += events;
+    }
+
+    /// Notes a request that failed.
+    pub fn failed(&self) {
+        self.seen.lock().stats.requests_failed += 1;
+    }
+
+    /// Notes a round that begins; it is open until what is returned is dropped.
+    #[must_use]
+    pub fn open(self: &Arc<Self>) -> OpenRound {
+        self.seen.lock().stats.open_rounds += 1;
+        OpenRound(Arc::clone(self))
+    }
+
+    /// Notes how a round ended, at `now`, microseconds.
+    pub fn note(&self, report: &RoundReport, now: i64) {
+        let mut seen = self.seen.lock();
+        let stats = &mut seen.stats;
+        stats.rounds += 1;
+        stats.lost += report.lost;
+        stats.excess += report.excess;
+        stats.findings += report.findings.len() as u64;
+        if let Outcome::Right { delay } = report.outcome {
+            let seconds = delay.as_secs_f64();
+            stats.rounds_right += 1;
+            stats.delay = Some(delay);
+            stats.delay_sum += seconds;
+            stats.last_right = now;
+            if let Some(bucket) = stats.delays.get_mut(DELAY_BOUNDS.partition_point(|bound| *bound < seconds)) {
+                *bucket += 1;
+            }
+        }
+        seen.findings.extend(report.findings.iter().cloned());
+        let over = seen.findings.len().saturating_sub(KEPT_MAX);
+        seen.findings.drain(..over);
+    }
+}
+
+/// A round that is not over.
+#[derive(Debug)]
+pub struct OpenRound(Arc<Record>);
+
+impl Drop for OpenRound {
+    fn drop(&mut self) {
+        let mut seen = self.0.seen.lock();
+        seen.stats.open_rounds = seen.stats.open_rounds.saturating_sub(1);
+    }
+}

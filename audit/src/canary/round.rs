@@ -1,0 +1,289 @@
+//! One round: send, ask until the answers are right, and say what is wrong when patience runs out.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::door::Door;
+use super::judge::{Difference, Judged, judge, judge_one};
+use super::plan::{Body, Counts, Plan, Question};
+use super::record::Record;
+use super::tell::{self, Asked, FINDINGS_MAX, Trace};
+use crate::finding::{EVENT_IDS_MAX, Finding};
+
+/// The first pause between two questions, and the longest.
+const PAUSES: Range<Duration> = Duration::from_millis(100)..Duration::from_secs(2);
+/// How long after the patience has ended the last look may take.
+const LAST_LOOK: Duration = Duration::from_secs(10);
+/// How long it may be looked for what is missing.
+const TRACE_TIME: Duration = Duration::from_secs(20);
+
+/// How a round ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every answer was right.
+    Right {
+        /// How long that took from the last acknowledgement.
+        delay: Duration,
+    },
+    /// An answer held too much, or too little when patience ran out.
+    Differs,
+    /// The front door did not take all of its events.
+    NotSent(String),
+    /// Nobody answered.
+    Unanswered(String),
+}
+
+/// What came of a round.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoundReport {
+    /// Its number.
+    pub number: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Different events of it.
+    pub events: u64,
+    /// Of them, those that no answer held.
+    pub lost: u64,
+    /// What answers held too much.
+    pub excess: u64,
+    /// What is wrong, the largest differences.
+    pub findings: Vec<Finding>,
+}
+
+/// Does a round.
+pub async fn run_round(door: &dyn Door, plan: &Plan, patience: Duration, record: &Record) -> RoundReport {
+    let end = Instant::now() + patience;
+    let expected = plan.expected();
+    let report = |outcome: Outcome, lost, excess, findings| RoundReport {
+        number: plan.number(),
+        outcome,
+        events: expected.values().sum(),
+        lost,
+        excess,
+        findings,
+    };
+    if let Err(reason) = send(door, plan, end, record).await {
+        let finding = tell::silent(plan, false, &reason);
+        return report(Outcome::NotSent(reason), 0, 0, vec![finding]);
+    }
+    let sent = Instant::now();
+    let mut state = Asking::new(plan, &expected);
+    state.ask(door, end, record).await;
+    if state.is_right() {
+        return report(Outcome::Right { delay: sent.elapsed() }, 0, 0, Vec::new());
+    }
+    if let Some((judged, asked)) = state.too_many() {
+        let findings = judged.excess.iter().take(FINDINGS_MAX).map(|of| tell::excess(plan, of, asked)).collect();
+        return report(Outcome::Differs, 0, judged.too_many(), findings);
+    }
+    match state.wrong() {
+        None => {
+            let reason = state.error.unwrap_or_else(|| "no reason is known".to_owned());
+            let finding = tell::silent(plan, true, &reason);
+            report(Outcome::Unanswered(reason), 0, 0, vec![finding])
+        }
+        Some((judged, asked)) => {
+            let findings = short(door, plan, &judged, asked, record).await;
+            report(Outcome::Differs, judged.lost(), 0, findings)
+        }
+    }
+}
+
+/// Sends all of a round, each request until it is acknowledged whole.
+///
+/// # Errors
+/// Why the last request was not, when patience ran out.
+async fn send(door: &dyn Door, plan: &Plan, end: Instant, record: &Record) -> Result<(), String> {
+    for body in plan.requests() {
+        let mut pause = PAUSES.start;
+        while let Err(reason) = send_one(door, &body, end, record).await {
+            record.failed();
+            if Instant::now() + pause >= end {
+                return Err(reason);
+            }
+            tracing::debug!(round = plan.number(), reason, "a request of the canary is made again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.end);
+        }
+    }
+    Ok(())
+}
+
+async fn send_one(door: &dyn Door, body: &Body, end: Instant, record: &Record) -> Result<(), String> {
+    let receipt = match timeout_at(end, door.send(body)).await {
+        Ok(Ok(receipt)) => receipt,
+        Ok(Err(error)) => return Err(error.to_string()),
+        Err(_) => return Err("the front door has not answered in time".to_owned()),
+    };
+    if receipt.accepted == body.events && receipt.refused == 0 {
+        record.sent(body.events);
+        return Ok(());
+    }
+    let first = receipt.errors.first().map_or_else(String::new, |error| format!(": {}", error.message));
+    Err(format!(
+        "the front door took {} of {} events, and refused {}{first}",
+        receipt.accepted, body.events, receipt.refused
+    ))
+}
+
+/// What has been answered of a round so far.
+struct Asking<'a> {
+    plan: &'a Plan,
+    expected: &'a Counts,
+    /// The last answer of SQL.
+    sql: Option<Judged>,
+    /// What REST has not answered right.
+    open: Vec<Question>,
+    /// What it last answered wrong.
+    rest: Option<Judged>,
+    /// Why the last request failed.
+    error: Option<String>,
+}
+
+impl<'a> Asking<'a> {
+    fn new(plan: &'a Plan, expected: &'a Counts) -> Self {
+        Self { plan, expected, sql: None, open: plan.questions(), rest: None, error: None }
+    }
+
+    fn is_right(&self) -> bool {
+        self.sql.as_ref().is_some_and(Judged::is_right) && self.open.is_empty()
+    }
+
+    /// An answer that holds too much.
+    fn too_many(&self) -> Option<(Judged, Asked)> {
+        self.answers().find(|(judged, _)| !judged.excess.is_empty())
+    }
+
+    /// An answer that is not right; SQL's, if that is one, for it has every minute.
+    fn wrong(&self) -> Option<(Judged, Asked)> {
+        self.answers().find(|(judged, _)| !judged.is_right())
+    }
+
+    fn answers(&self) -> impl Iterator<Item = (Judged, Asked)> {
+        let sql = self.sql.clone().map(|judged| (judged, Asked::Sql));
+        let rest = self.rest.clone().map(|judged| (judged, Asked::Rest));
+        sql.into_iter().chain(rest)
+    }
+
+    /// Asks until everything is right, or something can never be, or patience has run out.
+    async fn ask(&mut self, door: &dyn Door, end: Instant, record: &Record) {
+        let mut pause = PAUSES.start;
+        loop {
+            let is_last = Instant::now() >= end;
+            if timeout_at(end + LAST_LOOK, self.look(door, record)).await.is_err() {
+                record.failed();
+                self.error = Some("the server has not answered in time".to_owned());
+            }
+            if is_last || self.is_right() || self.too_many().is_some() {
+                return;
+            }
+            sleep_until((Instant::now() + pause).min(end)).await;
+            pause = (pause * 2).min(PAUSES.end);
+        }
+    }
+
+    /// Asks for what is not right yet: SQL, which has everything, and then REST. What REST has said stands only at the
+    /// end: this may be cut off.
+    async fn look(&mut self, door: &dyn Door, record: &Record) {
+        if !self.sql.as_ref().is_some_and(Judged::is_right) {
+            match door.counts(self.plan).await {
+                Ok(answer) => self.sql = Some(judge(self.expected, &answer)),
+                Err(error) => return self.failed(record, error.to_string()),
+            }
+        }
+        if !self.sql.as_ref().is_some_and(Judged::is_right) {
+            return;
+        }
+        let (mut open, mut wrong, mut is_silent) = (Vec::new(), None, false);
+        for question in self.open.clone() {
+            // Who does not answer once is not asked everything else.
+            if is_silent {
+                open.push(question);
+                continue;
+            }
+            match door.count(&question.entity, &question.event_type, question.minutes.clone()).await {
+                Ok(found) => {
+                    let judged = judge_one(&question, found);
+                    if !judged.is_right() {
+                        open.push(question);
+                        add(&mut wrong, judged);
+                    }
+                }
+                Err(error) => {
+                    is_silent = true;
+                    open.push(question);
+                    self.failed(record, error.to_string());
+                }
+            }
+        }
+        (self.open, self.rest) = (open, wrong);
+    }
+
+    fn failed(&mut self, record: &Record, reason: String) {
+        record.failed();
+        tracing::debug!(round = self.plan.number(), reason, "the canary has no answer");
+        self.error = Some(reason);
+    }
+}
+
+/// Adds what one answer means to what others do.
+fn add(all: &mut Option<Judged>, judged: Judged) {
+    let all = all.get_or_insert_with(|| Judged { complete: true, ..Judged::default() });
+    all.complete &= judged.complete;
+    all.excess.extend(judged.excess);
+    all.short.extend(judged.short);
+}
+
+/// The findings of counts that stayed too low.
+async fn short(door: &dyn Door, plan: &Plan, judged: &Judged, asked: Asked, record: &Record) -> Vec<Finding> {
+    if judged.short.is_empty() {
+        return vec![tell::silent(
+            plan,
+            true,
+            "the numbers are right, and the answer says of itself that it is not complete",
+        )];
+    }
+    let differences: Vec<&Difference> = judged.short.iter().take(FINDINGS_MAX).collect();
+    let traces = match timeout_at(Instant::now() + TRACE_TIME, traces(door, plan, &differences)).await {
+        Ok(Some(traces)) => traces,
+        Ok(None) | Err(_) => {
+            record.failed();
+            vec![Trace::default(); differences.len()]
+        }
+    };
+    let found = differences.iter().zip(&traces);
+    found.map(|(of, trace)| tell::short(plan, of, asked, judged.complete, trace)).collect()
+}
+
+/// Which of the events of each key are not among the raw events; none when nobody says. Of all keys together, at most
+/// [`EVENT_IDS_MAX`] ids are asked for one by one, as a user would.
+async fn traces(door: &dyn Door, plan: &Plan, differences: &[&Difference]) -> Option<Vec<Trace>> {
+    let archived = door.archived(plan).await.ok()?;
+    let (mut traces, mut left) = (Vec::new(), EVENT_IDS_MAX);
+    for of in differences {
+        let ids = plan.ids_of(&of.entity, &of.event_type, &of.minutes);
+        let lacking: Vec<String> = ids.into_iter().filter(|id| !archived.contains(id)).collect();
+        let mut not_raw = Vec::new();
+        for id in lacking {
+            let is_asked = left > 0;
+            left = left.saturating_sub(1);
+            if !is_asked || !is_found(door, plan, of, &id).await? {
+                not_raw.push(id);
+            }
+        }
+        traces.push(Trace { not_raw, is_known: true });
+    }
+    Some(traces)
+}
+
+/// Whether an event of a key is found by its id, on any of the dates that it may be of.
+async fn is_found(door: &dyn Door, plan: &Plan, of: &Difference, id: &str) -> Option<bool> {
+    for date in plan.dates() {
+        if door.is_known(id, &of.entity, &date).await.ok()? {
+            return Some(true);
+        }
+    }
+    Some(false)
+}

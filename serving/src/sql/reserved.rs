@@ -1,0 +1,119 @@
+//! Reckon's own entities are left out of the tables of SQL, so that nobody sums up what a canary has sent.
+//!
+//! The rule goes by the text of the query and by nothing else: a reserved prefix (`_reckon/`) that stands anywhere in
+//! it brings its entities in, in every table of the query. So it is the same in every plan, wherever filters end up,
+//! and `entity_id = '_reckon/canary/1'`, `IN ('_reckon/…')`, `LIKE '_reckon/%'` and `starts_with` ask for them alike.
+
+use datafusion::functions::string::expr_fn::starts_with;
+use datafusion::logical_expr::{Expr, ident, lit, not};
+use reckon_data::definition::Definition;
+
+/// Which rows `query` reads of tables that have entities; none when it is all of them.
+#[must_use]
+pub fn visible(definition: &Definition, query: &str) -> Option<Expr> {
+    let unnamed = definition.reserved_prefixes.iter().filter(|prefix| !query.contains(prefix.as_str()));
+    unnamed.map(|prefix| not(starts_with(ident("entity_id"), lit(prefix.as_str())))).reduce(Expr::and)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::Serving;
+    use crate::testing::{Ev, Log, World};
+
+    const TABLES: [&str; 5] = ["stats", "stats_hour", "stats_day", "stats_batch", "stats_stream"];
+
+    #[test]
+    fn a_query_that_names_a_prefix_reads_its_entities() {
+        let mut definition = Definition::default();
+        assert!(visible(&definition, "select sum(count) from stats").is_some());
+        assert!(visible(&definition, "select 1 from stats where entity_id like '_reckon/%'").is_none());
+        assert!(visible(&definition, "select 1 from stats where entity_id like '\\_reckon/%'").is_none());
+        definition.reserved_prefixes.push("_other/".to_owned());
+        let one = visible(&definition, "select 1 from stats where entity_id = '_reckon/1'").unwrap().to_string();
+        assert!(one.contains("_other/") && !one.contains("_reckon/"), "{one}");
+        definition.reserved_prefixes.clear();
+        assert!(visible(&definition, "select sum(count) from stats").is_none());
+    }
+
+    /// Every third event is of an entity that is reserved; events of all kinds lie in both layers.
+    async fn world() -> World {
+        let event = |n: i64| Ev {
+            id: format!("e{n}"),
+            entity: if n % 3 == 0 { format!("_reckon/canary/{}", n % 2) } else { format!("v{}", n % 7) },
+            event_type: if n % 5 == 0 { "like" } else { "view" },
+            minute: (n * 37) % 3_000,
+            country: None,
+            ip: None,
+            value: Some(n),
+        };
+        let world = World::new(Log(vec![(0..150).map(event).collect(), (150..240).map(event).collect()]));
+        world.batch(&[60, 30]).await;
+        world.seal(&[80, 30], 5, false).await;
+        world.archive(&[150, 90]).await;
+        world.tails.state.lock().on_disk_below.insert(0, 80);
+        world
+    }
+
+    async fn number(serving: &Serving, query: &str) -> i64 {
+        let answer = serving.sql(query).await.unwrap_or_else(|error| panic!("{query}: {error}"));
+        answer.json_rows().unwrap()[0][0].as_i64().unwrap_or_else(|| panic!("{query}"))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn totals_leave_reserved_entities_out_in_every_plan() {
+        let world = world().await;
+        let serving = world.serve().await;
+        let of = |reserved: bool| {
+            world.log.all().iter().filter(|event| event.entity.starts_with("_reckon/") == reserved).count() as i64
+        };
+        let (others, own) = (of(false), of(true));
+        for table in ["stats", "stats_hour", "stats_day"] {
+            for (query, expected) in [
+                ("SELECT sum(count) FROM {}", others),
+                // Not collapsed into one grouping, and with a limit that no filter passes.
+                ("SELECT sum(count) FROM (SELECT * FROM {} LIMIT 1000000)", others),
+                ("SELECT sum(count) FILTER (WHERE count > 0) FROM {}", others),
+                ("SELECT sum(n) FROM (SELECT entity_id, sum(count) AS n FROM {} GROUP BY 1)", others),
+                ("SELECT sum(a.count) FROM {} a JOIN (SELECT DISTINCT entity_id FROM {}) b USING (entity_id)", others),
+                ("WITH t AS (SELECT * FROM {}) SELECT sum(count) FROM t WHERE entity_id <> 'nobody'", others),
+                ("SELECT sum(count) FROM {} WHERE entity_id LIKE '_reckon/%'", own),
+                ("SELECT sum(count) FROM {} WHERE starts_with(entity_id, '_reckon/')", own),
+                ("SELECT sum(count) FROM (SELECT * FROM {} LIMIT 1000000) WHERE entity_id LIKE '_reckon/%'", own),
+                ("SELECT sum(count) FROM {} WHERE entity_id IN ('_reckon/canary/0', '_reckon/canary/1')", own),
+                ("SELECT sum(count) FROM {} WHERE entity_id NOT LIKE '_reckon/%'", others),
+            ] {
+                let query = query.replace("{}", table);
+                assert_eq!(number(&serving, &query).await, expected, "{query}");
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn both_layers_and_raw_events_follow_the_rule() {
+        let world = world().await;
+        let serving = world.serve().await;
+        let parts = "SELECT (SELECT coalesce(sum(count), 0) FROM stats_batch) \
+                     + (SELECT coalesce(sum(count), 0) FROM stats_stream)";
+        assert_eq!(number(&serving, parts).await, number(&serving, "SELECT sum(count) FROM stats").await);
+        for table in TABLES {
+            let listed = serving.sql(&format!("SELECT DISTINCT entity_id FROM {table}")).await.unwrap();
+            let own = |row: &Vec<Value>| row[0].as_str().is_some_and(|entity| entity.starts_with("_reckon/"));
+            assert!(!listed.json_rows().unwrap().iter().any(own), "{table}");
+            let asked = format!("SELECT DISTINCT entity_id FROM {table} WHERE entity_id = '_reckon/canary/1'");
+            assert_eq!(
+                serving.sql(&asked).await.unwrap().json_rows().unwrap(),
+                [[json!("_reckon/canary/1")]],
+                "{table}"
+            );
+        }
+        let own = number(&serving, "SELECT count(*) FROM events WHERE starts_with(entity_id, '_reckon/')").await;
+        let others = number(&serving, "SELECT count(*) FROM events").await;
+        assert!(own > 0);
+        assert_eq!(own + others, world.log.all().len() as i64);
+        assert_eq!(number(&serving, "SELECT count(*) FROM events WHERE event_id = 'e3'").await, 0);
+    }
+}
