@@ -1,6 +1,7 @@
 //! End to end: the real binary, over its real interfaces, one test binary for all.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod alerts;
 mod canary;
 mod client;
 mod commands;

@@ -3,6 +3,7 @@
 //! The ledger recounts the raw events along a path of its own, in Polars; the canary sends known events through the
 //! front door. Both know the event model, the key and the minute function, and nothing that counts.
 
+pub mod alert;
 pub mod canary;
 pub mod error;
 pub mod finding;

@@ -1,5 +1,6 @@
 //! The `reckon` binary: commands, wiring of the roles, importers.
 
+mod alerts;
 mod commands;
 mod exit;
 mod import;
@@ -21,11 +22,12 @@ const RUNTIME_THREADS_MIN: usize = 2;
 
 /// What a server tells; libraries only what is wrong. RECKON_LOG chooses otherwise.
 const SERVER_LOG: &str = "warn,reckon=info,reckon_data=info,reckon_fluvio=info,reckon_flight=info,reckon_tables=info,reckon_stream=info,\
-    reckon_batch=info,reckon_serving=info";
+    reckon_batch=info,reckon_serving=info,reckon_audit=info";
 
 fn main() -> ExitCode {
     let matches = commands::with_settings(commands::Cli::command()).get_matches();
     let cli = commands::Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let not_run = cli.not_run();
     let default = if cli.is_server() { SERVER_LOG } else { "error" };
     let filter = EnvFilter::try_from_env("RECKON_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
@@ -43,8 +45,10 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(exit::code_of(&error))
+            if !exit::is_quiet(&error) {
+                eprintln!("error: {error:#}");
+            }
+            ExitCode::from(exit::code_of(&error, not_run))
         }
     }
 }

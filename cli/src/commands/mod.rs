@@ -1,5 +1,6 @@
 //! The commands.
 
+mod alerts;
 mod batch;
 mod bench;
 mod canary;
@@ -19,6 +20,8 @@ use clap::{ArgMatches, Command, Parser, Subcommand};
 use reckon_data::config::Settings;
 
 use crate::{roles, settings};
+
+pub use target::Target;
 
 /// Counts events per entity and minute, exactly, and says where every number comes from.
 #[derive(Debug, Parser)]
@@ -45,7 +48,7 @@ enum Task {
     /// Import files of events, each once, however often it is asked.
     Import(import::Import),
     /// Ask in SQL: tables stats, stats_hour, stats_day, stats_batch, stats_stream, events, dead_letters, audit_runs,
-    /// audit_findings.
+    /// audit_findings, metrics.
     Sql(sql::Sql),
     /// The entities to which something happened most often.
     Top(top::Top),
@@ -61,6 +64,8 @@ enum Task {
     Cluster(cluster::Cluster),
     /// The log: give up a damaged record, while no server has it; accept what its own retention has lost.
     Log(log::Log),
+    /// Rules that people are told by: ask them now, or tell everybody something.
+    Alerts(alerts::Alerts),
     /// Measure: how many events a second are taken, how long questions take.
     Bench(bench::Bench),
 }
@@ -80,6 +85,15 @@ impl Cli {
                 | Task::Cluster(_)
         )
     }
+
+    /// The code that the process ends with when a command could not be run: another one than when it has found something.
+    #[must_use]
+    pub const fn not_run(&self) -> u8 {
+        match self.command {
+            Task::Alerts(_) | Task::Canary(_) => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// Commands that work with settings.
@@ -87,8 +101,15 @@ const WITH_SETTINGS: [&str; 13] =
     ["demo", "up", "gateway", "stream", "archive", "serve", "import", "sql", "top", "where", "dlq", "batch", "canary"];
 
 /// Those whose settings stand behind what they are to do.
-const WITHIN: [(&str, &str); 5] =
-    [("log", "set-aside"), ("log", "accept"), ("cluster", "scheduler"), ("cluster", "executor"), ("bench", "log")];
+const WITHIN: [(&str, &str); 7] = [
+    ("log", "set-aside"),
+    ("log", "accept"),
+    ("cluster", "scheduler"),
+    ("cluster", "executor"),
+    ("bench", "log"),
+    ("alerts", "check"),
+    ("alerts", "test"),
+];
 
 /// Adds the settings' flags to the commands that work on a data folder.
 #[must_use]
@@ -136,6 +157,7 @@ pub async fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
         Task::Canary(canary) => Box::pin(canary.run(settings)).await,
         Task::Cluster(cluster) => Box::pin(cluster.run(settings)).await,
         Task::Log(log) => Box::pin(log.run(settings)).await,
+        Task::Alerts(alerts) => Box::pin(alerts.run(settings)).await,
         Task::Bench(bench) => Box::pin(bench.run(settings)).await,
     }
 }

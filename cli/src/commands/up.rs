@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use reckon_data::clock::{Clock, RandomNames, SystemClock};
+use reckon_audit::alert::{IsMine, Running};
+use reckon_data::clock::{Clock, Names, RandomNames, SystemClock};
 use reckon_data::config::Settings;
 use reckon_serving::rest;
 use tokio::net::TcpListener;
@@ -14,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::target::{forget_address, remember_address};
+use crate::alerts;
 use crate::node::{Node, local_dir};
 
 /// Run a server.
@@ -62,6 +64,7 @@ pub struct Server {
     stop: watch::Sender<bool>,
     rest: tokio::task::JoinHandle<()>,
     canary: Option<tokio::task::JoinHandle<()>>,
+    alerts: Option<Running>,
 }
 
 impl Server {
@@ -71,18 +74,25 @@ impl Server {
     /// When the folder cannot be opened, or the address cannot be had.
     pub async fn start(settings: Settings, role: &str, clock: Arc<dyn Clock>) -> Result<Self> {
         let (listen, dir) = (settings.listen.clone(), local_dir(&settings)?);
+        let names: Arc<dyn Names> = Arc::new(RandomNames);
+        let alerts = alerts::open(&settings, &clock, &names)?;
         let listener = TcpListener::bind(&listen)
             .await
             .with_context(|| format!("{listen} cannot be listened on; --listen ADDR:PORT takes another"))?;
-        let mut node = Node::open(settings, role, clock, Arc::new(RandomNames)).await?;
+        let mut node = Node::open(settings, role, clock, names).await?;
         node.start_background()?;
         let url = format!("http://{}", listener.local_addr()?);
         let (stop, stopped) = watch::channel(false);
         let canary = node.canary(&url)?;
-        let rest = tokio::spawn(rest::serve(listener, rest::router(node.rest_parts()), stopped.clone()));
+        let mut parts = node.rest_parts();
+        parts.health = alerts::health(parts.health, alerts.as_ref());
+        let routes = rest::router(parts);
+        let always: IsMine = Arc::new(|| true);
+        let rest = tokio::spawn(rest::serve(listener, routes.clone(), stopped.clone()));
         let canary = canary.map(|canary| tokio::spawn(canary.run(stopped)));
         remember_address(&dir, &url)?;
-        Ok(Self { node, dir, url, stop, rest, canary })
+        let alerts = alerts::start(alerts, &routes, &always);
+        Ok(Self { node, dir, url, stop, rest, canary, alerts })
     }
 
     /// Where it listens.
@@ -113,7 +123,7 @@ impl Server {
             // Requests under way end, within the grace that serving gives them.
             let _ = self.rest.await;
         }
-        self.node.stop().await;
+        tokio::join!(alerts::stop(self.alerts), self.node.stop());
         match failed {
             Some(Err(error)) => Err(error).context("the server has failed"),
             _ => Ok(()),

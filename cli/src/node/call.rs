@@ -1,6 +1,7 @@
 //! The REST interface called in the process: a command says the same to a folder as to a server.
 
 use anyhow::{Result, anyhow};
+use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
 use reckon_client::encode;
@@ -25,6 +26,20 @@ pub async fn call(
     query: &[(&str, String)],
     body: Option<&Value>,
 ) -> Result<Value> {
+    call_routes(rest::router(node.rest_parts()), method, path, query, body).await
+}
+
+/// The same of routes that are there already.
+///
+/// # Errors
+/// The problem's detail.
+pub async fn call_routes(
+    routes: Router,
+    method: &str,
+    path: &str,
+    query: &[(&str, String)],
+    body: Option<&Value>,
+) -> Result<Value> {
     let mut uri = path.to_owned();
     for (index, (name, value)) in query.iter().enumerate() {
         uri.push(if index == 0 { '?' } else { '&' });
@@ -34,7 +49,7 @@ pub async fn call(
     }
     let request = Request::builder().method(method).uri(uri).header("content-type", "application/json");
     let request = request.body(body.map_or_else(Body::empty, |body| Body::from(body.to_string())))?;
-    let response = rest::router(node.rest_parts()).oneshot(request).await?;
+    let response = routes.oneshot(request).await?;
     let status = response.status();
     let bytes = to_bytes(response.into_body(), ANSWER_BYTES_MAX).await?;
     if status.is_success() {

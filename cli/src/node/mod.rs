@@ -16,7 +16,7 @@ mod status;
 
 pub use background::{MAINTAIN_EVERY, maintain, start_run};
 pub use base::Base;
-pub use call::call;
+pub use call::{call, call_routes};
 pub use canary::{Nest, record};
 pub use home::{is_embedded, local_dir, log_folder, log_options, open_log};
 pub use open::{Node, STOP_ARCHIVER_MAX};

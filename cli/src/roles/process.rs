@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
+use axum::Router;
 use reckon_batch::lock::DirLock;
 use reckon_data::clock::{RandomNames, SystemClock};
 use reckon_data::config::Settings;
@@ -93,9 +94,17 @@ impl Process {
     /// # Errors
     /// When it cannot listen for signals.
     pub async fn run(self, role: &str, parts: RestParts, end: impl Future<Output = ()>) -> Result<()> {
+        self.run_routes(role, rest::router(parts), end).await
+    }
+
+    /// As [`Process::run`], with routes that are there already.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn run_routes(self, role: &str, routes: Router, end: impl Future<Output = ()>) -> Result<()> {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         println!("reckon {role} listens at http://{}", self.listener.local_addr()?);
-        let serving = tokio::spawn(rest::serve(self.listener, rest::router(parts), self.stop.subscribe()));
+        let serving = tokio::spawn(rest::serve(self.listener, routes, self.stop.subscribe()));
         let has_failed = tokio::select! {
             _ = term.recv() => false,
             _ = int.recv() => false,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use reckon_audit::alert::IsMine;
 use reckon_audit::canary::Record;
 use reckon_batch::runs::AfterRun;
 use reckon_batch::schedule::{Schedule, run_on_schedule};
@@ -14,12 +15,13 @@ use reckon_data::log::Log as _;
 use reckon_data::tail::Tails;
 use reckon_flight::Remote;
 use reckon_serving::Serving;
-use reckon_serving::rest::{Health, MetricsText, Readiness, RestParts};
+use reckon_serving::rest::{self, Health, MetricsText, Readiness, RestParts};
 
 use super::archive::Turn;
 use super::leased::work;
 use super::process::{LEASES, Process, end_of};
 use super::recount::followers;
+use crate::alerts;
 use crate::node::{Base, Nest, metrics, record, start_run};
 
 /// The role of the process that runs batch when it is time, in the leases.
@@ -38,6 +40,7 @@ impl Serve {
         let schedule = Schedule::parse(&settings.batch.schedule)?;
         let process = Process::open(settings, "serve").await?;
         let base = Arc::clone(&process.base);
+        let alerts = alerts::open(&base.settings, &base.clock, &base.names)?;
         let partitions = base.mended.partitions();
         let leases = base.storage.beside(LEASES)?;
         let (log, definition) = (base.mended.identity(), Arc::clone(&base.definition));
@@ -49,6 +52,8 @@ impl Serve {
         let me = Member { id: base.names.fresh(), address: String::new() };
         let turns = work(Keeper::shared(leases, BATCH, me, 1), Arc::clone(&turn) as _, stop.clone());
         let turns = process.spawn("taking turns", turns);
+        let whose = Arc::clone(&turn);
+        let is_mine: IsMine = Arc::new(move || whose.is_mine());
         if let Some(schedule) = schedule {
             let (runs, clock) = (Arc::clone(&runs), Arc::clone(&base.clock));
             tokio::spawn(async move {
@@ -68,13 +73,16 @@ impl Serve {
         let parts = RestParts {
             serving: Some(Arc::clone(&serving)),
             jobs: Some(runs as _),
-            ..base.rest_parts(Arc::new(status))
+            ..base.rest_parts(alerts::health(Arc::new(status), alerts.as_ref()))
         };
+        let routes = rest::router(parts);
+        let alerts = alerts::start(alerts, &routes, &is_mine);
         let end = async move {
+            alerts::stop(alerts).await;
             serving.stop();
             end_of(turns).await;
         };
-        process.run("serve", parts, end).await
+        process.run_routes("serve", routes, end).await
     }
 }
 

@@ -7,7 +7,8 @@ mod sections;
 mod validate;
 
 pub use sections::{
-    Archive, Batch, Canary, Counting, Definitions, Gateway, LimitSettings, LogSettings, Retention, Serving, Settings,
+    Alerts, Archive, Batch, Canary, Counting, Definitions, Gateway, LimitSettings, LogSettings, Retention, Serving,
+    Settings,
 };
 pub use validate::SettingsError;
 

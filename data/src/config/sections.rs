@@ -39,6 +39,8 @@ pub struct Settings {
     pub serving: Serving,
     /// The canary.
     pub canary: Canary,
+    /// Alerts.
+    pub alerts: Alerts,
 }
 
 impl Default for Settings {
@@ -57,6 +59,7 @@ impl Default for Settings {
             retention: Retention::default(),
             serving: Serving::default(),
             canary: Canary::default(),
+            alerts: Alerts::default(),
         }
     }
 }
@@ -354,4 +357,12 @@ impl Default for Canary {
             token: String::new(),
         }
     }
+}
+
+/// Alerts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Alerts {
+    /// File of rules and receivers (`alerts.example.toml`); empty is none.
+    pub rules: String,
 }

@@ -36,7 +36,7 @@ async fn ask(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) 
     let question: Question = serde_json::from_slice(&body)
         .map_err(|error| bad("query", format!("the body must be {example}; query cannot be read: {error}")))?;
     let (form, kind) = if wants_arrow(&headers) { (Form::Arrow, ARROW_STREAM) } else { (Form::Json, JSON) };
-    let answer = shared.serving()?.sql_as(&question.query, form).await?;
+    let answer = shared.serving()?.sql_as(&question.query, form, Some(&*shared)).await?;
     Ok(([(header::CONTENT_TYPE, kind)], answer).into_response())
 }
 

@@ -15,6 +15,7 @@ use super::fail::{Failure, internal};
 use super::metrics::{MetricsText, Requests};
 use super::parts::RestParts;
 use crate::Serving;
+use crate::sql::Samples;
 
 /// Requests under way at once.
 pub const REQUESTS_MAX: usize = 2_048;
@@ -37,6 +38,18 @@ impl Shared {
     /// The part that questions are asked of; its routes exist only when it does.
     pub fn serving(&self) -> Result<&Arc<Serving>, Failure> {
         self.parts.serving.as_ref().ok_or_else(|| internal("this process answers no questions"))
+    }
+}
+
+impl Samples for Shared {
+    fn text(&self) -> String {
+        let mut text = MetricsText::default();
+        self.parts.health.metrics(&mut text);
+        self.requests.write(&mut text);
+        if let Some(serving) = &self.parts.serving {
+            serving.metrics().write(text.raw());
+        }
+        text.finish()
     }
 }
 
@@ -63,11 +76,5 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let mut text = MetricsText::default();
-    shared.parts.health.metrics(&mut text);
-    shared.requests.write(&mut text);
-    if let Some(serving) = &shared.parts.serving {
-        serving.metrics().write(text.raw());
-    }
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text.finish()).into_response()
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], shared.text()).into_response()
 }

@@ -6,8 +6,8 @@
 //!
 //! [`engine`] runs queries on threads of their own, [`guard`] refuses what writes, [`stream`] is the stream
 //! layer's runs as a table (what it no longer holds in memory is read from `stream_counts`), [`stats`] the merged tables, [`collapse`] adds them up in one step, [`functions`] the exact
-//! average and the sketches, [`reserved`] leaves Reckon's own entities out, [`render`] writes answers as JSON and
-//! Arrow IPC.
+//! average and the sketches, [`reserved`] leaves Reckon's own entities out, [`samples`] the process's own metrics,
+//! [`render`] writes answers as JSON and Arrow IPC.
 
 pub mod collapse;
 pub mod engine;
@@ -15,6 +15,7 @@ pub mod functions;
 pub mod guard;
 pub mod render;
 pub mod reserved;
+pub mod samples;
 pub mod stats;
 pub mod stream;
 
@@ -44,6 +45,7 @@ use crate::view::{BatchView, Given, Missing, MissingWhat, Part, Provenance, Sour
 
 pub use engine::Engine;
 pub use render::Form;
+pub use samples::Samples;
 
 /// The answer to a query.
 #[derive(Debug, Clone)]
@@ -84,29 +86,36 @@ pub(crate) struct Pinned {
 
 impl Serving {
     /// Answers an SQL query over `stats`, `stats_hour`, `stats_day`, `stats_batch`, `stats_stream`, `events`,
-    /// `dead_letters`, `audit_runs` and `audit_findings`.
+    /// `dead_letters`, `audit_runs` and `audit_findings`. The table `metrics` is empty: see [`Serving::sql_as`].
     /// Entities that are Reckon's own are left out unless the query names them ([`reserved`]).
     ///
     /// # Errors
     /// [`ServingError::BadRequest`] of `query` when it is wrong or writes, [`ServingError::Timeout`],
     /// [`ServingError::MemoryLimit`], and when too many run already.
     pub async fn sql(&self, query: &str) -> Result<SqlAnswer, ServingError> {
-        self.metrics.measure(Question::Sql, self.ask(query, |answer, _| Ok(answer))).await
+        self.metrics.measure(Question::Sql, self.ask(query, None, |answer, _| Ok(answer))).await
     }
 
-    /// As [`Serving::sql`], the answer as it is sent: also made on the threads and within the limits of queries.
+    /// As [`Serving::sql`], the answer as it is sent: also made on the threads and within the limits of queries. The
+    /// table `metrics` has what `samples` says ([`samples`]).
     ///
     /// # Errors
     /// As there, and [`ServingError::MemoryLimit`] when the answer is too long.
-    pub async fn sql_as(&self, query: &str, form: Form) -> Result<Vec<u8>, ServingError> {
+    pub async fn sql_as(
+        &self,
+        query: &str,
+        form: Form,
+        samples: Option<&dyn Samples>,
+    ) -> Result<Vec<u8>, ServingError> {
         let render = move |answer: SqlAnswer, most| answer.render(form, most);
-        self.metrics.measure(Question::Sql, self.ask(query, render)).await
+        self.metrics.measure(Question::Sql, self.ask(query, samples, render)).await
     }
 
     /// Answers a query; `finish` is told how many bytes an answer may have.
     async fn ask<T: Send + 'static>(
         &self,
         query: &str,
+        samples: Option<&dyn Samples>,
         finish: impl FnOnce(SqlAnswer, usize) -> Result<T, ServingError> + Send + 'static,
     ) -> Result<T, ServingError> {
         if query.len() > QUERY_BYTES_MAX {
@@ -123,6 +132,8 @@ impl Serving {
         let provenance = self.provenance_of(&pinned);
         let visible = reserved::visible(&self.parts.definition, query);
         self.register(&context, &pinned, visible.as_ref())?;
+        let samples = samples.filter(|_| names.contains(samples::METRICS)).map(|samples| samples.text());
+        context.register_table(samples::METRICS, samples::table(&samples.unwrap_or_default())?)?;
         let limits = self.engine.limits();
         let work = async move {
             let plan = context.state().statement_to_plan(statement).await.map_err(|error| limits.of_query(&error))?;

@@ -281,7 +281,7 @@ async fn a_long_answer_is_cut_where_it_is_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_can_be_read_as_arrow() {
     let serving = world().await.serve().await;
-    let bytes = serving.sql_as("SELECT sum(count) AS n FROM stats", Form::Arrow).await.unwrap();
+    let bytes = serving.sql_as("SELECT sum(count) AS n FROM stats", Form::Arrow, None).await.unwrap();
     let mut reader = arrow::ipc::reader::StreamReader::try_new(bytes.as_slice(), None).unwrap();
     let schema = reader.schema();
     assert_eq!(schema.metadata()["reckon.truncated"], "false");
@@ -383,4 +383,23 @@ async fn groups_of_groups_are_made_in_one_step_and_say_the_same() {
             assert_eq!(groupings, steps + distinct, "{query}: {plan}");
         }
     }
+}
+
+/// What the process counts can be asked for, too, and only what was said at the time of the query.
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_a_table() {
+    struct Text;
+    impl Samples for Text {
+        fn text(&self) -> String {
+            "# TYPE lag gauge\nlag{partition=\"0\"} 3\nlag{partition=\"1\"} 61.5\nup 1\n".to_owned()
+        }
+    }
+    let world = world().await;
+    let serving = world.serve().await;
+    let query = "SELECT labels, value FROM metrics WHERE name = 'lag' AND value > 60";
+    let answer = serving.sql_as(query, Form::Json, Some(&Text)).await.unwrap();
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!(answer["rows"], json!([[r#"{"partition":"1"}"#, 61.5]]), "{answer}");
+    assert_eq!(answer["provenance"]["complete"], true, "{answer}");
+    assert!(rows(&serving, "SELECT * FROM metrics").await.is_empty(), "nobody says anything");
 }
