@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use object_store::ObjectStoreExt as _;
 use object_store::memory::InMemory;
-use reckon_data::clock::{ManualClock, Names as _, SeededNames};
+use reckon_data::clock::{ManualClock, SeededNames};
 use reckon_data::paths::Transaction;
 use reckon_data::table::{Commit, DataFile, Snapshot, Step, Table, TableError, Tables};
 use reckon_tables::{MemoryTables, Storage};
@@ -29,7 +29,7 @@ fn id(n: u64) -> Uuid {
 fn report(n: u64, findings: usize) -> Report {
     let finding = |at: usize| Finding {
         date: Some("2013-02-08".to_owned()),
-        minute: (at % 2 == 0).then(|| "2013-02-08T21:29:00Z".to_owned()),
+        minute: at.is_multiple_of(2).then(|| "2013-02-08T21:29:00Z".to_owned()),
         partition: Some(3),
         offset_end: Some(7),
         found: Some(-1),

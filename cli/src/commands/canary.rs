@@ -160,7 +160,7 @@ mod tests {
     fn a_difference_goes_before_what_could_not_be_found_out() {
         let right = || report(Outcome::Right { delay: Duration::from_secs(1) });
         let mute = || report(Outcome::Unanswered("no server".to_owned()));
-        let code = |reports: &[RoundReport]| verdict(reports).map_err(anyhow::Error::new).err().map(|e| code_of(&e));
+        let code = |reports: &[RoundReport]| verdict(reports).map_err(anyhow::Error::new).err().map(|e| code_of(&e, 1));
         assert_eq!(code(&[right(), right()]), None);
         assert_eq!(code(&[right(), mute()]), Some(NOT_RUN));
         assert_eq!(code(&[mute(), report(Outcome::Differs)]), Some(FINDINGS));
