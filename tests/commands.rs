@@ -87,6 +87,43 @@ fn dead_letters_are_listed_page_by_page() {
     assert_eq!(list("1200"), (1_200, true));
 }
 
+#[test]
+fn where_an_event_is_and_why_a_count_is_what_it_is_are_told_line_by_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let one = event("1", "2013-02-08T21:29:10Z");
+    send(&server, &[one.clone(), one]);
+    server.batch();
+    let run = |arguments: &[&str]| {
+        let (first, rest) = arguments.split_first().unwrap();
+        let output = run_ok(command().args([*first, "--url", server.url()]).args(rest));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let told = run(&["where", "1"]);
+    for part in
+        ["counted ", "duplicate ", "  gateway  ", "  log      ", "sealed in segment [", "  raw      event_date="]
+    {
+        assert!(told.contains(part), "{part} in\n{told}");
+    }
+    assert_eq!(told.matches("covered since version ").count(), 2, "{told}");
+    let told = run(&["why", "v-1", "2013-02-08T21:29Z"]);
+    for part in
+        ["view country=none: 1", "  batch    1  fingerprint ", "2 view, 1 of them distinct", "agrees: 1 counted"]
+    {
+        assert!(told.contains(part), "{part} in\n{told}");
+    }
+    let json: Value = serde_json::from_str(&run(&["why", "--json", "v-1", "2013-02-08T21:29Z"])).unwrap();
+    assert_eq!((number(&json["check"]["answer"]), number(&json["check"]["raw"])), (1, 2), "{json}");
+    send(&server, &[event("2", "2013-02-08T21:29:10Z")]);
+    server.wait_counted();
+    let listed = |arguments: &[&str]| {
+        let answer: Value = serde_json::from_str(&run(arguments)).unwrap();
+        answer["entities"].as_array().unwrap().len()
+    };
+    assert_eq!(listed(&["top", "--json"]), 2);
+    assert_eq!(listed(&["top", "--json", "--as-of", "2100-01-01T00:00:00Z"]), 1, "batch alone");
+}
+
 /// How many commits a table has.
 fn commits(dir: &Path, table: &str) -> usize {
     let folder = dir.join("tables").join(table).join("_delta_log");

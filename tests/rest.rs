@@ -156,6 +156,100 @@ fn an_event_can_be_found() {
 }
 
 #[test]
+fn a_copy_of_an_event_is_followed_stage_by_stage() {
+    let (_dir, server) = server();
+    server.post("/v1/events", &json!([event("e1", "v1"), event("e1", "v1")]));
+    server.batch();
+    let found = server.get("/v1/events/e1");
+    let version = server.get("/v1/entities/v1/count")["provenance"]["batch_version"].clone();
+    for (copy, verdict) in found["copies"].as_array().unwrap().iter().zip(["counted", "duplicate"]) {
+        let stages = &copy["stages"];
+        assert_eq!(stages["gateway"]["received_at"], copy["received_at"], "{copy}");
+        assert_eq!((&stages["log"]["offset"], &stages["log"]["state"]), (&copy["offset"], &json!("in_log")), "{copy}");
+        let stream = &stages["stream"];
+        assert_eq!((&stream["state"], &stream["verdict"]), (&json!("sealed"), &json!(verdict)), "{copy}");
+        let within = stream["segment"]["start"].as_u64()..stream["segment"]["end"].as_u64();
+        assert!(within.contains(&copy["offset"].as_u64()), "{copy}");
+        assert!(stages["raw"]["file"].as_str().unwrap().starts_with("event_date=2013-02-08/"), "{copy}");
+        assert!(number(&stages["raw"]["archived"]) > number(&copy["offset"]), "{copy}");
+        assert_eq!(stages["batch"]["covered"], true, "{copy}");
+        assert!((1..=number(&version)).contains(&number(&stages["batch"]["version"])), "{copy}");
+        assert!(stages["batch"]["committed_at"].is_string(), "{copy}");
+    }
+}
+
+#[test]
+fn a_count_is_taken_apart() {
+    let (_dir, server) = server();
+    server.post("/v1/events", &json!([event("e1", "v1"), event("e1", "v1"), event("e2", "v1")]));
+    server.batch();
+    server.post("/v1/events", &event("e3", "v1"));
+    server.wait_counted();
+    let why = server.get("/v1/entities/v1/why?minute=2013-02-08T21:29Z&type=view");
+    let count = &why["counts"][0];
+    assert_eq!((number(&count["count"]), &count["dimensions"]), (3, &json!({"country": "US"})), "{why}");
+    let row = &count["batch"][0];
+    assert_eq!((number(&row["count"]), row["fingerprint"].as_str().unwrap().len()), (2, 16), "{why}");
+    let file = row["file"].as_str().unwrap();
+    assert!(file.ends_with(".parquet") && file.contains("event_date=2013-02-08"), "{why}");
+    let stream: u64 = count["stream"].as_array().unwrap().iter().map(|piece| number(&piece["count"])).sum();
+    assert_eq!(stream, 1, "{why}");
+    assert_eq!(number(&why["history"][0]["count"]), 2, "{why}");
+    assert_eq!(why["minute"], MINUTE);
+    let verdict = why["check"]["verdict"].as_str().unwrap();
+    assert!(["agrees", "raw_behind"].contains(&verdict), "{why}");
+    server.batch();
+    let why = server.get(&format!("/v1/entities/v1/why?minute={MINUTE}"));
+    assert_eq!((&why["check"]["verdict"], &why["check"]["answer"]), (&json!("agrees"), &json!(3)), "{why}");
+    assert_eq!((number(&why["check"]["raw"]), number(&why["check"]["raw_distinct"])), (4, 3), "{why}");
+    let counts: Vec<u64> = why["history"].as_array().unwrap().iter().map(|version| number(&version["count"])).collect();
+    assert!(counts[0] == 3 && counts.contains(&2), "{why}");
+    refused_field(&server, "/v1/entities/v1/why", "minute");
+    refused_field(&server, "/v1/entities/v1/why?minute=noon", "minute");
+}
+
+#[test]
+fn older_versions_answer_as_they_did() {
+    let (_dir, server) = server();
+    let mut ends = Vec::new();
+    for id in ["e1", "e2"] {
+        server.post("/v1/events", &event(id, "v1"));
+        server.batch();
+        ends.push(server.get("/v1/entities/v1/count")["provenance"]["batch_version"].clone());
+    }
+    server.post("/v1/events", &event("e3", "v1"));
+    server.wait_counted();
+    for (path, count) in [
+        ("/v1/entities/v1/count", "count"),
+        ("/v1/entities/v1/stats?function=count", "total"),
+        ("/v1/top?n=3", "entities"),
+    ] {
+        let ask = |as_of: &str| {
+            let sign = if path.contains('?') { '&' } else { '?' };
+            server.get(&format!("{path}{sign}as_of={as_of}"))
+        };
+        let counted = |answer: &Value| match &answer[count] {
+            Value::Array(entities) => number(&entities[0]["count"]),
+            count => number(count),
+        };
+        let first = ask(&format!("version:{}", ends[0]));
+        assert_eq!(counted(&first), 1, "{path}: {first}");
+        let provenance = &first["provenance"];
+        assert_eq!((&provenance["as_of"]["version"], &provenance["stream"]), (&ends[0], &json!(0)), "{provenance}");
+        assert_eq!((&provenance["complete"], &provenance["watermark"]), (&json!(true), &Value::Null), "{provenance}");
+        let then = provenance["as_of"]["committed_at"].as_str().unwrap();
+        assert_eq!(counted(&ask(then)), 1, "{path} as of {then}");
+        assert_eq!(counted(&ask("2100-01-01T00:00:00Z")), 2, "the newest version, without the stream");
+        assert_eq!(counted(&server.get(path)), 3, "{path} is live without as_of");
+    }
+    let count = "/v1/entities/v1/count";
+    for as_of in ["version:99999", "version:x", "soon", "1970-01-01T00:00:00Z"] {
+        refused_field(&server, &format!("{count}?as_of={as_of}"), "as_of");
+    }
+    refused_field(&server, &format!("{count}?as_of=version:0&filter=ip:10.0.0.1"), "as_of");
+}
+
+#[test]
 fn the_usual_questions_have_their_own_paths() {
     let (_dir, server) = server();
     let mut ad = event("c1", "ad-1");

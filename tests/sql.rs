@@ -76,6 +76,40 @@ fn an_answer_says_how_far_the_raw_events_go() {
     assert!(archived.iter().all(|partition| partition["events"].is_u64()), "{answer}");
 }
 
+#[test]
+fn an_older_version_can_be_asked_in_sql() {
+    let (_dir, server) = loaded();
+    server.batch();
+    let version = server.sql("select 1 from stats")["provenance"]["batch_version"].clone();
+    let late = json!({"event_id": "5", "event_type": "view", "entity_id": "b", "event_time": "2013-02-08T21:29:30Z"});
+    assert_eq!(server.post("/v1/events", &late).0, 200);
+    server.batch();
+    let ask = |query: &str, as_of: serde_json::Value| {
+        let (status, answer) = server.post("/v1/sql", &json!({ "query": query, "as_of": as_of }));
+        assert_eq!(status, 200, "{query}: {answer}");
+        assert_eq!(answer["provenance"]["complete"], true, "{answer}");
+        answer
+    };
+    for table in ["stats", "stats_hour", "stats_day", "stats_batch"] {
+        let query = format!("select sum(count) from {table}");
+        let then = ask(&query, json!(format!("version:{version}")));
+        assert_eq!(number(&rows(&then)[0][0]), 4, "{table}: {then}");
+        assert_eq!(then["provenance"]["as_of"]["version"], version, "{then}");
+        let now = ask(&query, json!(4_102_444_800_000_u64));
+        assert_eq!(number(&rows(&now)[0][0]), 5, "{table}: {now}");
+        assert_eq!(number(&rows(&server.sql(&query))[0][0]), 5, "{table}");
+    }
+    let stream = ask("select count(*) from stats_stream", json!("2100-01-01T00:00:00Z"));
+    assert_eq!(number(&rows(&stream)[0][0]), 0);
+    let body = json!({"query": "select count(*) from events", "as_of": format!("version:{version}")});
+    let (status, problem) = server.post("/v1/sql", &body);
+    assert_eq!((status, &problem["field"]), (400, &json!("as_of")), "{problem}");
+    let query = "select sum(count) from stats";
+    let as_of = format!("version:{version}");
+    let output = run_ok(command().args(["sql", "--url", server.url(), "--format", "csv", "--as-of", &as_of, query]));
+    assert!(String::from_utf8(output.stdout).unwrap().ends_with("\n4\n"));
+}
+
 /// Such a query used to take gigabytes, whatever the limit.
 #[test]
 fn memory_cannot_be_taken_by_functions() {

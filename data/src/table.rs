@@ -164,6 +164,21 @@ pub struct Commit {
     pub operation: String,
 }
 
+/// A version of a table as the table's log tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// Its number.
+    pub version: u64,
+    /// When it was committed, microseconds, by the clock of whoever did.
+    pub committed_at: i64,
+    /// What did it.
+    pub operation: String,
+    /// The token of the commit; none when it was not one of ours, or made the table.
+    pub token: Option<Uuid>,
+    /// The transactions that the commit set, and to what.
+    pub transactions: BTreeMap<String, i64>,
+}
+
 /// What can go wrong with a table.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -197,6 +212,20 @@ pub enum TableError {
         table: &'static str,
         /// Why.
         reason: String,
+    },
+    /// An older version was asked for that is not there.
+    #[error(
+        "table {table} has no version {version} to read: the oldest one still there is {oldest}, the newest {newest}"
+    )]
+    NoVersion {
+        /// The table.
+        table: &'static str,
+        /// The version that was asked for.
+        version: u64,
+        /// The oldest one that can still be read.
+        oldest: u64,
+        /// The newest one.
+        newest: u64,
     },
     /// The store failed; nothing is known to have been committed.
     #[error("table {table}: {reason}")]
@@ -241,4 +270,30 @@ pub trait Tables: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As [`Tables::snapshot`].
     async fn vacuum(&self, table: Table, retention_micros: i64) -> Result<u64, TableError>;
+
+    /// An older version of a table, whole: all its files are there when it is answered. What does not keep older
+    /// versions says so.
+    ///
+    /// # Errors
+    /// [`TableError::NoVersion`] when it was never made, or some of its files are vacuumed; as [`Tables::snapshot`].
+    async fn snapshot_at(&self, table: Table, version: u64) -> Result<Snapshot, TableError> {
+        Err(no_older(table, &format!("version {version}")))
+    }
+
+    /// The newest versions, at most `limit` of them and as far back as the table's log is kept, the newest first. Files
+    /// of the oldest of them may be vacuumed: [`Tables::snapshot_at`] says so.
+    ///
+    /// # Errors
+    /// As [`Tables::snapshot`].
+    async fn history(&self, table: Table, limit: usize) -> Result<Vec<Version>, TableError> {
+        Err(no_older(table, &format!("a history of {limit} versions")))
+    }
+}
+
+/// What implementations say that keep the newest version alone: wrappers in tests, say.
+fn no_older(table: Table, what: &str) -> TableError {
+    TableError::Unusable {
+        table: table.name(),
+        reason: format!("{what} is asked for, and older versions are not kept here"),
+    }
 }

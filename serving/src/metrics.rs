@@ -21,11 +21,14 @@ pub enum Question {
     DeadLetters,
     /// SQL.
     Sql,
+    /// How a count came about.
+    Why,
 }
 
 impl Question {
     /// Every kind there is.
-    pub const ALL: [Self; 6] = [Self::Count, Self::Stats, Self::Top, Self::Locate, Self::DeadLetters, Self::Sql];
+    pub const ALL: [Self; 7] =
+        [Self::Count, Self::Stats, Self::Top, Self::Locate, Self::DeadLetters, Self::Sql, Self::Why];
 
     const fn name(self) -> &'static str {
         match self {
@@ -35,6 +38,7 @@ impl Question {
             Self::Locate => "locate",
             Self::DeadLetters => "dead_letters",
             Self::Sql => "sql",
+            Self::Why => "why",
         }
     }
 }

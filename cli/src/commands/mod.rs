@@ -14,6 +14,7 @@ mod sql;
 mod target;
 mod top;
 mod up;
+mod why;
 
 use anyhow::{Context as _, Result};
 use clap::{ArgMatches, Command, Parser, Subcommand};
@@ -54,6 +55,8 @@ enum Task {
     Top(top::Top),
     /// Where an event is: counted, duplicate or dead, and its place in the log.
     Where(find::Find),
+    /// How a count came about: batch, stream and raw events of an entity and a minute.
+    Why(why::Why),
     /// What was refused: list it, or try it once more.
     Dlq(dlq::Dlq),
     /// Recount exactly from the raw events, now.
@@ -97,8 +100,10 @@ impl Cli {
 }
 
 /// Commands that work with settings.
-const WITH_SETTINGS: [&str; 13] =
-    ["demo", "up", "gateway", "stream", "archive", "serve", "import", "sql", "top", "where", "dlq", "batch", "canary"];
+const WITH_SETTINGS: [&str; 14] = [
+    "demo", "up", "gateway", "stream", "archive", "serve", "import", "sql", "top", "where", "why", "dlq", "batch",
+    "canary",
+];
 
 /// Those whose settings stand behind what they are to do.
 const WITHIN: [(&str, &str); 7] = [
@@ -152,6 +157,7 @@ pub async fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
         Task::Sql(sql) => Box::pin(sql.run(settings)).await,
         Task::Top(top) => Box::pin(top.run(settings)).await,
         Task::Where(find) => Box::pin(find.run(settings)).await,
+        Task::Why(why) => Box::pin(why.run(settings)).await,
         Task::Dlq(dlq) => Box::pin(dlq.run(settings)).await,
         Task::Batch(batch) => Box::pin(batch.run(settings)).await,
         Task::Canary(canary) => Box::pin(canary.run(settings)).await,
@@ -179,6 +185,7 @@ mod tests {
                 "import" => &["--format", "ndjson", "a.ndjson"][..],
                 "sql" => &["select 1"],
                 "where" => &["id"],
+                "why" => &["entity", "2013-02-08T21:29:00Z"],
                 "dlq" => &["list"],
                 "log" if words[2] == "set-aside" => &["--partition", "0", "--offset", "0"],
                 _ => &[],

@@ -23,6 +23,7 @@ enum Format {
 #[derive(Debug, Args)]
 #[command(after_help = "\
   reckon sql \"select entity_id, sum(count) from stats group by 1 order by 2 desc limit 10\"
+  reckon sql --as-of 2013-02-09T06:00:00Z \"select sum(count) from stats\"
   reckon sql --format csv \"select minute, count from stats_hour where entity_id = 'video-1'\"")]
 pub struct Sql {
     #[command(flatten)]
@@ -30,6 +31,9 @@ pub struct Sql {
     /// How rows are printed; --json prints the whole answer, with where it comes from.
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+    /// As of an older version of batch: its time (RFC 3339 or epoch milliseconds), or version:N.
+    #[arg(long)]
+    as_of: Option<String>,
     /// The query.
     query: String,
 }
@@ -41,7 +45,11 @@ impl Sql {
     /// When the query is refused, or the answer, which is printed, is not whole.
     pub async fn run(self, settings: Settings) -> Result<()> {
         let target = self.target.open(settings, "sql").await?;
-        let answer = target.post("/v1/sql", &json!({ "query": self.query })).await;
+        let mut question = json!({ "query": self.query });
+        if let Some(as_of) = self.as_of {
+            question["as_of"] = json!(as_of);
+        }
+        let answer = target.post("/v1/sql", &question).await;
         target.close().await;
         let answer = answer?;
         if self.target.json {

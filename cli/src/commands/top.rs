@@ -31,6 +31,9 @@ pub struct Top {
     /// A filter's id, or column:value.
     #[arg(long)]
     filter: Option<String>,
+    /// As of an older version of batch: its time (RFC 3339 or epoch milliseconds), or version:N.
+    #[arg(long)]
+    as_of: Option<String>,
 }
 
 impl Top {
@@ -47,6 +50,7 @@ impl Top {
             ("to", self.to),
             ("type", self.event_type),
             ("filter", self.filter),
+            ("as_of", self.as_of),
         ];
         query.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
         let answer = target.get("/v1/top", &query).await;

@@ -112,7 +112,9 @@ impl Base {
             stream: self.settings.stream.clone(),
             clock: Arc::clone(&self.clock),
         };
-        Serving::start(parts).await.context("the serving layer cannot start")
+        let serving = Serving::start(parts).await.context("the serving layer cannot start")?;
+        serving.follow_log(self.log());
+        Ok(serving)
     }
 
     pub fn maintainer_parts(&self) -> MaintainerParts {

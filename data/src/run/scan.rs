@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{DimCondition, EntitySums, Overlap, Run};
+use crate::key::entity_hash;
 use crate::metric::{Cell, Distinct, ValueState};
 
 /// A row of a run.
@@ -53,6 +54,14 @@ impl Run {
                 span.for_each(|row| each(self.row(entity, row)));
             });
         }
+    }
+
+    /// Calls `each` with the rows of one entity in `minutes`, by type and minute.
+    pub fn for_each_of(&self, entity: &str, minutes: &Range<i64>, mut each: impl FnMut(RowRef<'_>)) {
+        let Some(at) = self.entities.find(entity_hash(entity), entity) else { return };
+        self.for_each_span(self.row_ends.range(at), None, Some(minutes), |span| {
+            span.for_each(|row| each(self.row(at, row)));
+        });
     }
 
     pub(super) fn row(&self, entity: usize, row: usize) -> RowRef<'_> {

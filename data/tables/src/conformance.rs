@@ -24,6 +24,9 @@ pub async fn conformance(tables: &dyn Tables, names: &dyn Names) {
     Box::pin(malformed_commits_are_refused(tables, names)).await;
     Box::pin(commits_of_many_lose_nothing(tables, names)).await;
     Box::pin(of_many_with_the_same_step_one_wins(tables, names)).await;
+    Box::pin(older_versions_can_be_read(tables, names)).await;
+    Box::pin(versions_that_never_were_are_refused(tables)).await;
+    Box::pin(a_history_is_told_from_the_newest_back(tables, names)).await;
     Box::pin(vacuum_keeps_what_is_live(tables, names)).await;
 }
 
@@ -221,6 +224,60 @@ async fn of_many_with_the_same_step_one_wins(tables: &dyn Tables, names: &dyn Na
         7
     );
     assert_eq!(tables.snapshot(table).await.expect("a snapshot").files.len(), before + 1);
+}
+
+/// Files of older versions need not exist in this suite, so only such are looked at whose files are still live.
+async fn older_versions_can_be_read(tables: &dyn Tables, names: &dyn Names) {
+    for table in Table::ALL {
+        let before = tables.snapshot(table).await.expect("a snapshot");
+        let mut seen = Vec::new();
+        for at in 0..3 {
+            let steps = vec![step("test/older", at, at + 1)];
+            tables.commit(adding(table, names, steps, vec![file(table, names, 1)])).await.expect("a commit");
+            seen.push(tables.snapshot(table).await.expect("a snapshot"));
+        }
+        for snapshot in std::iter::once(&before).chain(&seen) {
+            let again = tables.snapshot_at(table, snapshot.version).await.expect("an older version");
+            assert_eq!(&again, snapshot, "{}", table.name());
+        }
+        assert_eq!(tables.snapshot(table).await.expect("a snapshot").version, before.version + 3, "it stays as it is");
+    }
+}
+
+async fn versions_that_never_were_are_refused(tables: &dyn Tables) {
+    let table = Table::Events;
+    let newest = tables.version(table).await.expect("a version");
+    let refused = tables.snapshot_at(table, newest + 1).await;
+    match refused {
+        Err(TableError::NoVersion { version, oldest, newest: told, .. }) => {
+            assert_eq!((version, told), (newest + 1, newest));
+            assert!(oldest <= newest);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn a_history_is_told_from_the_newest_back(tables: &dyn Tables, names: &dyn Names) {
+    let table = Table::DeadLetters;
+    let commits: Vec<Commit> = (0..3)
+        .map(|at| adding(table, names, vec![step("test/history", at, at + 1)], vec![file(table, names, 1)]))
+        .collect();
+    for commit in &commits {
+        tables.commit(commit.clone()).await.expect("a commit");
+    }
+    let newest = tables.version(table).await.expect("a version");
+    let told = tables.history(table, 3).await.expect("a history");
+    let expected: Vec<u64> = (newest - 2..=newest).rev().collect();
+    assert_eq!(told.iter().map(|version| version.version).collect::<Vec<_>>(), expected);
+    for ((version, commit), end) in told.iter().zip(commits.iter().rev()).zip([3, 2, 1]) {
+        assert_eq!((version.token, &version.operation), (Some(commit.token), &commit.operation));
+        assert_eq!(version.transactions, BTreeMap::from([("test/history".to_owned(), end)]));
+    }
+    assert!(told.windows(2).all(|pair| pair[0].committed_at >= pair[1].committed_at), "{told:?}");
+    let all = tables.history(table, usize::MAX).await.expect("a history");
+    let first = all.last().expect("the creation");
+    assert_eq!((all.len() as u64, first.version, first.token), (newest + 1, 0, None));
+    assert!(tables.history(table, 0).await.expect("a history").is_empty());
 }
 
 async fn vacuum_keeps_what_is_live(tables: &dyn Tables, names: &dyn Names) {

@@ -17,13 +17,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use deltalake_core::kernel::Action;
 use reckon_data::clock::Clock;
-use reckon_data::table::{Commit, Snapshot, Table, TableError, Tables};
+use reckon_data::table::{Commit, Snapshot, Table, TableError, Tables, Version};
 
 use crate::check::{self, Verdict, judge};
 use crate::format::storage;
 use crate::log::{TableLog, Written};
 use crate::store::Storage;
-use crate::{actions, vacuum};
+use crate::{actions, past, vacuum};
 
 /// Attempts of a commit while the store fails.
 const FAILURES_MAX: u32 = 6;
@@ -121,6 +121,14 @@ impl Tables for DeltaTables {
 
     async fn vacuum(&self, table: Table, retention_micros: i64) -> Result<u64, TableError> {
         Box::pin(vacuum::vacuum(self.log(table), retention_micros)).await
+    }
+
+    async fn snapshot_at(&self, table: Table, version: u64) -> Result<Snapshot, TableError> {
+        Box::pin(past::snapshot_at(self.log(table), version)).await
+    }
+
+    async fn history(&self, table: Table, limit: usize) -> Result<Vec<Version>, TableError> {
+        Box::pin(past::history(self.log(table), limit)).await
     }
 }
 

@@ -15,6 +15,9 @@ const WRITER_VERSION: i32 = 2;
 /// The table property that says which version of our schemas a table has.
 const SCHEMA_PROPERTY: &str = "reckon.schema";
 
+/// The operation that makes a table.
+pub(crate) const CREATION: &str = "CREATE TABLE";
+
 pub(crate) fn unusable(table: Table, reason: impl Into<String>) -> TableError {
     TableError::Unusable { table: table.name(), reason: reason.into() }
 }
@@ -36,7 +39,7 @@ pub(crate) fn creation(table: Table, clock: &dyn Clock) -> Result<Vec<Action>, T
         .map_err(|error| failed(&error))?;
     let info = CommitInfo {
         timestamp: Some(clock.now().div_euclid(1_000)),
-        operation: Some("CREATE TABLE".to_owned()),
+        operation: Some(CREATION.to_owned()),
         engine_info: Some(engine_info()),
         ..CommitInfo::default()
     };

@@ -15,7 +15,8 @@
 //!
 //! Inside: `state` is one version of a table and how a commit changes it, `check` the verdict on a
 //! commit, `actions` its text in the log, `format` what a table of ours must be; these four do no
-//! I/O. `log` follows a table's log, `load` opens it, `vacuum` sweeps what nothing refers to.
+//! I/O. `log` follows a table's log, `load` opens it, `past` reads older versions, `vacuum` sweeps what nothing
+//! refers to.
 
 mod actions;
 mod check;
@@ -28,6 +29,7 @@ mod load;
 mod log;
 pub mod memory;
 pub mod mended;
+mod past;
 pub mod provider;
 pub mod read;
 mod remote;

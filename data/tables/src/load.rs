@@ -94,7 +94,7 @@ pub(crate) async fn load(log: &TableLog) -> Result<(State, u64), TableError> {
             log.create(0, actions::to_bytes(log.table, &created)?).await?;
             continue;
         }
-        match Box::pin(replay(log, &listing)).await {
+        match Box::pin(replay(log, &listing, None)).await {
             Err(TableError::Storage { reason, .. }) => last = Some(reason),
             other => return other,
         }
@@ -102,8 +102,9 @@ pub(crate) async fn load(log: &TableLog) -> Result<(State, u64), TableError> {
     Err(storage(log.table, last.unwrap_or_else(|| "it cannot be created".to_owned())))
 }
 
-async fn replay(log: &TableLog, listing: &Listing) -> Result<(State, u64), TableError> {
-    let snapshot = Snapshot::try_new(&*log.delta, None).await.map_err(|error| delta_error(log.table, error))?;
+/// The version `at`, the newest if none, and its checkpoint's (0 if none).
+pub(crate) async fn replay(log: &TableLog, listing: &Listing, at: Option<u64>) -> Result<(State, u64), TableError> {
+    let snapshot = Snapshot::try_new(&*log.delta, at).await.map_err(|error| delta_error(log.table, error))?;
     format::verify_protocol(log.table, snapshot.protocol())?;
     let upgrade = format::verify_metadata(log.table, snapshot.metadata())?;
     let version = snapshot.version();

@@ -100,9 +100,18 @@ impl TableLog {
 
     /// The text of a log entry, if there is one.
     pub async fn read(&self, version: u64) -> Result<Option<Bytes>, TableError> {
-        let read = async { self.store.get(&self.entry(version)).await?.bytes().await };
+        Ok(self.read_written(version).await?.map(|(text, _)| text))
+    }
+
+    /// The same, and when it was written by the store's clock, microseconds.
+    pub async fn read_written(&self, version: u64) -> Result<Option<(Bytes, i64)>, TableError> {
+        let read = async {
+            let found = self.store.get(&self.entry(version)).await?;
+            let written = found.meta.last_modified.timestamp_micros();
+            Ok::<_, Error>((found.bytes().await?, written))
+        };
         match read.await {
-            Ok(text) => Ok(Some(text)),
+            Ok(found) => Ok(Some(found)),
             Err(Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(storage(self.table, error)),
         }

@@ -96,6 +96,8 @@ pub enum Columns {
     Placed,
     /// The place in the log, the kind of row, and what it counts.
     Places,
+    /// Counts, the place in the log where there is one, and by which definition they were counted.
+    Told,
 }
 
 impl Columns {
@@ -109,6 +111,7 @@ impl Columns {
             Self::All => all().collect(),
             Self::Placed => places.into_iter().chain(all()).collect(),
             Self::Places => places.into_iter().chain(["count", "counted"]).collect(),
+            Self::Told => places.into_iter().chain(counts()).chain(["definition"]).collect(),
         }
     }
 }

@@ -18,7 +18,7 @@ pub mod split;
 pub mod warm;
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ const FOLD_ROWS: usize = 1 << 20;
 const fn bytes_of(set: &FileSet, columns: Columns) -> u64 {
     match columns {
         Columns::Counts => set.rows.saturating_mul(COUNT_BYTES),
-        Columns::All | Columns::Placed | Columns::Places => set.rows.saturating_mul(VALUE_BYTES),
+        Columns::All | Columns::Placed | Columns::Places | Columns::Told => set.rows.saturating_mul(VALUE_BYTES),
     }
 }
 
@@ -266,13 +266,7 @@ impl Index {
     }
 
     async fn read_entity(&self, set: &FileSet, entity: &str, columns: Columns) -> Result<Run, ServingError> {
-        let near = |file: &&DataFile| {
-            let bound = |values: &std::collections::BTreeMap<String, serde_json::Value>| {
-                values.get("entity_id").and_then(|value| value.as_str()).map(str::to_owned)
-            };
-            bound(&file.min).is_none_or(|min| min.as_str() <= entity)
-                && bound(&file.max).is_none_or(|max| entity <= max.as_str())
-        };
+        let near = |file: &&DataFile| may_hold(file, entity);
         let files = FileSet { files: set.files.iter().filter(near).cloned().collect(), ..set.clone() };
         self.build(&files, columns, Wanted { entity: Some(entity.into()), segments: None }).await
     }
@@ -301,6 +295,15 @@ impl Index {
         let finish = move || last(&mut state).map(|()| state.1);
         offload(finish).await.map_err(ServingError::internal)?
     }
+}
+
+/// Whether a file may have rows of an entity, by its smallest and largest id.
+pub fn may_hold(file: &DataFile, entity: &str) -> bool {
+    let bound = |values: &BTreeMap<String, serde_json::Value>| {
+        values.get("entity_id").and_then(|value| value.as_str()).map(str::to_owned)
+    };
+    bound(&file.min).is_none_or(|min| min.as_str() <= entity)
+        && bound(&file.max).is_none_or(|max| entity <= max.as_str())
 }
 
 async fn finish(builder: RunBuilder) -> Result<Run, ServingError> {

@@ -156,6 +156,21 @@ impl Segments {
         Ok(Found { candidates, files, damaged: unreadable })
     }
 
+    /// The segment that an offset of a partition lies in, if `snapshot` still has it.
+    ///
+    /// # Errors
+    /// When files cannot be read.
+    pub async fn holding(
+        &self,
+        index: &Index,
+        snapshot: &Snapshot,
+        partition: u32,
+        offset: u64,
+    ) -> Result<Option<Range<u64>>, ServingError> {
+        let found = self.candidates(index, snapshot, partition, &(offset..offset.saturating_add(1))).await?;
+        Ok(found.candidates.into_iter().map(|(segment, _)| segment).next())
+    }
+
     /// The counts of a chunk, a run a segment: those that are in memory, the others from the file.
     ///
     /// # Errors

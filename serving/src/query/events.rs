@@ -269,13 +269,18 @@ impl Gathered {
 /// The first copy of every key. `only` may restrict parts of the key and nothing else, or another copy
 /// would come first.
 fn first_copies(only: &str) -> String {
+    format!("SELECT * FROM ({}) WHERE copy_number = 1", numbered_copies(only))
+}
+
+/// The copies of every key with their numbers, the first of which is 1; `only` as in [`first_copies`].
+pub(super) fn numbered_copies(only: &str) -> String {
     format!(
-        "SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY event_id, entity_id, event_type, event_date \
-         ORDER BY {PLACE_ORDER}) AS copy_number FROM events WHERE {only}) WHERE copy_number = 1"
+        "SELECT *, row_number() OVER (PARTITION BY event_id, entity_id, event_type, event_date ORDER BY {PLACE_ORDER}) \
+         AS copy_number FROM events WHERE {only}"
     )
 }
 
-fn within(window: Window) -> String {
+pub(super) fn within(window: Window) -> String {
     format!("event_time >= {} AND event_time < {}", time(window.from), time(window.to))
 }
 
@@ -285,13 +290,13 @@ fn date_of_file(file: &DataFile) -> Option<i32> {
 }
 
 /// The files of the window's dates: a key holds its date, so no copy lies elsewhere.
-fn files_of(snapshot: &Snapshot, window: Window) -> Vec<DataFile> {
+pub(super) fn files_of(snapshot: &Snapshot, window: Window) -> Vec<DataFile> {
     let dates = date_of(window.from)..=date_of(window.to.saturating_sub(1));
     snapshot.files.iter().filter(|file| date_of_file(file).is_none_or(|date| dates.contains(&date))).cloned().collect()
 }
 
 /// Dates that batch has counted and whose raw events are gone (retention).
-fn missing_dates(view: &BatchView, events: &Snapshot, window: Window) -> Vec<Missing> {
+pub(super) fn missing_dates(view: &BatchView, events: &Snapshot, window: Window) -> Vec<Missing> {
     if window.from >= window.to {
         return Vec::new();
     }

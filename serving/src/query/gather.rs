@@ -110,7 +110,7 @@ impl Serving {
         Ok(if stale { Outcome::Stale(found) } else { Outcome::Answer(found) })
     }
 
-    async fn on_disk(&self, view: &BatchView, part: &Part) -> Result<OnDisk, ServingError> {
+    pub(super) async fn on_disk(&self, view: &BatchView, part: &Part) -> Result<OnDisk, ServingError> {
         let Some(end) = part.on_disk().iter().map(|range| range.end).max() else { return Ok(OnDisk::default()) };
         let name = Transaction::Stream(self.parts.log, part.partition).to_string();
         let holds = |snapshot: &Snapshot| u64::try_from(snapshot.transaction(&name)).is_ok_and(|sealed| sealed >= end);

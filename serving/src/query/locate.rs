@@ -102,6 +102,7 @@ impl Serving {
         for batch in &batches {
             add_copies(batch, &coverage, &mut copies)?;
         }
+        Box::pin(self.follow(events, event_id, &mut copies)).await?;
         Ok((copies, truncated))
     }
 
@@ -185,6 +186,7 @@ fn add_copies(batch: &RecordBatch, coverage: &[u64], into: &mut Vec<EventCopy>) 
             entity_id,
             event_type,
             covered: coverage.get(partition as usize).is_some_and(|covered| offset < *covered),
+            stages: None,
         });
     }
     Ok(())

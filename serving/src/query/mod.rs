@@ -3,20 +3,25 @@
 //! [`types`] are questions and answers; [`gather`] asks the stream layer for the complement of a batch view
 //! and starts again with a newer view when that is gone; [`count`], [`stats`] and [`top`] are answered from
 //! index and tails, [`events`] (filters on columns that are no dimension), [`locate`] and [`dead`] from the
-//! tables by SQL of our own.
+//! tables by SQL of our own. [`past`] answers as of an older version of batch, [`why`] says how a count came about,
+//! [`stages`] follows a copy of an event through the layers.
 
+mod as_of;
 mod count;
 mod dead;
 mod events;
 pub(crate) mod gather;
 mod locate;
+mod past;
 mod rows;
+mod stages;
 mod stats;
 mod status;
 mod top;
 pub mod types;
+pub mod why;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use object_store::ObjectStore;
@@ -24,6 +29,7 @@ use reckon_data::clock::Clock;
 use reckon_data::config::{Counting, Serving as Settings};
 use reckon_data::definition::Definition;
 use reckon_data::filter::Filter;
+use reckon_data::log::Log;
 use reckon_data::metric::Function;
 use reckon_data::run::{DimCondition, Selection, StepSums};
 use reckon_data::table::Tables;
@@ -41,11 +47,14 @@ use crate::metrics::Metrics;
 use crate::sql::Engine;
 use crate::view::{BatchView, Current, Patience, Snapshots};
 
+pub use as_of::AsOf;
+pub use stages::{BatchStage, GatewayStage, Kept, LogStage, RawStage, SegmentRange, Stages, StreamStage, Streamed};
 pub use status::{PartitionStatus, Status};
 pub use types::{
     Archived, CountAnswer, CountQuery, DeadLetterRow, DeadLettersAnswer, DeadLettersQuery, EventCopy, LocateAnswer,
     Place, StatsAnswer, StatsPoint, StatsQuery, Step, TopAnswer, TopEntity, TopQuery, Verdict, Window,
 };
+pub use why::{WhyAnswer, WhyQuery};
 
 /// How often a new batch version is looked for.
 const REFRESH_EVERY: Duration = Duration::from_millis(500);
@@ -81,6 +90,10 @@ pub struct Serving {
     pub(crate) segments: Segments,
     pub(crate) engine: Engine,
     pub(crate) metrics: Metrics,
+    /// Older versions of batch.
+    pub(crate) older: past::PastViews,
+    /// The log, where this process has it.
+    events_log: OnceLock<Arc<dyn Log>>,
     /// Top lists at once: each may hold a count for every entity.
     pub(crate) top_turns: Semaphore,
     watcher: parking_lot::Mutex<Option<JoinHandle<()>>>,
@@ -101,6 +114,8 @@ impl Serving {
             segments: Segments::default(),
             engine: Engine::new(&parts.settings)?,
             metrics: Metrics::default(),
+            older: past::PastViews::default(),
+            events_log: OnceLock::new(),
             top_turns: Semaphore::new(parts.settings.queries.max(1)),
             watcher: parking_lot::Mutex::new(None),
             parts,
@@ -115,6 +130,12 @@ impl Serving {
         if let Some(watcher) = self.watcher.lock().take() {
             watcher.abort();
         }
+    }
+
+    /// Says which log the events come from: [`Serving::locate`] tells then whether it still holds them. Once is enough.
+    pub fn follow_log(&self, log: Arc<dyn Log>) {
+        // A second one would be the same.
+        let _ = self.events_log.set(log);
     }
 
     /// Looks for a new batch version now, after a run say, and returns when answers come from it.

@@ -48,7 +48,7 @@ impl Serving {
         stats_answer(query, window, &sums, provenance)
     }
 
-    fn check_function(&self, function: Function) -> Result<(), ServingError> {
+    pub(super) fn check_function(&self, function: Function) -> Result<(), ServingError> {
         let metrics = &self.parts.definition.metrics;
         if function == Function::Count || metrics.contains(&function) {
             return Ok(());

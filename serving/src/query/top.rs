@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use reckon_data::metric::Function;
 use reckon_data::offload::offload;
-use reckon_data::run::{EntitySums, Run, Selection};
+use reckon_data::run::{DimCondition, EntitySums, Run, Selection};
 
 use super::Serving;
 use super::gather::{Outcome, StreamRuns, exact, exact_sum};
@@ -24,6 +24,29 @@ async fn added(mut sums: EntitySums, runs: Vec<Arc<Run>>, top: &Arc<TopSelection
     offload(add).await.map_err(ServingError::internal)
 }
 
+/// Refuses a list that is too long.
+pub(super) fn check_n(query: &TopQuery) -> Result<(), ServingError> {
+    if query.n > TopQuery::N_MAX {
+        return Err(ServingError::bad("n", format!("{} is more than {}", query.n, TopQuery::N_MAX)));
+    }
+    Ok(())
+}
+
+/// What a list is about.
+pub(super) fn top_selection(
+    serving: &Serving,
+    query: &TopQuery,
+    window: Window,
+    conditions: Vec<DimCondition>,
+) -> Arc<TopSelection> {
+    Arc::new(TopSelection {
+        minutes: window.minutes(),
+        event_type: query.event_type.clone(),
+        conditions,
+        reserved_prefixes: serving.parts.definition.reserved_prefixes.clone(),
+    })
+}
+
 /// The list, what of it batch has counted, and what the stream has given.
 type Listed = (Vec<(String, u64)>, u64, StreamRuns);
 
@@ -38,19 +61,12 @@ impl Serving {
 
     async fn top_unmeasured(&self, query: &TopQuery) -> Result<TopAnswer, ServingError> {
         let window = Window::around(query.from, query.to)?;
-        if query.n > TopQuery::N_MAX {
-            return Err(ServingError::bad("n", format!("{} is more than {}", query.n, TopQuery::N_MAX)));
-        }
+        check_n(query)?;
         let Some(conditions) = self.conditions(query.filter.as_ref()) else {
             return self.top_events(query, window).await;
         };
         let _turn = self.top_turns.acquire().await.map_err(ServingError::internal)?;
-        let top = Arc::new(TopSelection {
-            minutes: window.minutes(),
-            event_type: query.event_type.clone(),
-            conditions,
-            reserved_prefixes: self.parts.definition.reserved_prefixes.clone(),
-        });
+        let top = top_selection(self, query, window, conditions);
         let (top, n) = (&top, query.n);
         let (view, (listed, batch, stream)) =
             self.with_view(|view| async move { self.list(&view, top, n).await }).await?;

@@ -8,6 +8,7 @@ use reckon_data::metric::{Answer, Function};
 use reckon_data::minute::{MICROS_PER_MINUTE, format_time, minute_of, start_of_minute};
 use serde::{Serialize, Serializer};
 
+use super::stages::Stages;
 use crate::ServingError;
 use crate::times::{as_time, as_time_or_null};
 use crate::view::{Missing, Provenance};
@@ -176,6 +177,9 @@ pub struct EventCopy {
     pub event_type: String,
     /// Whether batch has counted (or dropped) it already; until then the stream has.
     pub covered: bool,
+    /// Its way, stage by stage; none of the last ones of very many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stages: Option<Stages>,
 }
 
 /// What became of a copy.

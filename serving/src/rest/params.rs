@@ -9,6 +9,7 @@ use reckon_data::minute::{MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_MINUTE, mi
 
 use super::fail::{Failure, bad};
 use crate::Serving;
+use crate::query::AsOf;
 
 /// The parameters of a request.
 #[derive(Debug)]
@@ -75,6 +76,26 @@ impl Params {
         // A plus sign in a query string means a space, and stands before an offset.
         let micros = time::parse_rfc3339(&text.replace(' ', "+")).or_else(|| time::from_millis(text.parse().ok()?));
         micros.map(Some).ok_or_else(|| bad(name, format!("{name}={text} is neither RFC 3339 nor epoch milliseconds")))
+    }
+
+    /// A minute, since 1970: that of a time, which may also be written without seconds.
+    ///
+    /// # Errors
+    /// When it is missing, or no time.
+    pub fn minute(&self, name: &str) -> Result<i64, Failure> {
+        let Some(text) = self.text(name) else {
+            return Err(bad(name, format!("{name} is missing: RFC 3339 or epoch milliseconds")));
+        };
+        let whole = text.strip_suffix('Z').and_then(|minute| time::parse_rfc3339(&format!("{minute}:00Z")));
+        whole.map_or_else(|| self.time(name), |micros| Ok(Some(micros)))?.map(minute_of).ok_or_else(|| bad(name, text))
+    }
+
+    /// Which older version of batch is meant, if one is.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn as_of(&self) -> Result<Option<AsOf>, Failure> {
+        self.text("as_of").map(|text| text.parse::<AsOf>()).transpose().map_err(Failure::from)
     }
 
     /// [from, to), from `from` and `to`, or `window`; without any of them all that there is.
@@ -180,6 +201,20 @@ mod tests {
         assert_eq!(span(5 * MICROS_PER_MINUTE + half), (4 * MICROS_PER_MINUTE + half, 6 * MICROS_PER_MINUTE));
         assert_eq!(span(5 * MICROS_PER_MINUTE), (4 * MICROS_PER_MINUTE, 6 * MICROS_PER_MINUTE));
         assert!(span(i64::MAX).1 > 0);
+    }
+
+    #[test]
+    fn minutes_are_written_with_or_without_seconds() {
+        let minute =
+            |text: &str| Params::read(Some(&format!("from={text}")), KNOWN).and_then(|params| params.minute("from"));
+        for text in ["1970-01-01T00:07Z", "1970-01-01T00:07:00Z", "1970-01-01T00:07:59.9Z", "420000", "479999"] {
+            assert_eq!(minute(text).unwrap(), 7, "{text}");
+        }
+        assert_eq!(minute("1970-01-01T01:07:00%2B01:00").unwrap(), 7);
+        for text in ["noon", "1970-01-01", "1970-01-01T00Z"] {
+            assert_eq!(minute(text).unwrap_err().0.field.as_deref(), Some("from"), "{text}");
+        }
+        assert!(Params::read(None, KNOWN).and_then(|params| params.minute("to")).is_err());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Counts, statistics, top lists, and where an event is.
+//! Counts, statistics, top lists, how a count came about, and where an event is.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::fail::{Failure, bad, missing};
 use super::params::Params;
 use super::state::{Routes, Shared};
-use crate::query::{CountQuery, StatsQuery, Step, TopQuery};
+use crate::query::{CountQuery, StatsQuery, Step, TopQuery, WhyQuery};
 use crate::view::Missing;
 
 /// Most entities of a top list.
@@ -27,6 +27,7 @@ pub fn routes() -> Routes {
         .route("/v1/events/{event_id}", get(locate))
         .route("/v1/entities/{entity_id}/count", get(count))
         .route("/v1/entities/{entity_id}/stats", get(stats))
+        .route("/v1/entities/{entity_id}/why", get(why))
         .route("/v1/top", get(top))
         .route("/v1/ads/popular_ads", get(popular_ads))
         .route("/v1/ads/{ad_id}/aggregated_count", get(clicks))
@@ -34,7 +35,7 @@ pub fn routes() -> Routes {
 }
 
 async fn count(State(shared): App, Path(entity): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Failure> {
-    let params = Params::read(query.as_deref(), &["type", "from", "to", "window", "filter"])?;
+    let params = Params::read(query.as_deref(), &["type", "from", "to", "window", "filter", "as_of"])?;
     let event_type = params.text("type");
     answer_count(&shared, entity, event_type, &params).await
 }
@@ -60,7 +61,10 @@ async fn answer_count(
     let (from, to) = params.span(shared.parts.clock.now())?;
     let filter = params.filter(serving)?;
     let query = CountQuery { entity, event_type, from, to, filter };
-    let answer = serving.count(&query).await?;
+    let answer = match params.as_of()? {
+        None => serving.count(&query).await?,
+        Some(as_of) => serving.count_as_of(&query, as_of).await?,
+    };
     Ok(named(&query.entity, query.event_type.as_deref(), &answer))
 }
 
@@ -78,7 +82,7 @@ fn named(entity_id: &str, event_type: Option<&str>, answer: &impl Serialize) -> 
 }
 
 async fn stats(State(shared): App, Path(entity): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Failure> {
-    let known = ["type", "function", "from", "to", "window", "step", "filter"];
+    let known = ["type", "function", "from", "to", "window", "step", "filter", "as_of"];
     let params = Params::read(query.as_deref(), &known)?;
     let serving = shared.serving()?;
     let (from, to) = params.span(shared.parts.clock.now())?;
@@ -91,12 +95,21 @@ async fn stats(State(shared): App, Path(entity): Path<String>, RawQuery(query): 
         filter: params.filter(serving)?,
         entity,
     };
-    let answer = serving.stats(&query).await?;
+    let answer = match params.as_of()? {
+        None => serving.stats(&query).await?,
+        Some(as_of) => serving.stats_as_of(&query, as_of).await?,
+    };
     Ok(named(&query.entity, query.event_type.as_deref(), &answer))
 }
 
+async fn why(State(shared): App, Path(entity): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Failure> {
+    let params = Params::read(query.as_deref(), &["minute", "type"])?;
+    let query = WhyQuery { entity, minute: params.minute("minute")?, event_type: params.text("type") };
+    Ok(Json(shared.serving()?.why(&query).await?).into_response())
+}
+
 async fn top(State(shared): App, RawQuery(query): RawQuery) -> Result<Response, Failure> {
-    let params = Params::read(query.as_deref(), &["type", "n", "window", "from", "to", "filter"])?;
+    let params = Params::read(query.as_deref(), &["type", "n", "window", "from", "to", "filter", "as_of"])?;
     let n = params.number("n", 10, TOP_MAX)?;
     answer_top(&shared, params.text("type"), n, &params).await
 }
@@ -117,7 +130,11 @@ async fn answer_top(
     let serving = shared.serving()?;
     let (from, to) = params.span(shared.parts.clock.now())?;
     let query = TopQuery { event_type, n, from, to, filter: params.filter(serving)? };
-    Ok(Json(serving.top(&query).await?).into_response())
+    let answer = match params.as_of()? {
+        None => serving.top(&query).await?,
+        Some(as_of) => serving.top_as_of(&query, as_of).await?,
+    };
+    Ok(Json(answer).into_response())
 }
 
 async fn locate(State(shared): App, Path(event): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Failure> {

@@ -12,7 +12,9 @@ use serde::Deserialize;
 
 use super::fail::{Failure, bad};
 use super::state::{Routes, Shared};
-use crate::sql::{Form, QUERY_BYTES_MAX};
+use crate::ServingError;
+use crate::query::AsOf;
+use crate::sql::{Form, QUERY_BYTES_MAX, SqlOptions};
 
 /// What asks for an Arrow IPC stream.
 const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
@@ -24,6 +26,26 @@ const BODY_BYTES_MAX: usize = 2 * QUERY_BYTES_MAX;
 #[serde(deny_unknown_fields)]
 struct Question {
     query: String,
+    /// See [`AsOf`].
+    #[serde(default)]
+    as_of: Option<Moment>,
+}
+
+/// A time or a version as text, or epoch milliseconds as a number.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Moment {
+    Text(String),
+    Millis(i64),
+}
+
+impl Moment {
+    fn as_of(&self) -> Result<AsOf, ServingError> {
+        match self {
+            Self::Text(text) => text.parse(),
+            Self::Millis(millis) => millis.to_string().parse(),
+        }
+    }
 }
 
 pub fn routes() -> Routes {
@@ -36,7 +58,9 @@ async fn ask(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) 
     let question: Question = serde_json::from_slice(&body)
         .map_err(|error| bad("query", format!("the body must be {example}; query cannot be read: {error}")))?;
     let (form, kind) = if wants_arrow(&headers) { (Form::Arrow, ARROW_STREAM) } else { (Form::Json, JSON) };
-    let answer = shared.serving()?.sql_as(&question.query, form, Some(&*shared)).await?;
+    let as_of = question.as_of.as_ref().map(Moment::as_of).transpose()?;
+    let options = SqlOptions { as_of, samples: Some(&*shared) };
+    let answer = shared.serving()?.sql_as(&question.query, options, form).await?;
     Ok(([(header::CONTENT_TYPE, kind)], answer).into_response())
 }
 

@@ -29,10 +29,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::Expr;
 use datafusion::prelude::SessionContext;
-use reckon_data::logtime::LogTime;
 use reckon_data::run::Granularity;
 use reckon_data::table::{DataFile, Snapshot, Table};
-use reckon_data::tail::Position;
 use reckon_tables::provider::PinnedTable;
 use reckon_tables::schema::file_schema;
 
@@ -40,8 +38,8 @@ use crate::ServingError;
 use crate::index::segments::Chunk;
 use crate::metrics::Question;
 use crate::query::gather::StreamRuns;
-use crate::query::{Archived, Serving, Window};
-use crate::view::{BatchView, Given, Missing, MissingWhat, Part, Provenance, Source};
+use crate::query::{Archived, AsOf, Serving, Window};
+use crate::view::{AsOfVersion, BatchView, Missing, MissingWhat, Part, Provenance, Source};
 
 pub use engine::Engine;
 pub use render::Form;
@@ -71,6 +69,9 @@ impl SqlAnswer {
 /// Longest text of a query, in bytes.
 pub const QUERY_BYTES_MAX: usize = 1 << 20;
 
+/// The raw tables.
+const RAW: [&str; 2] = ["events", "dead_letters"];
+
 /// What one query reads, pinned.
 pub(crate) struct Pinned {
     view: Arc<BatchView>,
@@ -82,6 +83,17 @@ pub(crate) struct Pinned {
     /// How far the raw tables go, if one of them is read.
     archived: Vec<Archived>,
     missing: Vec<Missing>,
+    /// The older version that it is, if one was asked for.
+    as_of: Option<AsOfVersion>,
+}
+
+/// What goes with a query.
+#[derive(Clone, Copy, Default)]
+pub struct SqlOptions<'a> {
+    /// An older version of batch, instead of what is counted now.
+    pub as_of: Option<AsOf>,
+    /// What the table `metrics` shows.
+    pub samples: Option<&'a dyn Samples>,
 }
 
 impl Serving {
@@ -93,7 +105,21 @@ impl Serving {
     /// [`ServingError::BadRequest`] of `query` when it is wrong or writes, [`ServingError::Timeout`],
     /// [`ServingError::MemoryLimit`], and when too many run already.
     pub async fn sql(&self, query: &str) -> Result<SqlAnswer, ServingError> {
-        self.metrics.measure(Question::Sql, self.ask(query, None, |answer, _| Ok(answer))).await
+        self.metrics.measure(Question::Sql, self.ask(query, SqlOptions::default(), |answer, _| Ok(answer))).await
+    }
+
+    /// As [`Serving::sql`], of an older version of batch: `stats` and its kin hold what batch had counted then,
+    /// `stats_stream` is empty, and `events` and `dead_letters`, which have no version that would fit, are refused.
+    ///
+    /// # Errors
+    /// As there, and [`ServingError::BadRequest`] of `as_of`.
+    pub async fn sql_as_of(&self, query: &str, as_of: AsOf) -> Result<SqlAnswer, ServingError> {
+        self.metrics
+            .measure(
+                Question::Sql,
+                self.ask(query, SqlOptions { as_of: Some(as_of), ..SqlOptions::default() }, |answer, _| Ok(answer)),
+            )
+            .await
     }
 
     /// As [`Serving::sql`], the answer as it is sent: also made on the threads and within the limits of queries. The
@@ -101,21 +127,16 @@ impl Serving {
     ///
     /// # Errors
     /// As there, and [`ServingError::MemoryLimit`] when the answer is too long.
-    pub async fn sql_as(
-        &self,
-        query: &str,
-        form: Form,
-        samples: Option<&dyn Samples>,
-    ) -> Result<Vec<u8>, ServingError> {
+    pub async fn sql_as(&self, query: &str, options: SqlOptions<'_>, form: Form) -> Result<Vec<u8>, ServingError> {
         let render = move |answer: SqlAnswer, most| answer.render(form, most);
-        self.metrics.measure(Question::Sql, self.ask(query, samples, render)).await
+        self.metrics.measure(Question::Sql, self.ask(query, options, render)).await
     }
 
     /// Answers a query; `finish` is told how many bytes an answer may have.
     async fn ask<T: Send + 'static>(
         &self,
         query: &str,
-        samples: Option<&dyn Samples>,
+        options: SqlOptions<'_>,
         finish: impl FnOnce(SqlAnswer, usize) -> Result<T, ServingError> + Send + 'static,
     ) -> Result<T, ServingError> {
         if query.len() > QUERY_BYTES_MAX {
@@ -128,7 +149,11 @@ impl Serving {
         let context = self.engine.context()?;
         let statement = guard::parse(&context, query)?;
         let names = guard::tables(&context, &statement)?;
-        let pinned = self.pin(&names).await?;
+        let SqlOptions { as_of, samples } = options;
+        let pinned = match as_of {
+            None => self.pin(&names).await?,
+            Some(as_of) => self.pin_past(&names, as_of).await?,
+        };
         let provenance = self.provenance_of(&pinned);
         let visible = reserved::visible(&self.parts.definition, query);
         self.register(&context, &pinned, visible.as_ref())?;
@@ -157,9 +182,17 @@ impl Serving {
         // A run is written after its findings: whoever sees it sees them.
         let audit_runs = self.newest_if_named(Table::AuditRuns, names).await?;
         let audit_findings = self.newest_if_named(Table::AuditFindings, names).await?;
-        let archived = Vec::new();
-        let mut pinned =
-            Pinned { view, stream, events: None, dead: None, audit_runs, audit_findings, archived, missing };
+        let mut pinned = Pinned {
+            view,
+            stream,
+            events: None,
+            dead: None,
+            audit_runs,
+            audit_findings,
+            archived: Vec::new(),
+            missing,
+            as_of: None,
+        };
         if names.contains("events") || names.contains("dead_letters") {
             let events = self.snapshots.newest(Table::Events).await?;
             let dead = self.snapshots.newest(Table::DeadLetters).await?;
@@ -179,6 +212,30 @@ impl Serving {
         if names.contains(table.name()) { self.snapshots.newest(table).await.map(Some) } else { Ok(None) }
     }
 
+    /// Pins an older version of batch, and nothing else.
+    async fn pin_past(&self, names: &BTreeSet<String>, as_of: AsOf) -> Result<Pinned, ServingError> {
+        if let Some(name) = RAW.into_iter().find(|name| names.contains(*name)) {
+            let message =
+                format!("{name} is not kept as it was: leave as_of out, or ask stats, stats_hour or stats_day");
+            return Err(ServingError::bad("as_of", message));
+        }
+        let past = self.past(as_of).await?;
+        let (view, as_of) = (Arc::clone(&past.view), Some(past.version));
+        let missing = missing_rollups(&view, names);
+        let stream = StreamRuns { asked: self.parts.clock.now(), ..StreamRuns::default() };
+        Ok(Pinned {
+            view,
+            stream,
+            events: None,
+            dead: None,
+            audit_runs: self.newest_if_named(Table::AuditRuns, names).await?,
+            audit_findings: self.newest_if_named(Table::AuditFindings, names).await?,
+            archived: Vec::new(),
+            missing,
+            as_of,
+        })
+    }
+
     /// Makes the tables; of those that have entities, `visible` rows only.
     fn register(&self, context: &SessionContext, pinned: &Pinned, visible: Option<&Expr>) -> Result<(), ServingError> {
         let table = |table, snapshot: Option<&Arc<Snapshot>>| {
@@ -186,9 +243,11 @@ impl Serving {
             self.pinned_table(table, files)
         };
         let register = |name: &str, provider| context.register_table(name, provider).map(|_| ());
-        let events = Arc::new(table(Table::Events, pinned.events.as_ref())?);
-        register("events", stats::visible_rows(context, events, visible)?)?;
-        register("dead_letters", Arc::new(table(Table::DeadLetters, pinned.dead.as_ref())?))?;
+        if pinned.as_of.is_none() {
+            let events = Arc::new(table(Table::Events, pinned.events.as_ref())?);
+            register("events", stats::visible_rows(context, events, visible)?)?;
+            register("dead_letters", Arc::new(table(Table::DeadLetters, pinned.dead.as_ref())?))?;
+        }
         register("audit_runs", Arc::new(table(Table::AuditRuns, pinned.audit_runs.as_ref())?))?;
         register("audit_findings", Arc::new(table(Table::AuditFindings, pinned.audit_findings.as_ref())?))?;
         let definition = &self.parts.definition;
@@ -243,9 +302,10 @@ impl Serving {
             return Provenance { archived: pinned.archived.clone(), ..counts };
         }
         // What lies in tables alone needs no tail to meet it: it goes as far as it goes.
-        let standing = (0_u32..).zip(&pinned.view.coverage).map(|(partition, coverage)| standing(partition, *coverage));
+        let standing = (0_u32..).zip(&pinned.view.coverage).map(|(partition, at)| Part::standing(partition, *at));
         let mut provenance = self.provenance(&pinned.view, asked, &standing.collect::<Vec<_>>(), missing, all, None);
         provenance.watermark = None;
+        provenance.as_of = pinned.as_of;
         for (at, archived) in provenance.partitions.iter_mut().zip(&pinned.archived) {
             at.position = Some(if pinned.events.is_some() { archived.events } else { archived.dead_letters });
             provenance.source = Source::Events;
@@ -253,13 +313,6 @@ impl Serving {
         provenance.archived.clone_from(&pinned.archived);
         provenance
     }
-}
-
-/// A part that reaches to `offset` and needs nothing of the stream layer.
-fn standing(partition: u32, offset: u64) -> Part {
-    let position =
-        Position { offset, log_time: LogTime::UNSET, event_time_max: i64::MIN, sealed: offset, durable_end: offset };
-    Part { partition, from: offset, given: Given::Counts { position, on_disk: Vec::new() } }
 }
 
 /// Dates that have minutes and not the roll-up that is asked for; batch writes all of them in one commit.

@@ -281,7 +281,8 @@ async fn a_long_answer_is_cut_where_it_is_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_can_be_read_as_arrow() {
     let serving = world().await.serve().await;
-    let bytes = serving.sql_as("SELECT sum(count) AS n FROM stats", Form::Arrow, None).await.unwrap();
+    let options = SqlOptions::default();
+    let bytes = serving.sql_as("SELECT sum(count) AS n FROM stats", options, Form::Arrow).await.unwrap();
     let mut reader = arrow::ipc::reader::StreamReader::try_new(bytes.as_slice(), None).unwrap();
     let schema = reader.schema();
     assert_eq!(schema.metadata()["reckon.truncated"], "false");
@@ -397,7 +398,8 @@ async fn metrics_are_a_table() {
     let world = world().await;
     let serving = world.serve().await;
     let query = "SELECT labels, value FROM metrics WHERE name = 'lag' AND value > 60";
-    let answer = serving.sql_as(query, Form::Json, Some(&Text)).await.unwrap();
+    let answer =
+        serving.sql_as(query, SqlOptions { samples: Some(&Text), ..SqlOptions::default() }, Form::Json).await.unwrap();
     let answer: Value = serde_json::from_slice(&answer).unwrap();
     assert_eq!(answer["rows"], json!([[r#"{"partition":"1"}"#, 61.5]]), "{answer}");
     assert_eq!(answer["provenance"]["complete"], true, "{answer}");

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use reckon_data::logtime::LogTime;
 use reckon_data::loss::Loss;
 use reckon_data::tail::{Position, Tail, TailSum};
 use serde::Serialize;
@@ -46,6 +47,19 @@ impl Part {
     pub fn of_tail(tail: &Tail) -> Self {
         let given = Given::Counts { position: tail.position, on_disk: tail.on_disk.clone() };
         Self { partition: tail.partition, from: tail.from, given }
+    }
+
+    /// A part that reaches to `offset` and needs nothing of the stream layer.
+    #[must_use]
+    pub const fn standing(partition: u32, offset: u64) -> Self {
+        let position = Position {
+            offset,
+            log_time: LogTime::UNSET,
+            event_time_max: i64::MIN,
+            sealed: offset,
+            durable_end: offset,
+        };
+        Self { partition, from: offset, given: Given::Counts { position, on_disk: Vec::new() } }
     }
 
     /// A part that cannot be had.
@@ -248,7 +262,6 @@ fn unusable(range: &Range<u64>, segments: &[Candidate]) -> Vec<Option<String>> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use reckon_data::logtime::LogTime;
 
     use super::*;
 

@@ -17,5 +17,5 @@ pub mod watermark;
 pub use batch::{BatchView, FileSet};
 pub use current::{Current, Snapshots};
 pub use meet::{Given, Missing, MissingWhat, Part};
-pub use provenance::{Facts, PartitionProvenance, Provenance, Source, State};
+pub use provenance::{AsOfVersion, Facts, PartitionProvenance, Provenance, Source, State};
 pub use watermark::Patience;

@@ -43,6 +43,20 @@ pub struct Provenance {
     pub definition: String,
     /// Whether other versions took part.
     pub definitions_mixed: bool,
+    /// Which older version of batch an answer is of, if one was asked for: it holds what batch had counted then and
+    /// nothing of the stream. It is not live, and nothing is said to be settled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<AsOfVersion>,
+}
+
+/// See [`Provenance::as_of`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct AsOfVersion {
+    /// The version of `batch_counts`.
+    pub version: u64,
+    /// When it was committed, microseconds; none when the table's log does not go back so far.
+    #[serde(serialize_with = "as_time_or_null")]
+    pub committed_at: Option<i64>,
 }
 
 /// What an answer was computed from.
@@ -143,6 +157,7 @@ impl Facts<'_> {
             archived: Vec::new(),
             definition: format!("{:016x}", self.definition),
             definitions_mixed: self.definitions.iter().any(|version| *version != self.definition),
+            as_of: None,
         }
     }
 

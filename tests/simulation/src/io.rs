@@ -17,7 +17,7 @@ use object_store::{
 use parking_lot::Mutex;
 use reckon_data::log::memory::MemoryLog;
 use reckon_data::log::{Log, LogError, Stored};
-use reckon_data::table::{Commit, Snapshot, Table, TableError, Tables};
+use reckon_data::table::{Commit, Snapshot, Table, TableError, Tables, Version};
 use reckon_tables::vacuum::{Swept, sweep};
 use reckon_tables::{CheckedStore, MemoryTables, Storage, Sums};
 use tokio::sync::watch;
@@ -251,6 +251,14 @@ impl Tables for FaultyTables {
             Fate::Error | Fate::ErrorAfter => Err(unknown(table)),
             Fate::CrashBefore | Fate::CrashAfter => self.io.die().await,
         }
+    }
+
+    async fn snapshot_at(&self, table: Table, version: u64) -> Result<Snapshot, TableError> {
+        self.tables.snapshot_at(table, version).await
+    }
+
+    async fn history(&self, table: Table, limit: usize) -> Result<Vec<Version>, TableError> {
+        self.tables.history(table, limit).await
     }
 }
 

@@ -98,6 +98,35 @@ async fn vacuum_deletes_what_nothing_refers_to_any_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_version_whose_files_are_vacuumed_is_refused_and_the_oldest_one_left_is_named() {
+    let (folder, tables) = local();
+    let [live, removed] = [written(&tables, 1).await, written(&tables, 2).await];
+    let both = adding(TABLE, &NAMES, vec![step("imports", 0, 1)], vec![live.clone(), removed.clone()]);
+    tables.commit(both).await.unwrap();
+    let first = tables.snapshot(TABLE).await.unwrap();
+    let gone =
+        Commit { remove: vec![removed.clone()], ..adding(TABLE, &NAMES, vec![step("imports", 1, 2)], Vec::new()) };
+    tables.commit(gone).await.unwrap();
+    tables.checkpoint(TABLE).await.unwrap();
+    let more = adding(TABLE, &NAMES, vec![step("imports", 2, 3)], vec![written(&tables, 3).await]);
+    tables.commit(more).await.unwrap();
+
+    // By this process, and by one that has never seen the file; what is read is checked.
+    for tables in [&tables, &super::again(&folder)] {
+        assert_eq!(tables.snapshot_at(TABLE, 1).await.unwrap(), first);
+        let older = first.files.iter().find(|file| file.path == removed.path).unwrap();
+        assert_eq!(read_file(tables.storage().store(), TABLE, older).await.unwrap(), [import(2)]);
+        assert_eq!(tables.snapshot(TABLE).await.unwrap().version, 3, "it stays as it is");
+    }
+    let clock = Arc::new(ManualClock::at(SystemClock.now() + 2 * MICROS_PER_DAY));
+    at(&folder, clock).vacuum(TABLE, MICROS_PER_DAY).await.unwrap();
+    let refused = tables.snapshot_at(TABLE, 1).await;
+    let named = matches!(refused, Err(TableError::NoVersion { version: 1, oldest: 2, newest: 3, .. }));
+    assert!(named, "{refused:?}");
+    assert_eq!(tables.snapshot_at(TABLE, 2).await.unwrap().files.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn checkpoints_come_by_themselves() {
     let (folder, tables) = local();
     for from in 0..70 {
