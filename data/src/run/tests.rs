@@ -343,3 +343,21 @@ fn names_are_read_back() {
     assert_eq!(Granularity::Hour.start_of(-1), -60);
     assert!("city".parse::<Dimension>().is_err() && "week".parse::<Granularity>().is_err());
 }
+
+proptest! {
+    /// The rows of an entity are those of all that are of it.
+    #[test]
+    fn rows_of_an_entity_are_found((rows, from, length) in (rows(), -210..200_i64, 0..50_i64)) {
+        let (run, minutes) = (build(&rows, entity_hash), from..from + length);
+        for entity in ["hot", "a", "", "nobody"] {
+            let mut found = Oracle::new();
+            run.for_each_of(entity, &minutes, |row| {
+                let dims = row.dims.iter().map(|value| value.as_deref().map(str::to_owned)).collect();
+                found.insert((row.entity.to_owned(), row.event_type.to_owned(), row.minute, dims), row.cell());
+            });
+            let mut expected = read(&run, minutes.clone());
+            expected.retain(|key, _| key.0 == entity);
+            prop_assert_eq!(found, expected);
+        }
+    }
+}

@@ -99,7 +99,7 @@ impl Serving {
     }
 
     async fn counted(&self, view: &BatchView, about: &Arc<About>) -> Result<Outcome<Counted>, ServingError> {
-        let stream = self.from_stream(view, about).await?;
+        let stream = self.stream_pieces(view, about).await?;
         let rows = self.batch_rows(view, about).await?;
         Ok(stream.map(|stream| (rows, stream)))
     }

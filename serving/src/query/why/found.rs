@@ -162,7 +162,7 @@ impl Serving {
     }
 
     /// What the stream adds to a version of batch: sealed segments one by one, then what is counted in memory.
-    pub(super) async fn from_stream(
+    pub(super) async fn stream_pieces(
         &self,
         view: &BatchView,
         about: &Arc<About>,
