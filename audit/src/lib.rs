@@ -4,12 +4,15 @@
 //! front door. Both know the event model, the key and the minute function, and nothing that counts.
 
 pub mod alert;
+pub mod auditor;
 pub mod canary;
 pub mod error;
 pub mod finding;
 pub mod ledger;
 mod memory;
+pub mod repair;
 pub mod report;
+pub mod runs;
 pub mod store;
 
 pub use error::AuditError;

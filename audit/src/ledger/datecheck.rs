@@ -92,7 +92,11 @@ impl DateCheck<'_> {
         hashes: &mut FileHashes,
     ) -> Result<DateChecked, AuditError> {
         let rows: u64 = files.events.iter().map(|file| file.rows).sum();
-        let buckets = if rows <= ALL_ROWS { u64::MAX } else { 1 << (mix(self.seed ^ date as u64) % BUCKETS as u64) };
+        let buckets = match rows {
+            0..=ALL_ROWS => u64::MAX,
+            rows if rows / BUCKETS as u64 > LOOK_ROWS => 0,
+            _ => 1 << (mix(self.seed ^ date as u64) % BUCKETS as u64),
+        };
         let mut reading = self.reading(false, buckets);
         let mut counts = self.scanner.counts(date, &files.counts, &reading, hashes).await?;
         if !counts.uniform {
@@ -178,7 +182,7 @@ impl DateCheck<'_> {
         unseen: u64,
         rows: u64,
     ) -> Result<(), AuditError> {
-        let at_once = (LOOK_ROWS * BUCKETS as u64 / rows.max(1)).max(1);
+        let at_once = LOOK_ROWS * BUCKETS as u64 / rows.max(1);
         let mut chosen = 0_u64;
         for bucket in (0..BUCKETS).filter(|bucket| unseen >> bucket & 1 == 1) {
             if u64::from(chosen.count_ones()) == at_once {

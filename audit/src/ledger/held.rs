@@ -1,5 +1,7 @@
 //! What the audit remembers of every raw event of a date: some thirty bytes each.
 
+use std::ops::Range;
+
 use hashbrown::HashMap;
 use polars::prelude::{DataFrame, PolarsError};
 use reckon_data::definition::Definition;
@@ -80,22 +82,28 @@ impl Held {
         self.group[a] == self.group[b] && self.minute[a] == self.minute[b] && value(a) == value(b)
     }
 
-    fn push(&mut self, events: &Events, reserved: &[bool]) {
-        self.hash.extend_from_slice(&events.hash);
-        self.check.extend_from_slice(&events.check);
-        self.group.extend_from_slice(&events.group);
-        self.place.extend_from_slice(&events.place);
-        // Seconds since 1970 fit until 2106.
-        self.received.extend(events.received.iter().map(|at| u32::try_from(at / MICROS_PER_SECOND).unwrap_or(0)));
-        self.minute.extend(events.time.iter().map(|time| minute_of(*time).rem_euclid(MINUTES_PER_DAY) as u16));
+    fn push(&mut self, events: &Events, reserved: &[bool], keep: &Keep) {
         for (row, reserved) in reserved.iter().enumerate() {
+            if !keep.holds(events.hash[row], events.place[row]) {
+                continue;
+            }
+            self.hash.push(events.hash[row]);
+            self.check.push(events.check[row]);
+            self.group.push(events.group[row]);
+            self.place.push(events.place[row]);
+            // Seconds since 1970 fit until 2106.
+            self.received.push(u32::try_from(events.received[row] / MICROS_PER_SECOND).unwrap_or(0));
+            self.minute.push(minute_of(events.time[row]).rem_euclid(MINUTES_PER_DAY) as u16);
             let value = if events.value[row].is_some() { VALUE } else { 0 };
             let late = if events.late[row] { LATE } else { 0 };
             self.flags.push(value | late | if *reserved { RESERVED } else { 0 });
+            if let Some(value) = events.value[row] {
+                self.value.resize(self.hash.len() - 1, 0);
+                self.value.push(value);
+            }
         }
-        if events.value.iter().any(Option::is_some) || !self.value.is_empty() {
-            self.value.resize(self.hash.len() - events.len(), 0);
-            self.value.extend(events.value.iter().map(|value| value.unwrap_or(0)));
+        if !self.value.is_empty() {
+            self.value.resize(self.hash.len(), 0);
         }
     }
 
@@ -218,9 +226,47 @@ pub struct FileFacts {
     pub wrong_hash: Vec<(Place, String)>,
 }
 
+/// Which events are held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Keep {
+    /// All.
+    All,
+    /// Those whose hash leaves a remainder: memory for a part of them is enough then, and copies stay together.
+    Slice {
+        /// The remainder.
+        index: u64,
+        /// Parts in all.
+        of: u64,
+    },
+    /// Those of a partition in a range of offsets.
+    Offsets {
+        /// The partition.
+        partition: u32,
+        /// The offsets.
+        range: Range<u64>,
+    },
+}
+
+impl Keep {
+    fn holds(&self, hash: u64, place: Place) -> bool {
+        match self {
+            Self::All => true,
+            Self::Slice { index, of } => hash % of == *index,
+            Self::Offsets { partition, range } => place.partition() == *partition && range.contains(&place.offset()),
+        }
+    }
+
+    /// Whether what is known of every event is noted: once, however often a date is read.
+    const fn is_first(&self) -> bool {
+        matches!(self, Self::All | Self::Slice { index: 0, .. })
+    }
+}
+
 /// How raw events are read.
 #[derive(Debug, Clone)]
 pub struct Reading {
+    /// Which are held.
+    pub keep: Keep,
     /// What is counted.
     pub counting: Counting,
     /// Buckets that are looked at row by row, a bit each.
@@ -234,7 +280,7 @@ impl Reading {
     #[must_use]
     pub fn new(definition: &Definition, coarse: bool, buckets: u64) -> Self {
         let counting = if coarse { Counting::coarse() } else { Counting::of(definition) };
-        Self { counting, buckets, reserved: definition.reserved_prefixes.clone() }
+        Self { keep: Keep::All, counting, buckets, reserved: definition.reserved_prefixes.clone() }
     }
 
     /// Whether rows of a group are looked at one by one.
@@ -270,7 +316,10 @@ pub fn read_file(file: &Loaded, reading: &Reading) -> Result<Result<FileFacts, U
 fn take(facts: &mut FileFacts, frame: DataFrame, reading: &Reading) -> Result<(), Refused> {
     let events = Events::of(frame, &reading.counting)?;
     let reserved = reading.reserved(&events)?;
-    facts.held.push(&events, &reserved);
+    facts.held.push(&events, &reserved, &reading.keep);
+    if !reading.keep.is_first() {
+        return Ok(());
+    }
     for row in 0..events.len() {
         facts.by_place.add(events.place[row], events.content(row));
         if events.hash[row] != events.stored_hash[row] && facts.wrong_hash.len() < crate::finding::EVENT_IDS_MAX {

@@ -157,6 +157,22 @@ pub fn reduce(held: &Held, date: i32, window: i64, covered: &dyn Fn(Place) -> bo
 }
 
 impl Reduced {
+    /// Takes another part of the same date: other keys.
+    pub fn merge(&mut self, mut other: Self) {
+        self.cells.merge(&other.cells);
+        self.repeats += other.repeats;
+        self.uncovered += other.uncovered;
+        self.late_uncovered += other.late_uncovered;
+        self.reserved += other.reserved;
+        self.delays.append(&mut other.delays);
+        self.past_window.append(&mut other.past_window);
+        self.past_window_total += other.past_window_total;
+        // Each part saw some of the events of every minute.
+        self.peak += other.peak;
+        self.differing.append(&mut other.differing);
+        self.differing_total += other.differing_total;
+    }
+
     fn count(&mut self, held: &Held, row: usize, date: i32, covered: &dyn Fn(Place) -> bool) {
         if !covered(held.place[row]) {
             self.uncovered += 1;

@@ -154,6 +154,7 @@ impl Ledger {
             store: Arc::clone(&self.parts.store),
             definition: Arc::clone(&self.parts.definition),
             window: i64::from(self.parts.options.window_minutes),
+            events_max: (self.parts.options.memory / EVENT_BYTES).max(1),
         }
     }
 
@@ -180,7 +181,6 @@ impl Ledger {
         for (done, (date, files)) in (0..).zip(&dates) {
             progress(Progress { step: format!("reading {}", format_date(*date)), done, total, events });
             let rows: u64 = files.events.iter().map(|file| file.rows).sum();
-            self.check_memory(*date, rows)?;
             let mut closed = ByPlace { records: None, ..ByPlace::new() };
             let is_closed = i64::from(*date) < pinned.closed;
             // What retention has taken is no loss.
@@ -190,17 +190,6 @@ impl Ledger {
         }
         gathered.seconds.insert("dates".to_owned(), begun.elapsed().as_secs_f64());
         Ok(by_place)
-    }
-
-    fn check_memory(&self, date: i32, rows: u64) -> Result<(), AuditError> {
-        let (needed, memory) = (rows.saturating_mul(EVENT_BYTES), self.parts.options.memory);
-        if needed <= memory {
-            return Ok(());
-        }
-        Err(AuditError::Invalid(format!(
-            "{} has {rows} events, for which the audit needs {needed} bytes of memory: audit.memory is {memory}",
-            format_date(date)
-        )))
     }
 
     /// The raw events against the log, by their places.

@@ -13,7 +13,7 @@ use reckon_data::table::{DataFile, Table};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::counts::{self, Counts};
-use super::held::{ByPlace, FileFacts, Held, Reading, read_file};
+use super::held::{ByPlace, FileFacts, Held, Keep, Reading, read_file};
 use super::load::{Loaded, Unreadable, load};
 use super::pin::granularity_of;
 use super::place::Place;
@@ -77,6 +77,8 @@ pub struct Scanner {
     pub definition: Arc<Definition>,
     /// The stream's dedup window, minutes.
     pub window: i64,
+    /// Events that are held at once; a date that has more is read several times.
+    pub events_max: u64,
 }
 
 /// Hashes of files, as they were read.
@@ -116,6 +118,33 @@ impl Scanner {
         hashes: &mut FileHashes,
     ) -> Result<RawScan, AuditError> {
         let rows: u64 = files.iter().map(|file| file.rows).sum();
+        let slices = rows.div_ceil(self.events_max.max(1)).max(1);
+        let mut all: Option<RawScan> = None;
+        for index in 0..slices {
+            let keep = if slices == 1 { Keep::All } else { Keep::Slice { index, of: slices } };
+            let reading = Arc::new(Reading { keep, ..(**reading).clone() });
+            let part = self.slice((date, rows / slices), files, &reading, coverage, by_place, hashes).await?;
+            match &mut all {
+                None => all = Some(part),
+                Some(all) => {
+                    all.rows += part.rows;
+                    all.reduced.merge(part.reduced);
+                }
+            }
+        }
+        all.ok_or_else(|| AuditError::Stopped("a date without slices".to_owned()))
+    }
+
+    /// Reads the part of a date's raw events that is held at once.
+    async fn slice(
+        &self,
+        (date, rows): (i32, u64),
+        files: &[DataFile],
+        reading: &Arc<Reading>,
+        coverage: &Arc<Vec<u64>>,
+        by_place: &mut ByPlace,
+        hashes: &mut FileHashes,
+    ) -> Result<RawScan, AuditError> {
         let (mut held, mut kept, mut wrong_hash, mut bad) = (Held::default(), Vec::new(), Vec::new(), Vec::new());
         held.reserve(usize::try_from(rows).unwrap_or(0));
         let wanted = reading.counting.columns();

@@ -10,7 +10,7 @@ use reckon_data::table::{DataFile, Table};
 
 use super::compare::{RowEvent, RowKey, differences, events};
 use super::explain::{Known, explain};
-use super::held::{Held, Reading, read_file};
+use super::held::{Held, Keep, Reading, read_file};
 use super::load::load;
 use super::pin::Pinned;
 use super::raw::{Events, Refused};
@@ -149,7 +149,8 @@ impl StreamCheck<'_> {
     async fn held(&self, partition: u32, offsets: std::ops::Range<u64>) -> Result<Vec<(i32, Held)>, AuditError> {
         let mut dates: BTreeMap<i32, Held> = BTreeMap::new();
         let wanted = self.reading.counting.columns();
-        let reading = Arc::new(Reading { buckets: 0, ..(**self.reading).clone() });
+        let keep = Keep::Offsets { partition, range: offsets.clone() };
+        let reading = Arc::new(Reading { keep, buckets: 0, ..(**self.reading).clone() });
         for file in self.files(partition, &offsets) {
             let Ok(loaded) = load(&self.scanner.store, Table::Events, &file, &wanted).await? else { continue };
             let reading = Arc::clone(&reading);

@@ -105,6 +105,15 @@ impl AuditStore {
         Ok(None)
     }
 
+    /// The hash of a run's report, as the table's log says it; none when there is no such run.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub async fn hash_of(&self, run_id: Uuid) -> Result<Option<String>, StoreError> {
+        let snapshot = self.tables.snapshot(Table::AuditRuns).await?;
+        Ok(files::file_of(&snapshot, &run_id.to_string()).and_then(link_in_log).map(|link| link.hash))
+    }
+
     /// The newest `n` runs, oldest first. Those that cannot be read are left out: [`AuditStore::verify`] names them.
     ///
     /// # Errors

@@ -89,7 +89,7 @@ async fn remote(client: &Client, request: &RunRequest, bar: &ProgressBar) -> Res
     }
 }
 
-fn progress_bar(quiet: bool) -> ProgressBar {
+pub(super) fn progress_bar(quiet: bool) -> ProgressBar {
     if quiet {
         return ProgressBar::hidden();
     }
@@ -98,7 +98,7 @@ fn progress_bar(quiet: bool) -> ProgressBar {
         .with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-fn show(bar: &ProgressBar, step: &str, done: u64, total: u64, events: u64) {
+pub(super) fn show(bar: &ProgressBar, step: &str, done: u64, total: u64, events: u64) {
     bar.set_length(total);
     bar.set_position(done);
     bar.set_message(format!("{step}, {events} events"));

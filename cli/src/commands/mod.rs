@@ -1,6 +1,7 @@
 //! The commands.
 
 mod alerts;
+mod audit;
 mod batch;
 mod bench;
 mod canary;
@@ -63,6 +64,8 @@ enum Task {
     Batch(batch::Batch),
     /// Send known events, ask for them until the answers are right, and say what is lost or counted twice.
     Canary(canary::Canary),
+    /// Count the raw events a third time, and hold every number against them: is what is answered true?
+    Audit(audit::Audit),
     /// Machines that count raw events for batch runs: a scheduler, and any number of executors (Ballista).
     Cluster(cluster::Cluster),
     /// The log: give up a damaged record, while no server has it; accept what its own retention has lost.
@@ -93,16 +96,16 @@ impl Cli {
     #[must_use]
     pub const fn not_run(&self) -> u8 {
         match self.command {
-            Task::Alerts(_) | Task::Canary(_) => 2,
+            Task::Alerts(_) | Task::Audit(_) | Task::Canary(_) => 2,
             _ => 1,
         }
     }
 }
 
 /// Commands that work with settings.
-const WITH_SETTINGS: [&str; 14] = [
+const WITH_SETTINGS: [&str; 15] = [
     "demo", "up", "gateway", "stream", "archive", "serve", "import", "sql", "top", "where", "why", "dlq", "batch",
-    "canary",
+    "canary", "audit",
 ];
 
 /// Those whose settings stand behind what they are to do.
@@ -160,6 +163,7 @@ pub async fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
         Task::Why(why) => Box::pin(why.run(settings)).await,
         Task::Dlq(dlq) => Box::pin(dlq.run(settings)).await,
         Task::Batch(batch) => Box::pin(batch.run(settings)).await,
+        Task::Audit(audit) => Box::pin(audit.run(settings)).await,
         Task::Canary(canary) => Box::pin(canary.run(settings)).await,
         Task::Cluster(cluster) => Box::pin(cluster.run(settings)).await,
         Task::Log(log) => Box::pin(log.run(settings)).await,

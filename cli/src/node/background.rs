@@ -14,6 +14,7 @@ use reckon_serving::Serving;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::audits::{batch_then_audit, start_audit};
 use super::open::Node;
 
 /// How often it is looked whether the log can be trimmed, and whether too many segments wait for batch.
@@ -29,8 +30,16 @@ pub fn start(node: &Node, stop: &watch::Receiver<bool>) -> Result<Vec<JoinHandle
     }
     if let Some(schedule) = Schedule::parse(&node.settings.batch.schedule)? {
         let (runs, clock, stop) = (Arc::clone(&node.runs), Arc::clone(&node.clock), stop.clone());
+        let audits = node.settings.audit.after_batch.then(|| Arc::clone(&node.audits));
         tasks.push(tokio::spawn(async move {
-            run_on_schedule(&schedule, clock.as_ref(), stop, || start_run(Arc::clone(&runs))).await;
+            let run = || batch_then_audit(Arc::clone(&runs), audits.clone());
+            run_on_schedule(&schedule, clock.as_ref(), stop, run).await;
+        }));
+    }
+    if let Some(schedule) = Schedule::parse(&node.settings.audit.schedule)? {
+        let (audits, clock, stop) = (Arc::clone(&node.audits), Arc::clone(&node.clock), stop.clone());
+        tasks.push(tokio::spawn(async move {
+            run_on_schedule(&schedule, clock.as_ref(), stop, || start_audit(Arc::clone(&audits))).await;
         }));
     }
     if node.settings.batch.segments_max > 0 {
@@ -40,7 +49,7 @@ pub fn start(node: &Node, stop: &watch::Receiver<bool>) -> Result<Vec<JoinHandle
 }
 
 /// Starts a batch run, and says so in the log.
-pub async fn start_run(runs: Arc<BatchRuns>) {
+async fn start_run(runs: Arc<BatchRuns>) {
     match runs.start(RunRequest::default()).await {
         Ok(run) => tracing::info!(run = %run.id, "batch run"),
         Err(JobError::AlreadyRunning(run)) => tracing::warn!(%run, "the batch run before is still going on"),

@@ -5,6 +5,7 @@
 //! Node::stop ◀─ in the reverse order: nothing new is taken, what was taken is sealed and archived
 //! ```
 
+mod audits;
 mod background;
 mod base;
 mod call;
@@ -12,9 +13,11 @@ mod canary;
 mod home;
 pub mod metrics;
 mod open;
+mod repairs;
 mod status;
 
-pub use background::{MAINTAIN_EVERY, maintain, start_run};
+pub use audits::{Audited, batch_then_audit, start_audit};
+pub use background::{MAINTAIN_EVERY, maintain};
 pub use base::Base;
 pub use call::{call, call_routes};
 pub use canary::{Nest, record};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use reckon_audit::canary::Canary;
+use reckon_audit::runs::AuditRuns;
 use reckon_batch::archive::Archiver;
 use reckon_batch::lock::DirLock;
 use reckon_batch::maintain::Maintainer;
@@ -23,6 +24,7 @@ use reckon_tables::{ImportTable, is_local, local_folder};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::audits::Audited;
 use super::background;
 use super::base::Base;
 use super::canary::{self, Nest};
@@ -57,6 +59,8 @@ pub struct Node {
     pub serving: Arc<Serving>,
     /// Batch runs.
     pub runs: Arc<BatchRuns>,
+    /// Audits.
+    pub audits: Arc<AuditRuns>,
     /// The table of imports.
     pub imports: Arc<ImportTable>,
     /// How it is.
@@ -101,6 +105,13 @@ impl Node {
             tables: base.delta.clone(),
             canary: SERVERS.contains(&role).then(|| canary::record(&base.settings)).flatten(),
         });
+        let audited = Audited {
+            serving: Some(Arc::clone(&serving)),
+            runs: Arc::clone(&runs),
+            mender: Arc::clone(&mender),
+            canary: status.canary.clone(),
+        };
+        let audits = audited.runs(&base);
         let replayer = Arc::new(Replayer {
             serving: Arc::clone(&serving),
             ingest: Arc::clone(&gateway) as _,
@@ -119,6 +130,7 @@ impl Node {
             archiver,
             serving,
             runs,
+            audits,
             imports,
             status,
             maintainer,
@@ -146,7 +158,7 @@ impl Node {
             serving: Some(Arc::clone(&self.serving)),
             ingest: Some(Arc::clone(&self.gateway) as _),
             jobs: Some(Arc::clone(&self.runs) as _),
-            audits: None,
+            audits: Some(Arc::clone(&self.audits) as _),
             imports: Some(Arc::clone(&self.imports) as _),
             replay: Some(Arc::clone(&self.replayer) as _),
             health: Arc::clone(&self.status) as _,
@@ -185,6 +197,19 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         Ok(())
+    }
+
+    /// Waits until everything in the log is archived.
+    ///
+    /// # Errors
+    /// When the archiver has stopped.
+    pub async fn settle(&self) -> Result<()> {
+        let log = &self.status.log;
+        let mut ends = Vec::new();
+        for partition in 0..log.partitions() {
+            ends.push(log.extent(partition).await?.end);
+        }
+        self.archiver.reach(&ends).await.map_err(anyhow::Error::msg)
     }
 
     /// Stops everything: what was taken is sealed and archived as far as that is quickly done; the log has the rest.

@@ -21,6 +21,6 @@ mod stream;
 
 pub use archive::Archive;
 pub use gateway::Gateway;
-pub use recount::recount;
+pub use recount::{audit, recount};
 pub use serve::Serve;
 pub use stream::Stream;

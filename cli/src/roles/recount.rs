@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use reckon_audit::ledger::OnProgress as AuditProgress;
+use reckon_audit::report::model::{AuditRequest, Report};
 use reckon_batch::lock::DirLock;
 use reckon_batch::recompute::{OnProgress, RunReport};
 use reckon_batch::tables::{Committed, Who};
@@ -11,7 +13,7 @@ use reckon_data::config::Settings;
 use reckon_data::jobs::{Follower, RunRequest};
 use reckon_data::log::Log as _;
 
-use crate::node::{Base, local_dir};
+use crate::node::{Audited, Base, local_dir};
 
 /// Those who count and archive, wherever they are.
 pub fn followers(base: &Base) -> Vec<Arc<dyn Follower>> {
@@ -34,4 +36,33 @@ pub async fn recount(settings: Settings, request: &RunRequest, progress: &OnProg
         tracing::warn!(%error, "the log was not closed in order");
     }
     Ok(report??)
+}
+
+/// Audits once, to the end; the report and its page. Nobody in this process answers questions: answers are audited by a
+/// serving node.
+///
+/// # Errors
+/// When it could not be done.
+pub async fn audit(
+    settings: Settings,
+    request: &AuditRequest,
+    progress: &AuditProgress<'_>,
+) -> Result<(Report, String)> {
+    let dir = local_dir(&settings)?;
+    let _lock = DirLock::acquire(&dir, "audit")?;
+    let base = Base::open(settings, &dir, Arc::new(SystemClock), Arc::new(RandomNames)).await?;
+    let mender = Arc::new(base.mender());
+    let runs = base.runs(followers(&base), &mender, None)?;
+    let audits = Audited { serving: None, runs, mender, canary: None }.runs(&base);
+    let report = Box::pin(audits.run_to_end(request, progress)).await;
+    let outcome = async {
+        let report = report??;
+        let page = audits.page_of(Some(report.run_id)).await.map_err(anyhow::Error::msg)?;
+        Ok::<_, anyhow::Error>((report, page.unwrap_or_default()))
+    };
+    let outcome = outcome.await;
+    if let Err(error) = base.mended.close().await {
+        tracing::warn!(%error, "the log was not closed in order");
+    }
+    outcome
 }

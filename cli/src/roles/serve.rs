@@ -1,5 +1,6 @@
 //! `reckon serve`: answers questions from the tables and from the tails of all who count; batch runs.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
@@ -8,6 +9,7 @@ use reckon_audit::alert::IsMine;
 use reckon_audit::canary::Record;
 use reckon_batch::runs::AfterRun;
 use reckon_batch::schedule::{Schedule, run_on_schedule};
+use reckon_data::clock::Clock;
 use reckon_data::config::Settings;
 use reckon_data::damage::Damage as _;
 use reckon_data::lease::{Keeper, Member};
@@ -17,12 +19,14 @@ use reckon_flight::Remote;
 use reckon_serving::Serving;
 use reckon_serving::rest::{self, Health, MetricsText, Readiness, RestParts};
 
+use tokio::sync::watch;
+
 use super::archive::Turn;
 use super::leased::work;
 use super::process::{LEASES, Process, end_of};
 use super::recount::followers;
 use crate::alerts;
-use crate::node::{Base, Nest, metrics, record, start_run};
+use crate::node::{Audited, Base, Nest, batch_then_audit, metrics, record, start_audit};
 
 /// The role of the process that runs batch when it is time, in the leases.
 const BATCH: &str = "batch";
@@ -38,6 +42,7 @@ impl Serve {
     /// When it cannot start.
     pub async fn run(self, settings: Settings) -> Result<()> {
         let schedule = Schedule::parse(&settings.batch.schedule)?;
+        let audit_schedule = Schedule::parse(&settings.audit.schedule)?;
         let process = Process::open(settings, "serve").await?;
         let base = Arc::clone(&process.base);
         let alerts = alerts::open(&base.settings, &base.clock, &base.names)?;
@@ -46,7 +51,8 @@ impl Serve {
         let (log, definition) = (base.mended.identity(), Arc::clone(&base.definition));
         let tails = Remote::start(Arc::clone(&leases), log, definition, partitions).await;
         let serving = base.serving(Arc::clone(&tails) as _).await?;
-        let runs = base.runs(followers(&base), &Arc::new(base.mender()), Some(refresh_after(&serving)))?;
+        let mender = Arc::new(base.mender());
+        let runs = base.runs(followers(&base), &mender, Some(refresh_after(&serving)))?;
         let stop = process.stopping();
         let turn = Arc::new(Turn::default());
         let me = Member { id: base.names.fresh(), address: String::new() };
@@ -54,25 +60,26 @@ impl Serve {
         let turns = process.spawn("taking turns", turns);
         let whose = Arc::clone(&turn);
         let is_mine: IsMine = Arc::new(move || whose.is_mine());
-        if let Some(schedule) = schedule {
-            let (runs, clock) = (Arc::clone(&runs), Arc::clone(&base.clock));
-            tokio::spawn(async move {
-                let run = || {
-                    let (runs, mine) = (Arc::clone(&runs), turn.is_mine());
-                    async move {
-                        if mine {
-                            start_run(runs).await;
-                        }
-                    }
-                };
-                run_on_schedule(&schedule, clock.as_ref(), stop, run).await;
-            });
-        }
         let canary = start_canary(&process, partitions)?;
+        let audited =
+            Audited { serving: Some(Arc::clone(&serving)), runs: Arc::clone(&runs), mender, canary: canary.clone() };
+        let audits = audited.runs(&base);
+        if let Some(schedule) = schedule {
+            let after = base.settings.audit.after_batch.then(|| Arc::clone(&audits));
+            let runs = Arc::clone(&runs);
+            let run = move || batch_then_audit(Arc::clone(&runs), after.clone());
+            tokio::spawn(in_turn(schedule, Arc::clone(&base.clock), stop.clone(), Arc::clone(&turn), run));
+        }
+        if let Some(schedule) = audit_schedule {
+            let audits = Arc::clone(&audits);
+            let run = move || start_audit(Arc::clone(&audits));
+            tokio::spawn(in_turn(schedule, Arc::clone(&base.clock), stop, turn, run));
+        }
         let status = Status { base: Arc::clone(&base), serving: Arc::clone(&serving), tails, canary };
         let parts = RestParts {
             serving: Some(Arc::clone(&serving)),
             jobs: Some(runs as _),
+            audits: Some(audits as _),
             ..base.rest_parts(alerts::health(Arc::new(status), alerts.as_ref()))
         };
         let routes = rest::router(parts);
@@ -84,6 +91,28 @@ impl Serve {
         };
         process.run_routes("serve", routes, end).await
     }
+}
+
+/// Runs a job at its times, when it is this process's turn.
+async fn in_turn<Job, Run>(
+    schedule: Schedule,
+    clock: Arc<dyn Clock>,
+    stop: watch::Receiver<bool>,
+    turn: Arc<Turn>,
+    job: Job,
+) where
+    Job: Fn() -> Run + Send + Sync,
+    Run: Future<Output = ()> + Send,
+{
+    let run = || {
+        let job = turn.is_mine().then(&job);
+        async move {
+            if let Some(job) = job {
+                job.await;
+            }
+        }
+    };
+    run_on_schedule(&schedule, clock.as_ref(), stop, run).await;
 }
 
 /// Starts the canary if the settings say where its events go, for this process takes none; what it sees.

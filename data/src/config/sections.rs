@@ -37,6 +37,8 @@ pub struct Settings {
     pub retention: Retention,
     /// The serving layer.
     pub serving: Serving,
+    /// The audit.
+    pub audit: Audit,
     /// The canary.
     pub canary: Canary,
     /// Alerts.
@@ -58,6 +60,7 @@ impl Default for Settings {
             batch: Batch::default(),
             retention: Retention::default(),
             serving: Serving::default(),
+            audit: Audit::default(),
             canary: Canary::default(),
             alerts: Alerts::default(),
         }
@@ -324,6 +327,34 @@ impl Default for Serving {
             queries: 4,
             rows_max: 100_000,
             index_memory: ByteSize::mib(1_024),
+        }
+    }
+}
+
+/// The audit: the raw events counted a third time, and everything else held against them.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audit {
+    /// When audits run by themselves: a cron expression in UTC; empty is not at all.
+    pub schedule: String,
+    /// Whether one runs after each batch run that was scheduled.
+    pub after_batch: bool,
+    /// Memory for the events that are held at once.
+    pub memory: ByteSize,
+    /// Entities of each date of which answers are asked; 0 is none.
+    pub served_entities: usize,
+    /// Whether the log is read as well, as far as it goes back.
+    pub read_log: bool,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self {
+            schedule: String::new(),
+            after_batch: true,
+            memory: ByteSize::mib(1_024),
+            served_entities: 20,
+            read_log: true,
         }
     }
 }

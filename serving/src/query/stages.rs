@@ -440,7 +440,7 @@ mod tests {
     fn a_repeat_after_the_window_was_counted_by_the_stream() {
         use Verdict::{Counted, Duplicate};
         let copy = |partition, minute: i64| EventCopy {
-            verdict: Verdict::Duplicate,
+            verdict: Duplicate,
             partition,
             offset: 0,
             index: 0,

@@ -1,0 +1,98 @@
+//! An audit from beginning to end: the ledger, the chain of older reports, the canary's findings, repair, and the report
+//! stored.
+
+use std::sync::Arc;
+
+use reckon_data::clock::Names;
+use uuid::Uuid;
+
+use crate::error::AuditError;
+use crate::finding::{Class, Finding};
+use crate::ledger::{Ledger, OnProgress};
+use crate::repair::{Repairs, plan, repair};
+use crate::report::model::{AuditRequest, FINDINGS_MAX, Report, Verdict};
+use crate::store::{AuditStore, StoreError};
+
+/// Where findings come from that are made all the time.
+pub trait Findings: std::fmt::Debug + Send + Sync {
+    /// Those of the last while.
+    fn findings(&self) -> Vec<Finding>;
+}
+
+/// What an audit is made of.
+#[derive(Debug, Clone)]
+pub struct Auditor {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Where reports are kept.
+    pub store: AuditStore,
+    /// The canary's findings; none: there is no canary here.
+    pub canary: Option<Arc<dyn Findings>>,
+    /// Who makes good; none: nobody does.
+    pub repairs: Option<Arc<dyn Repairs>>,
+    /// Names of runs.
+    pub names: Arc<dyn Names>,
+}
+
+/// Why an audit could not be done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuditFailure {
+    /// It could not look.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// Its report could not be stored, or older ones not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Auditor {
+    /// Audits, makes good what was asked to be made good, and stores the report. With a repair there are two: the one
+    /// of before is stored as well, and the one of after is returned.
+    ///
+    /// # Errors
+    /// When it could not look, or its report could not be stored. What it finds is no error.
+    pub async fn run(
+        &self,
+        request: &AuditRequest,
+        run_id: Uuid,
+        progress: &OnProgress<'_>,
+    ) -> Result<Report, AuditFailure> {
+        let before = self.store.append(self.look(request, run_id, progress).await?).await?;
+        let Some(repairs) = self.repairs.as_deref().filter(|_| request.repair && before.errors() > 0) else {
+            return Ok(before);
+        };
+        let mut done = repair(repairs, &before, plan(&before)).await;
+        let mut after = self.look(request, self.names.fresh(), progress).await?;
+        done.errors_after = after.errors();
+        after.repair = Some(done);
+        Ok(self.store.append(after).await?)
+    }
+
+    async fn look(
+        &self,
+        request: &AuditRequest,
+        run_id: Uuid,
+        progress: &OnProgress<'_>,
+    ) -> Result<Report, AuditFailure> {
+        let mut report = self.ledger.run(request, run_id, progress).await?;
+        add(&mut report, self.store.verify().await?);
+        if let Some(canary) = &self.canary {
+            add(&mut report, canary.findings());
+        }
+        Ok(report)
+    }
+}
+
+/// Adds findings to a report.
+fn add(report: &mut Report, findings: Vec<Finding>) {
+    for finding in &findings {
+        *report.findings_total.entry(finding.class.name().to_owned()).or_default() += 1;
+        if !finding.class.is_expected() {
+            report.verdict = Verdict::Findings;
+        }
+    }
+    report.findings.extend(findings);
+    report.findings.sort_by_key(|finding| (finding.class.is_expected(), finding.class != Class::ReportChanged));
+    report.findings.truncate(FINDINGS_MAX);
+}
