@@ -80,7 +80,7 @@ impl BatchRuns {
 impl Inner {
     /// Enters a new run, unless one is going on.
     fn begin(&self, request: &RunRequest) -> Result<RunStatus, JobError> {
-        if let Some(date) = request.dates.iter().find(|date| parse_date(date).is_none()) {
+        if let Some(date) = request.dates.iter().chain(&request.replace).find(|date| parse_date(date).is_none()) {
             return Err(JobError::Invalid(format!("{date:?} is no date: write it as 2013-02-08")));
         }
         let mut runs = self.runs.lock();

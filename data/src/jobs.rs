@@ -12,6 +12,12 @@ pub struct RunRequest {
     pub full: bool,
     /// Recount these dates as well (`2013-02-08`).
     pub dates: Vec<String>,
+    /// Recount these dates whole from the raw events there are, even where the rows of before count more; rows that no raw
+    /// event accounts for are gone then. Normally such a date is taken to have lost raw events, and is only added to. So only
+    /// whoever has shown that its raw events are whole may ask for it: the audit does. A date of which retention may have
+    /// removed raw events is refused.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replace: Vec<String>,
     /// Who is to count; absent is as the settings say.
     pub engine: Option<EngineName>,
 }

@@ -1,36 +1,35 @@
-//! Files of raw events and dead letters that were found damaged, written anew from the log while it still holds them.
+//! Files of raw events and dead letters, written anew from the log while it still holds them.
 //!
-//! The rows of a file are those of one date and log partition that lie in a range of offsets; only where compaction has
-//! sorted by entity do several files share a range, and then all of them are written anew. Their number of rows has to
-//! be what it was, or nothing is replaced: a file that had quietly lost events would be worse than a damaged one.
+//! - [`Mender::run`] makes good what was found damaged: the file, and where compaction has sorted by entity all that share
+//!   offsets with it (`group`). Their number of rows has to be what it was, or nothing is replaced: a file that had quietly
+//!   lost events would be worse than a damaged one.
+//! - [`Mender::rebuild`] makes the raw events of a date and log partition anew, whatever the table says of them (`rebuild`):
+//!   for whoever has seen that their number is wrong.
+//! - `stretch` says which rows of the log are meant, and `rewrite` puts them into files.
 
+mod group;
+mod place;
+mod rebuild;
+mod rewrite;
+mod stretch;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::RangeInclusive;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use object_store::ObjectStore;
 use reckon_data::clock::Names;
 use reckon_data::damage::Damage;
-use reckon_data::files::{FileWriter, WriteOptions};
-use reckon_data::log::{Log, Stored};
-use reckon_data::minute::{date_of, parse_date};
-use reckon_data::paths::{Transaction, growing_file, partition_folder};
-use reckon_data::record::{Body, decode};
+use reckon_data::log::Log;
+use reckon_data::paths::Transaction;
 use reckon_data::table::{Commit, DataFile, Snapshot, Step, Table, Tables};
 use reckon_tables::Storage;
-use reckon_tables::schema::file_schema;
 
-use crate::archive::properties;
-use crate::archive::rows::{Origin, dead_rows, event_rows, split_by_date};
 use crate::commit;
 use crate::maintain::MaintainError;
-
-/// Bytes of log that are read at once.
-const READ_BYTES: usize = 4 << 20;
+use group::Group;
+pub use rebuild::{Kept, Rebuilt, Why};
 
 /// What mending works with.
 #[derive(Debug)]
@@ -49,20 +48,10 @@ pub struct MenderParts {
     pub file_bytes: u64,
 }
 
-/// Writes damaged raw events anew.
+/// Writes raw events anew.
 #[derive(Debug)]
 pub struct Mender {
     parts: MenderParts,
-}
-
-/// Files whose rows come from one range of one log partition, and from nowhere else of that date.
-#[derive(Debug, Clone, PartialEq)]
-struct Group {
-    table: Table,
-    partition: u32,
-    date: i32,
-    offsets: RangeInclusive<u64>,
-    files: Vec<DataFile>,
 }
 
 impl Mender {
@@ -130,129 +119,46 @@ impl Mender {
 
     async fn mend(&self, snapshot: &Snapshot, damaged: &DataFile) -> Result<(), MaintainError> {
         let group = Group::around(snapshot, damaged)?;
-        let add = self.rewrite(&group).await?;
+        let add = self.rewrite(&group.stretch).await?;
         let (found, expected) = (rows_of(&add), rows_of(&group.files));
         if found != expected {
-            return Err(MaintainError::Rows { table: group.table.name(), found, expected });
+            return Err(MaintainError::Rows { table: snapshot.table.name(), found, expected });
         }
-        let name = Transaction::Maintain(group.table).to_string();
+        self.swap(snapshot, add, group.files, Change { data: false, operation: "mend" }).await
+    }
+
+    /// Puts files in the place of others, if nobody has laid out files of the table since the snapshot.
+    async fn swap(
+        &self,
+        snapshot: &Snapshot,
+        add: Vec<DataFile>,
+        remove: Vec<DataFile>,
+        change: Change,
+    ) -> Result<(), MaintainError> {
+        let name = Transaction::Maintain(snapshot.table).to_string();
         let from = snapshot.transaction(&name);
         let commit = Commit {
-            table: group.table,
+            table: snapshot.table,
             steps: vec![Step { name, from, to: from + 1 }],
             add,
-            remove: group.files,
-            data_change: false,
+            remove,
+            data_change: change.data,
             token: self.parts.names.fresh(),
-            operation: "mend".to_owned(),
+            operation: change.operation.to_owned(),
         };
         commit::commit(&*self.parts.tables, &commit).await?;
         Ok(())
     }
+}
 
-    /// The group's rows from the log, in new files. They are durable, and not committed; what is left of them after a
-    /// failure, vacuum finds.
-    async fn rewrite(&self, group: &Group) -> Result<Vec<DataFile>, MaintainError> {
-        let (mut at, mut files, mut current) = (*group.offsets.start(), Vec::new(), None);
-        while at <= *group.offsets.end() {
-            let records = self.parts.log.read(group.partition, at, READ_BYTES).await?;
-            let Some(last) = records.last().map(|record| record.offset) else { break };
-            for record in records.iter().filter(|record| group.offsets.contains(&record.offset)) {
-                let Some(rows) = group.rows(record)? else { continue };
-                let mut writer: FileWriter = match current.take() {
-                    Some(writer) => writer,
-                    None => self.create(group, record.offset)?,
-                };
-                writer.write(&rows).await?;
-                if writer.file_bytes() as u64 >= self.parts.file_bytes {
-                    files.push(writer.close().await?);
-                } else {
-                    current = Some(writer);
-                }
-            }
-            at = last + 1;
-        }
-        if let Some(writer) = current {
-            files.push(writer.close().await?);
-        }
-        Ok(files)
-    }
-
-    fn create(&self, group: &Group, start: u64) -> Result<FileWriter, MaintainError> {
-        let values: BTreeMap<String, Option<String>> = group.values().clone();
-        let folder: String = values
-            .iter()
-            .map(|(column, value)| partition_folder(column, value.as_deref().unwrap_or_default()))
-            .collect();
-        let path = folder + &growing_file(group.partition, start, self.parts.names.fresh());
-        let (store, schema) = (Arc::clone(&self.parts.store), file_schema(group.table));
-        Ok(FileWriter::create(store, group.table, path, &schema, &group.options(), values)?)
-    }
+/// What a swap is, for the table's history.
+#[derive(Debug, Clone, Copy)]
+struct Change {
+    /// Whether rows may come or go.
+    data: bool,
+    operation: &'static str,
 }
 
 fn rows_of(files: &[DataFile]) -> u64 {
     files.iter().map(|file| file.rows).sum()
-}
-
-impl Group {
-    /// The damaged file and all that share offsets with it, directly or through others.
-    fn around(snapshot: &Snapshot, damaged: &DataFile) -> Result<Self, MaintainError> {
-        let table = snapshot.table;
-        let place = |file: &DataFile| {
-            let range = |column| Some((file.min_i64(column)?, file.max_i64(column)?));
-            let ((first, last), (low, high)) = (range("log_partition")?, range("log_offset")?);
-            let whole = (u32::try_from(first).ok()?, u64::try_from(low).ok()?..=u64::try_from(high).ok()?);
-            (first == last).then_some(whole)
-        };
-        let unknown = || MaintainError::Place { table: table.name(), file: damaged.path.clone() };
-        let (partition, mut offsets) = place(damaged).ok_or_else(unknown)?;
-        let date = table.partition_columns().first().and_then(|column| damaged.partition.get(*column)?.as_deref());
-        let date = date.and_then(parse_date).ok_or_else(unknown)?;
-        loop {
-            let mut files = Vec::new();
-            let mut all = offsets.clone();
-            for file in snapshot.files.iter().filter(|file| file.partition == damaged.partition) {
-                let (of, range) = place(file).ok_or_else(unknown)?;
-                if of == partition && range.start() <= offsets.end() && offsets.start() <= range.end() {
-                    all = *all.start().min(range.start())..=*all.end().max(range.end());
-                    files.push(file.clone());
-                }
-            }
-            if all == offsets {
-                return Ok(Self { table, partition, date, offsets, files });
-            }
-            offsets = all;
-        }
-    }
-
-    /// The values of the table's partition columns.
-    fn values(&self) -> &BTreeMap<String, Option<String>> {
-        static NONE: BTreeMap<String, Option<String>> = BTreeMap::new();
-        self.files.first().map_or(&NONE, |file| &file.partition)
-    }
-
-    fn options(&self) -> WriteOptions {
-        match self.table {
-            Table::DeadLetters => properties::dead_letters(),
-            _ => properties::log_ordered_events(),
-        }
-    }
-
-    /// The rows of a record that belong to the table and the date.
-    fn rows(&self, stored: &Stored) -> Result<Option<RecordBatch>, MaintainError> {
-        let unreadable =
-            |reason: String| MaintainError::Record { partition: self.partition, offset: stored.offset, reason };
-        let record = decode(&stored.bytes).map_err(|error| unreadable(error.to_string()))?;
-        let append_time = record.header.append_time;
-        let origin = Origin { partition: self.partition, offset: stored.offset, append_time };
-        let rows = match (self.table, record.body) {
-            (Table::Events, Body::Events(events)) => event_rows(events, origin).and_then(split_by_date),
-            (Table::DeadLetters, Body::Dead(letters)) if !letters.is_empty() => {
-                dead_rows(&letters, origin).map(|rows| vec![(date_of(append_time), rows)])
-            }
-            _ => return Ok(None),
-        };
-        let rows = rows.map_err(|error| unreadable(error.to_string()))?;
-        Ok(rows.into_iter().find(|(date, _)| *date == self.date).map(|(_, rows)| rows))
-    }
 }

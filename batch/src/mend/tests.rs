@@ -1,11 +1,13 @@
 //! Damaged raw events and damaged records of the log, each made anew from the other.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod rebuild;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::AsArray as _;
+use arrow::array::{AsArray as _, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Int32Type, Int64Type};
 use bytes::Bytes;
@@ -17,17 +19,19 @@ use reckon_data::config;
 use reckon_data::damage::{Damaged, Outcome};
 use reckon_data::dead::DeadLetter;
 use reckon_data::event::{Event, Reason, Refusal};
+use reckon_data::files::FileWriter;
 use reckon_data::jobs::Follower as _;
-use reckon_data::log::LogError;
 use reckon_data::log::memory::MemoryLog;
+use reckon_data::log::{LogError, Stored};
 use reckon_data::minute::{MICROS_PER_DAY, MICROS_PER_MINUTE};
-use reckon_data::record::{Record, encode_cut, encode_dead, encode_events};
+use reckon_data::record::{Record, decode, encode_cut, encode_dead, encode_events};
 use reckon_tables::read::read_file;
+use reckon_tables::schema::file_schema;
 use reckon_tables::{MemoryTables, MendedLog};
 use uuid::Uuid;
 
 use super::*;
-use crate::archive::{Archiver, ArchiverParts};
+use crate::archive::{Archiver, ArchiverParts, properties};
 use crate::scratched::Scratched;
 
 const NOW: i64 = 1_790_000_000_000_000;
@@ -139,16 +143,28 @@ impl World {
         }
         let mut add = Vec::new();
         for (rows, name) in parts.iter().zip(["a", "b"]) {
-            let path = format!("{}/{name}.parquet", first.path.rsplit_once('/').unwrap().0);
-            let (schema, options) = (file_schema(Table::Events), properties::sorted_events());
-            let store = Arc::clone(&self.store);
-            let file = FileWriter::create(store, Table::Events, path, &schema, &options, first.partition.clone());
-            let mut file = file.unwrap();
-            file.write(&concat_batches(&schema, rows).unwrap()).await.unwrap();
-            add.push(file.close().await.unwrap());
+            add.push(self.put(first, name, rows.as_slice()).await);
         }
-        let steps = vec![step(Transaction::Maintain(Table::Events))];
-        self.tables.commit(Commit { add, remove: pair.to_vec(), ..commit(Table::Events, steps) }).await.unwrap();
+        self.exchange(add, pair.to_vec()).await;
+    }
+
+    /// A file with these rows, of the date of another one.
+    async fn put(&self, like: &DataFile, name: &str, rows: &[RecordBatch]) -> DataFile {
+        let path = format!("{}/{name}.parquet", like.path.rsplit_once('/').unwrap().0);
+        let (schema, options) = (file_schema(Table::Events), properties::sorted_events());
+        let store = Arc::clone(&self.store);
+        let file = FileWriter::create(store, Table::Events, path, &schema, &options, like.partition.clone());
+        let mut file = file.unwrap();
+        file.write(&concat_batches(&schema, rows).unwrap()).await.unwrap();
+        file.close().await.unwrap()
+    }
+
+    /// Puts files of raw events in the place of others.
+    async fn exchange(&self, add: Vec<DataFile>, remove: Vec<DataFile>) {
+        let name = Transaction::Maintain(Table::Events).to_string();
+        let from = self.tables.snapshot(Table::Events).await.unwrap().transaction(&name);
+        let steps = vec![Step { name, from, to: from + 1 }];
+        self.tables.commit(Commit { add, remove, ..commit(Table::Events, steps) }).await.unwrap();
     }
 
     /// Every row of a table, by its place: the date of its file, and all it says.

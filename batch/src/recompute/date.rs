@@ -71,7 +71,7 @@ pub struct Counted {
 }
 
 /// What a date has come to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Recounted {
     /// Its files, stored but not committed.
     pub files: Vec<DataFile>,
@@ -90,9 +90,17 @@ impl DateJob {
         self.source.relevant().iter().map(|file| file.rows).sum()
     }
 
+    /// Whether it has neither raw events nor rows to keep: nothing is left of it.
+    fn is_empty(&self) -> bool {
+        self.existing.is_empty() && self.source.relevant().is_empty()
+    }
+
     /// How many steps [`DateJob::run`] reports.
     #[must_use]
     pub fn steps(&self, engine: &Engine) -> u64 {
+        if self.is_empty() {
+            return 0;
+        }
         let counting = match self.elsewhere(engine) {
             Some(elsewhere) => elsewhere.steps(),
             None => self.source.chunks(engine.chunk_rows).len() as u64 + 1,
@@ -105,6 +113,9 @@ impl DateJob {
     /// # Errors
     /// When something cannot be read or written, or numbers don't add up.
     pub async fn run(&self, engine: &Engine, step: &(dyn Fn(u64) + Send + Sync)) -> Result<Recounted, BatchError> {
+        if self.is_empty() {
+            return Ok(Recounted::default());
+        }
         let Counted { rows, mut runs } = match self.elsewhere(engine) {
             Some(elsewhere) => elsewhere.count(step).await?,
             None => self.count_here(engine, step).await?,

@@ -154,17 +154,27 @@ impl Recompute {
         run_id: Uuid,
         progress: &OnProgress<'_>,
     ) -> Result<RunReport, BatchError> {
-        let asked = requested_dates(request)?;
+        self.try_run(request, run_id, progress).await.map_err(BatchError::or_missing_file)
+    }
+
+    async fn try_run(
+        &self,
+        request: &RunRequest,
+        run_id: Uuid,
+        progress: &OnProgress<'_>,
+    ) -> Result<RunReport, BatchError> {
+        let requested = Requested::of(request)?;
         let (engine_name, cluster) = self.cluster(request)?;
         let mut phases = Phases::default();
         let cuts = self.append_cuts(run_id, progress).await?;
         self.wait(&cuts, progress).await?;
         phases.end("wait");
         let pinned = self.pin(cuts).await?;
+        requested.check(pinned.closed)?;
         let spill = Arc::new(self.spill_dir(run_id).await?);
         let memory = usize::try_from(self.parts.settings.memory.as_u64()).unwrap_or(usize::MAX);
         let engine = Engine::new(&self.threads, memory, spill.path().to_owned())?;
-        let mut jobs = self.plan(&engine, &pinned, request.full, &asked, &spill, progress).await?;
+        let mut jobs = self.plan(&engine, &pinned, &requested, &spill, progress).await?;
         jobs.iter_mut().for_each(|job| job.recount.cluster.clone_from(&cluster));
         phases.end("plan");
         let done = self.recount(&engine, jobs, progress).await?;
@@ -251,30 +261,30 @@ impl Recompute {
         &self,
         engine: &Engine,
         pinned: &Pinned,
-        full: bool,
-        dates: &[i32],
+        requested: &Requested,
         spill: &Arc<SpillDir>,
         progress: &OnProgress<'_>,
     ) -> Result<Vec<Job>, BatchError> {
         let today = date_of(self.parts.clock.now());
         let damaged: BTreeSet<String> = self.parts.damage.damaged().into_iter().map(|damaged| damaged.path).collect();
         let is_damaged = |file: &DataFile| damaged.contains(Storage::path(Table::BatchCounts, &file.path).as_ref());
-        let (total, mut jobs) = (pinned.dates.events.len() as u64, Vec::new());
-        for (done, (date, events)) in (0..).zip(&pinned.dates.events) {
-            tell(progress, &format!("looking at {}", format_date(*date)), done, total, 0);
-            let before = pinned.dates.counts.get(date).map_or(&[][..], Vec::as_slice);
+        let dates = pinned.dates.with(&requested.replace);
+        let (total, mut jobs) = (dates.len() as u64, Vec::new());
+        for (done, (date, (events, before))) in (0..).zip(dates) {
+            tell(progress, &format!("looking at {}", format_date(date)), done, total, 0);
             let plan = DatePlan { store: &self.parts.store, span: &pinned.span, events, counts: before };
             let asked = Asked {
-                always: full || dates.contains(date),
+                always: requested.full || requested.dates.contains(&date),
+                replace: requested.replace.contains(&date),
                 damaged: before.iter().any(is_damaged),
-                recent: *date >= today - 1,
-                closed: i64::from(*date) < pinned.closed,
+                recent: date >= today - 1,
+                closed: i64::from(date) < pinned.closed,
                 definition: self.parts.definition.version(),
             };
             match plan.choose(engine, asked).await {
-                Ok(Some(choice)) => jobs.push(self.job(*date, &plan, choice, spill, plan.is_mending(asked))),
+                Ok(Some(choice)) => jobs.push(self.job(date, &plan, choice, spill, plan.is_mending(asked))),
                 Ok(None) => {}
-                Err(error) if plan.is_mending(asked) => cannot_mend(*date, &error),
+                Err(error) if plan.is_mending(asked) => cannot_mend(date, &error),
                 Err(error) => return Err(error),
             }
         }
@@ -451,11 +461,33 @@ impl Phases {
     }
 }
 
-fn requested_dates(request: &RunRequest) -> Result<Vec<i32>, BatchError> {
-    let parse = |text: &String| {
-        parse_date(text).ok_or_else(|| BatchError::Invalid(format!("{text:?} is no date: write it as 2013-02-08")))
-    };
-    request.dates.iter().map(parse).collect()
+/// Which dates a request asks for.
+#[derive(Debug)]
+struct Requested {
+    /// All that have raw events.
+    full: bool,
+    dates: BTreeSet<i32>,
+    /// Whole, whatever their rows of before count.
+    replace: BTreeSet<i32>,
+}
+
+impl Requested {
+    fn of(request: &RunRequest) -> Result<Self, BatchError> {
+        let parse = |text: &String| {
+            parse_date(text).ok_or_else(|| BatchError::Invalid(format!("{text:?} is no date: write it as 2013-02-08")))
+        };
+        let dates = |texts: &[String]| texts.iter().map(parse).collect::<Result<BTreeSet<i32>, BatchError>>();
+        Ok(Self { full: request.full, dates: dates(&request.dates)?, replace: dates(&request.replace)? })
+    }
+
+    /// Refuses to replace a date before `closed`: its rows may be the only record of events that retention has removed.
+    fn check(&self, closed: i64) -> Result<(), BatchError> {
+        let Some(date) = self.replace.iter().find(|date| i64::from(**date) < closed) else { return Ok(()) };
+        Err(BatchError::Invalid(format!(
+            "{} cannot be replaced: retention may have removed raw events of it, and its rows are the only record of those",
+            format_date(*date)
+        )))
+    }
 }
 
 fn tell(progress: &OnProgress<'_>, step: &str, done: u64, total: u64, events: u64) {

@@ -8,9 +8,12 @@
 //! events (dates before [`Transaction::Closed`]) different keys are counted instead, so that such a loss is always
 //! found. On other dates, whose raw events can be gone by an accident only, a loss is found by number alone.
 //!
+//! Rows of before can be too many as well. Nothing here can tell that from a loss, so a date is *replaced* only if somebody
+//! asks for it who can: nothing of its rows is looked at then, for they may be damaged or missing.
+//!
 //! [`Transaction::Closed`]: reckon_data::paths::Transaction::Closed
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::AsArray;
@@ -44,6 +47,21 @@ pub struct Dates {
     pub counts: BTreeMap<i32, Vec<DataFile>>,
 }
 
+impl Dates {
+    /// Each date that has raw events, and each of `replace` that has rows at least: its raw events and rows of before, in
+    /// the order of the dates.
+    #[must_use]
+    pub fn with(&self, replace: &BTreeSet<i32>) -> BTreeMap<i32, (&[DataFile], &[DataFile])> {
+        let rows_only = replace.iter().filter(|date| self.counts.contains_key(*date));
+        let dates = self.events.keys().chain(rows_only);
+        dates.map(|date| (*date, (files_of(&self.events, *date), files_of(&self.counts, *date)))).collect()
+    }
+}
+
+fn files_of(dates: &BTreeMap<i32, Vec<DataFile>>, date: i32) -> &[DataFile] {
+    dates.get(&date).map_or(&[][..], Vec::as_slice)
+}
+
 /// The files of each date.
 ///
 /// # Errors
@@ -73,6 +91,8 @@ pub fn of_granularity(files: &[DataFile], granularity: Granularity) -> Vec<DataF
 pub struct Asked {
     /// Recount it though nothing may be new.
     pub always: bool,
+    /// Recount it whole, however many events its rows of before count: its raw events are known to be whole.
+    pub replace: bool,
     /// Some of its rows of before are damaged.
     pub damaged: bool,
     /// It is so recent that more events are bound to come.
@@ -113,6 +133,9 @@ impl DatePlan<'_> {
     /// # Errors
     /// When a table cannot be read.
     pub async fn choose(&self, engine: &Engine, asked: Asked) -> Result<Option<Choice>, BatchError> {
+        if asked.replace {
+            return Ok(Some(Choice { mode: Mode::Full, scope: Scope::All, counted_before: 0 }));
+        }
         let source = self.source(Scope::All);
         if source.relevant().is_empty() || !(self.maybe_new() || asked.always || asked.damaged) {
             return Ok(None);
@@ -143,7 +166,7 @@ impl DatePlan<'_> {
     /// Whether the date is looked at for no other reason than that its rows are damaged.
     #[must_use]
     pub fn is_mending(&self, asked: Asked) -> bool {
-        asked.damaged && !asked.always && !self.maybe_new()
+        asked.damaged && !asked.always && !asked.replace && !self.maybe_new()
     }
 
     fn maybe_new(&self) -> bool {

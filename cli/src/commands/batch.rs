@@ -47,7 +47,7 @@ impl Batch {
     /// # Errors
     /// When the run fails.
     pub async fn run(self, mut settings: Settings) -> Result<()> {
-        let request = RunRequest { full: self.full, dates: self.dates, engine: self.engine };
+        let request = RunRequest { full: self.full, dates: self.dates, engine: self.engine, ..RunRequest::default() };
         let bar = progress_bar(self.target.json);
         if let Some(scheduler) = self.scheduler {
             settings.batch.scheduler = scheduler;

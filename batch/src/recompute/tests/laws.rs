@@ -176,5 +176,7 @@ async fn runs_are_jobs_one_at_a_time() {
     assert!(failed.error.as_ref().unwrap().contains("no disk"));
     let bad = RunRequest { dates: vec!["soon".to_owned()], ..RunRequest::default() };
     assert!(matches!(runs.start(bad).await, Err(JobError::Invalid(_))));
+    let bad = RunRequest { replace: vec!["soon".to_owned()], ..RunRequest::default() };
+    assert!(matches!(runs.start(bad).await, Err(JobError::Invalid(_))));
     assert_eq!(runs.list().len(), 2);
 }

@@ -7,4 +7,5 @@ mod laws;
 mod modes;
 mod oracle;
 mod recounts;
+mod replace;
 mod world;

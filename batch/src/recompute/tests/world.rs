@@ -162,6 +162,14 @@ impl World {
         }
     }
 
+    /// Deletes all files of a table that are of a kind; the table refers to them all the same.
+    pub async fn lose(&self, table: Table, is_meant: impl Fn(&DataFile) -> bool) {
+        let snapshot = self.snapshot(table).await;
+        for file in snapshot.files.iter().filter(|file| is_meant(file)) {
+            self.archive.disk.delete(&Storage::path(table, &file.path)).await.unwrap();
+        }
+    }
+
     /// Nobody has met any damage yet.
     pub async fn restart(&mut self) {
         let checked = CheckedStore::new(Arc::clone(&self.archive.disk) as Arc<dyn ObjectStore>);
@@ -194,7 +202,11 @@ impl World {
     pub async fn forget(&self, date: i32) {
         let text = Some(format_date(date));
         let files = self.snapshot(Table::Events).await.files;
-        let gone: Vec<DataFile> = files.iter().filter(|file| file.partition["event_date"] == text).cloned().collect();
+        self.remove(files.iter().filter(|file| file.partition["event_date"] == text).cloned().collect()).await;
+    }
+
+    /// Removes raw events, and nobody says why.
+    pub async fn remove(&self, gone: Vec<DataFile>) {
         let name = Transaction::Maintain(Table::Events).to_string();
         let from = self.snapshot(Table::Events).await.transaction(&name);
         let steps = vec![Step { name, from, to: from + 1 }];
