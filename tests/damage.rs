@@ -37,7 +37,7 @@ fn send(server: &Server, from: i64, events: i64) {
 }
 
 /// The data files of a table.
-fn files(data: &Path, table: &str) -> Vec<PathBuf> {
+pub fn files(data: &Path, table: &str) -> Vec<PathBuf> {
     let mut found = files_below(&data.join("tables").join(table));
     found.retain(|path| path.extension().is_some_and(|extension| extension == "parquet"));
     found
@@ -61,7 +61,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Flips a bit in the middle of a file; its name.
-fn flip(path: &Path) -> String {
+pub fn flip(path: &Path) -> String {
     let mut bytes = std::fs::read(path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x10;

@@ -33,6 +33,11 @@ impl Dataset {
         files
     }
 
+    /// The list of its events, a line each, as somebody else has made it.
+    pub fn events(&self) -> PathBuf {
+        self.folder.with_file_name("events.csv.gz")
+    }
+
     /// The command that imports files into the server at `url`.
     pub fn import_command(&self, url: &str, files: &[PathBuf]) -> Command {
         let mut command = command();

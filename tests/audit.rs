@@ -1,0 +1,7 @@
+//! The audit, end to end: what it says of real data, what it finds of damage, and that traffic does not disturb it.
+
+mod ask;
+mod facts;
+mod live;
+mod mended;
+mod plain;
