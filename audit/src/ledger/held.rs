@@ -13,8 +13,8 @@ use super::raw::{Counting, Events, Refused};
 use super::weigh::{Amount, bucket, mix};
 use crate::error::AuditError;
 
-/// Bytes that an event takes in memory, its share of what comes and goes included.
-pub const EVENT_BYTES: u64 = 64;
+/// Bytes that an event takes in memory while a date is added up.
+pub const EVENT_BYTES: u64 = 48;
 /// Records whose events are counted one by one; of more, only their sums are held.
 const RECORDS_MAX: usize = 4 << 20;
 /// Records of the log whose sum is one, as a power of two.

@@ -16,7 +16,6 @@ use reckon_batch::runs::BatchRuns;
 use reckon_data::config::Settings;
 use reckon_data::jobs::{JobError, RunRequest};
 use reckon_data::log::Log as _;
-use reckon_data::minute::parse_date;
 use reckon_serving::Serving;
 use reckon_serving::query::CountQuery;
 use xxhash_rust::xxh3::xxh3_128;
@@ -150,8 +149,14 @@ struct Mending {
 #[async_trait]
 impl Repairs for Mending {
     async fn rebuild(&self, date: &str, partition: u32) -> Result<RebuiltRaw, String> {
-        let date = parse_date(date).ok_or_else(|| format!("{date:?} is no date"))?;
-        repairs::rebuild(&self.mender, date, partition).await
+        let rebuilt = repairs::rebuild(&self.mender, date, partition).await?;
+        Ok(RebuiltRaw {
+            removed: rebuilt.removed,
+            added: rebuilt.added,
+            rows_before: rebuilt.rows_before,
+            rows_after: rebuilt.rows_after,
+            kept: rebuilt.kept.iter().map(ToString::to_string).collect(),
+        })
     }
 
     async fn recount(&self, dates: &[String]) -> Result<(), String> {

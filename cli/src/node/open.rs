@@ -35,6 +35,10 @@ use super::status::NodeStatus;
 const SERVERS: [&str; 2] = ["up", "demo"];
 /// The role of a process that recounts and does nothing else.
 const BATCH: &str = "batch";
+/// The role of a process that audits and does nothing else.
+const AUDIT: &str = "audit";
+/// Memory for what it answers a few questions from.
+const AUDIT_INDEX_BYTES: u64 = 256 << 20;
 /// Memory for the counts of segments in such a process: they are sealed and let go.
 const BATCH_STREAM_BYTES: u64 = 64 << 20;
 
@@ -237,8 +241,9 @@ impl Node {
 /// The settings for what a role does: a batch run of its own answers no questions, so it neither holds counts for
 /// them nor loads those that a server would.
 fn for_role(mut settings: Settings, role: &str) -> Settings {
-    if role == BATCH {
-        settings.serving.index_memory.0 = 0;
+    if role == BATCH || role == AUDIT {
+        let index = if role == AUDIT { AUDIT_INDEX_BYTES } else { 0 };
+        settings.serving.index_memory.0 = settings.serving.index_memory.0.min(index);
         settings.stream.memory.0 = settings.stream.memory.0.min(BATCH_STREAM_BYTES);
     }
     settings

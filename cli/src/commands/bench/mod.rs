@@ -111,7 +111,8 @@ enum What {
         #[arg(long)]
         json: bool,
     },
-    /// A batch run over raw events of so many dates: how long it takes and how much memory, beside DuckDB if wanted.
+    /// A batch run over raw events of so many dates: how long it takes and how much memory, beside DuckDB if wanted, and
+    /// the audit of it.
     Batch(recount::Recount),
 }
 

@@ -32,6 +32,9 @@ pub(super) struct Recount {
     /// A Python with duckdb and deltalake: DuckDB recounts the same files after that, from the project's folder.
     #[arg(long, value_name = "PYTHON")]
     duckdb: Option<PathBuf>,
+    /// Audit it after that, in a process of its own.
+    #[arg(long)]
+    audit: bool,
     /// A setting of the batch run: --with=--batch-memory --with="2 GiB"
     #[arg(long = "with", value_name = "FLAG", allow_hyphen_values = true)]
     flags: Vec<String>,
@@ -49,6 +52,11 @@ impl Recount {
         let mut batch = Command::new(std::env::current_exe()?);
         batch.args(["batch", "--full", "--json", "--data-dir"]).arg(&self.dir).args(&self.flags);
         println!("reckon batch   {}", text(&run_watched(&mut batch)?)?);
+        if self.audit {
+            let mut audit = Command::new(std::env::current_exe()?);
+            audit.args(["audit", "--data-dir"]).arg(&self.dir);
+            println!("reckon audit   {}", text(&run_watched(&mut audit)?)?);
+        }
         if let Some(python) = &self.duckdb {
             println!("duckdb         {}", text(&run_watched(&mut self.duckdb(python))?)?);
         }
