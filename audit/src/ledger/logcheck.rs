@@ -52,8 +52,16 @@ pub struct LogScope {
     pub closed: i64,
 }
 
-/// Adds up the events of a partition in a range of offsets. A record that cannot be read ends in the second part, with the
-/// reason: what it held cannot be compared.
+/// What of a range of the log could be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// From where on: later than was asked for when the log was trimmed meanwhile.
+    pub start: u64,
+    /// Records that cannot be read, with the reason: what they held cannot be compared.
+    pub unreadable: Vec<(u64, String)>,
+}
+
+/// Adds up the events of a partition in a range of offsets.
 ///
 /// # Errors
 /// When the log fails.
@@ -63,11 +71,8 @@ pub async fn add_up(
     offsets: std::ops::Range<u64>,
     scope: &LogScope,
     cells: &mut LogCells,
-) -> Result<Vec<(u64, String)>, AuditError> {
-    let mut unreadable = Vec::new();
-    let mut keep = |place, content| add_to_cell(cells, place, content);
-    read(log, partition, offsets, scope, &mut unreadable, &mut |seen| keep(seen.place, seen.content)).await?;
-    Ok(unreadable)
+) -> Result<Extent, AuditError> {
+    read(log, partition, offsets, scope, &mut |seen| add_to_cell(cells, seen.place, seen.content)).await
 }
 
 /// Whether the record at an offset is a cut.
@@ -80,7 +85,7 @@ pub async fn is_cut(log: &dyn Log, partition: u32, offset: u64) -> Result<bool, 
     Ok(record.is_some_and(|record| matches!(record.body, Body::Cut(_))))
 }
 
-/// The events of a partition in a range of offsets.
+/// The events of a partition in a range of offsets, and from where on they were read.
 ///
 /// # Errors
 /// When the log fails.
@@ -89,10 +94,10 @@ pub async fn events(
     partition: u32,
     offsets: std::ops::Range<u64>,
     scope: &LogScope,
-) -> Result<Vec<Seen>, AuditError> {
-    let (mut seen, mut unreadable) = (Vec::new(), Vec::new());
-    read(log, partition, offsets, scope, &mut unreadable, &mut |event| seen.push(event.to_seen())).await?;
-    Ok(seen)
+) -> Result<(Vec<Seen>, u64), AuditError> {
+    let mut seen = Vec::new();
+    let extent = read(log, partition, offsets, scope, &mut |event| seen.push(event.to_seen())).await?;
+    Ok((seen, extent.start))
 }
 
 /// An event of the log, borrowed.
@@ -124,17 +129,21 @@ async fn read(
     partition: u32,
     offsets: std::ops::Range<u64>,
     scope: &LogScope,
-    unreadable: &mut Vec<(u64, String)>,
     take: &mut (dyn for<'a> FnMut(&Borrowed<'a>) + Send),
-) -> Result<(), AuditError> {
+) -> Result<Extent, AuditError> {
     let mut at = offsets.start;
+    let mut extent = Extent { start: at, unreadable: Vec::new() };
     let mut groups = Groups::default();
     while at < offsets.end {
         let records = match log.read(partition, at, READ_BYTES).await {
             Ok(records) => records,
             Err(LogError::Corrupt { offset, reason, .. }) if offset >= at => {
-                unreadable.push((offset, reason));
+                extent.unreadable.push((offset, reason));
                 at = offset + 1;
+                continue;
+            }
+            Err(LogError::Trimmed { start, .. }) if start > at => {
+                (at, extent.start) = (start, start);
                 continue;
             }
             Err(error) => return Err(error.into()),
@@ -145,7 +154,7 @@ async fn read(
                 Ok(Body::Events(events)) => events,
                 Ok(_) => continue,
                 Err(error) => {
-                    unreadable.push((stored.offset, error.to_string()));
+                    extent.unreadable.push((stored.offset, error.to_string()));
                     continue;
                 }
             };
@@ -167,7 +176,7 @@ async fn read(
         }
         at = last + 1;
     }
-    Ok(())
+    Ok(extent)
 }
 
 /// The value of a dimension.

@@ -202,7 +202,7 @@ impl Ledger {
     ) -> Result<(), AuditError> {
         let begun = Instant::now();
         let raw_whole = gathered.dates.iter().all(|date| date.raw_whole);
-        let starts: BTreeMap<u32, u64> =
+        let mut starts: BTreeMap<u32, u64> =
             (pinned.partitions.iter()).filter_map(|state| Some((state.partition, state.log_start?))).collect();
         if let Some(log) = self.parts.reader.as_deref().filter(|_| raw_whole) {
             let scope = LogScope { counting: Counting::of(&self.parts.definition), closed: pinned.closed };
@@ -212,8 +212,10 @@ impl Ledger {
                 let total = pinned.partitions.len() as u64;
                 progress(Progress { step, done: u64::from(state.partition), total, events: 0 });
                 let range = state.log_start.unwrap_or(0)..state.archived;
-                let unreadable = logcheck::add_up(log, state.partition, range, &scope, &mut cells).await?;
-                gathered.findings.extend(unreadable.into_iter().map(|bad| unreadable_record(state.partition, &bad)));
+                let extent = logcheck::add_up(log, state.partition, range, &scope, &mut cells).await?;
+                starts.insert(state.partition, extent.start);
+                let unreadable = extent.unreadable.iter().map(|bad| unreadable_record(state.partition, bad));
+                gathered.findings.extend(unreadable);
             }
             self.compare_with_log(log, pinned, &scope, (&cells, by_place), &starts, gathered).await?;
         }
@@ -255,7 +257,8 @@ impl Ledger {
         for (partition, start, end) in differing.iter().take(RANGES_MAX).copied() {
             let archived = pinned.partitions.get(partition as usize).map_or(0, |state| state.archived);
             let range = start..end.min(archived);
-            let of_log = logcheck::events(log, partition, range.clone(), scope).await?;
+            let (of_log, start) = logcheck::events(log, partition, range, scope).await?;
+            let range = start..end.min(archived);
             let files = overlapping(pinned.events.files.iter(), partition, &range);
             let of_raw = scanner.raw_events(files, partition, range, &counting).await?;
             gathered.findings.extend(against_log(partition, &of_log, &of_raw, &mut gathered.known));
