@@ -23,7 +23,7 @@ pub fn conclude(checked: &DateChecked, known: &Known, at_cut: bool) -> Vec<Findi
     let mut findings = Vec::new();
     let minutes = checked.diffs.get(&Granularity::Minute).map_or(&[][..], Vec::as_slice);
     let looked_at = &minutes[..minutes.len().min(ROWS_MAX)];
-    let causes = explain(looked_at, &checked.events, known);
+    let causes = explain(looked_at, &checked.events, &HashMap::new(), known);
     let rows = Rows { diffs: looked_at, table: TABLE, granularity: Granularity::Minute };
     match stale(checked, looked_at, &causes, at_cut) {
         Some(finding) => findings.push(finding),

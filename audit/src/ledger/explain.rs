@@ -7,7 +7,7 @@
 use hashbrown::{HashMap, HashSet};
 
 use super::compare::{RowDiff, RowEvent, RowKey};
-use super::subset::{exchanged, subset};
+use super::subset::{exchanged, subset, total};
 use crate::finding::Class;
 
 /// Rows that are looked at together; the work on what is too much grows with the rows and what is missing.
@@ -16,10 +16,27 @@ pub const ROWS_MAX: usize = 2_000;
 /// What is known already to be wrong with the raw events, and so is seen again in counts that were made before.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
-    /// Hashes of events that the raw events lack: counts may have them.
-    pub gone: HashSet<u64>,
-    /// Hashes of raw events that were not there before: counts may lack them.
-    pub new: HashSet<u64>,
+    /// Events that the raw events lack, by their hashes: counts may have them.
+    pub gone: HashMap<u64, Whose>,
+    /// Raw events that were not there before: counts may lack them.
+    pub new: HashMap<u64, Whose>,
+}
+
+/// What an event counts for, as far as it is needed to find its row.
+#[derive(Debug, Clone)]
+pub struct Whose {
+    /// The entity.
+    pub entity: String,
+    /// The event type.
+    pub event_type: String,
+    /// The minute.
+    pub minute: i64,
+}
+
+impl Whose {
+    fn is_of(&self, key: &RowKey) -> bool {
+        self.minute == key.minute && self.entity == key.entity && self.event_type == key.event_type
+    }
 }
 
 /// Why a row differs.
@@ -52,16 +69,23 @@ struct Delta {
 struct Explainer<'a> {
     diffs: &'a [RowDiff],
     events: &'a HashMap<RowKey, Vec<RowEvent>>,
+    repeats: &'a HashMap<RowKey, Vec<RowEvent>>,
     known: &'a Known,
     /// Events that rows lack, by hash: the cause that says so, and which of its events it is.
     missing: HashMap<u64, Vec<(usize, usize)>>,
     causes: Vec<Cause>,
 }
 
-/// Explains differences of one granularity. `events` are the first events of each key that count in the rows.
+/// Explains differences of one granularity. `events` are the first events of each key that count in the rows, `repeats`
+/// others that should not, as far as they are not among those.
 #[must_use]
-pub fn explain(diffs: &[RowDiff], events: &HashMap<RowKey, Vec<RowEvent>>, known: &Known) -> Vec<Cause> {
-    let mut explainer = Explainer { diffs, events, known, missing: HashMap::new(), causes: Vec::new() };
+pub fn explain(
+    diffs: &[RowDiff],
+    events: &HashMap<RowKey, Vec<RowEvent>>,
+    repeats: &HashMap<RowKey, Vec<RowEvent>>,
+    known: &Known,
+) -> Vec<Cause> {
+    let mut explainer = Explainer { diffs, events, repeats, known, missing: HashMap::new(), causes: Vec::new() };
     let deltas = explainer.own_numbers();
     let deltas = explainer.without_known(deltas);
     let deltas = explainer.moved(deltas);
@@ -75,6 +99,11 @@ pub fn explain(diffs: &[RowDiff], events: &HashMap<RowKey, Vec<RowEvent>>, known
 impl<'a> Explainer<'a> {
     fn own(&self, row: usize) -> &'a [RowEvent] {
         self.events.get(&self.diffs[row].key).map_or(&[], Vec::as_slice)
+    }
+
+    fn has_known(&self, row: usize) -> bool {
+        let Known { gone, new } = self.known;
+        self.own(row).iter().any(|event| gone.contains_key(&event.hash) || new.contains_key(&event.hash))
     }
 
     fn hashes(&self, row: usize) -> Vec<u64> {
@@ -103,6 +132,8 @@ impl<'a> Explainer<'a> {
             } else if fingerprint == 0 && count != 0 && diff.found.is_some() && diff.expected.is_some() {
                 let note = "the fingerprint says that all events are there, but the count is another";
                 self.put(Class::WrongValue, row, Vec::new(), note);
+            } else if fingerprint == 0 && count == 0 && self.has_known(row) {
+                // Its events are known not to be what they were when they were counted.
             } else if fingerprint == 0 && count == 0 {
                 let note = format!("its events are right, and not what is kept of them: {expected:?}, {found:?}");
                 self.put(Class::WrongValue, row, Vec::new(), &note);
@@ -115,15 +146,20 @@ impl<'a> Explainer<'a> {
 
     /// Without what only shows again what is known of the raw events.
     fn without_known(&self, deltas: Vec<Delta>) -> Vec<Delta> {
-        let gone: Vec<u64> = self.known.gone.iter().copied().collect();
-        let new: Vec<u64> = self.known.new.iter().copied().collect();
-        let is_known = |delta: &Delta| match usize::try_from(delta.count.unsigned_abs()) {
-            Ok(count) if delta.count > 0 => subset(&gone, count, delta.fingerprint).is_some(),
-            Ok(count) if delta.count < 0 => subset(&new, count, delta.fingerprint.wrapping_neg()).is_some(),
-            Ok(_) => new.iter().any(|new| self.known.gone.contains(&delta.fingerprint.wrapping_add(*new))),
-            Err(_) => false,
+        let of_row = |events: &HashMap<u64, Whose>, delta: &Delta| -> Vec<u64> {
+            let key = &self.diffs[delta.row].key;
+            events.iter().filter(|(_, whose)| whose.is_of(key)).map(|(hash, _)| *hash).collect()
         };
-        if gone.is_empty() && new.is_empty() {
+        let is_known = |delta: &Delta| {
+            let (gone, new) = (of_row(&self.known.gone, delta), of_row(&self.known.new, delta));
+            match usize::try_from(delta.count.unsigned_abs()) {
+                Ok(count) if delta.count > 0 => subset(&gone, count, delta.fingerprint).is_some(),
+                Ok(count) if delta.count < 0 => subset(&new, count, delta.fingerprint.wrapping_neg()).is_some(),
+                Ok(_) => new.iter().any(|new| gone.contains(&delta.fingerprint.wrapping_add(*new))),
+                Err(_) => false,
+            }
+        };
+        if self.known.gone.is_empty() && self.known.new.is_empty() {
             return deltas;
         }
         deltas.into_iter().filter(|delta| !is_known(delta)).collect()
@@ -179,7 +215,8 @@ impl<'a> Explainer<'a> {
             let count = delta.count.unsigned_abs();
             let own = self.own(delta.row);
             let wanted = usize::try_from(count).unwrap_or(usize::MAX);
-            let named = subset(&self.hashes(delta.row), wanted, delta.fingerprint.wrapping_neg());
+            let sum = delta.fingerprint.wrapping_neg();
+            let named = subset(&self.hashes(delta.row), wanted, sum).or_else(|| newest(own, wanted, sum));
             let (events, note) = match named {
                 Some(found) => (found.into_iter().map(|at| own[at].clone()).collect(), ""),
                 None => (own.to_vec(), "which of the events named it is, the fingerprints cannot tell"),
@@ -222,14 +259,11 @@ impl<'a> Explainer<'a> {
     }
 
     fn once_more(&mut self, delta: &Delta, count: usize) -> bool {
-        let (own, hashes) = (self.own(delta.row), self.hashes(delta.row));
-        let found = subset(&hashes, count, delta.fingerprint).or_else(|| {
-            // One event several times more.
-            let one = (0..own.len()).find(|at| hashes[*at].wrapping_mul(count as u64) == delta.fingerprint)?;
-            Some(vec![one])
-        });
-        let Some(found) = found else { return false };
-        let events = found.into_iter().map(|at| own[at].clone()).collect();
+        let repeats = self.repeats.get(&self.diffs[delta.row].key).map_or(&[][..], Vec::as_slice);
+        let found = doubled(repeats, count, delta.fingerprint);
+        let Some(events) = found.or_else(|| doubled(self.own(delta.row), count, delta.fingerprint)) else {
+            return false;
+        };
         let (row, class) = (delta.row, Class::CountedTwice);
         self.causes.push(Cause { class, row, other: None, events, total: count as u64, note: String::new() });
         true
@@ -257,6 +291,25 @@ impl<'a> Explainer<'a> {
             self.causes.push(Cause { class, row, other: None, events: Vec::new(), total, note });
         }
     }
+}
+
+/// The newest events of a row, if their fingerprint is that: what was left out by whoever stopped too early.
+fn newest(own: &[RowEvent], count: usize, sum: u64) -> Option<Vec<usize>> {
+    let mut order: Vec<usize> = (0..own.len()).collect();
+    order.sort_unstable_by_key(|at| own[*at].place);
+    let last = order.split_off(own.len().checked_sub(count)?);
+    let hashes: Vec<u64> = last.iter().map(|at| own[*at].hash).collect();
+    (total(&hashes) == sum).then_some(last)
+}
+
+/// Those of some events that have such a fingerprint: so many of them, or one so many times.
+fn doubled(events: &[RowEvent], count: usize, fingerprint: u64) -> Option<Vec<RowEvent>> {
+    let hashes: Vec<u64> = events.iter().map(|event| event.hash).collect();
+    let found = subset(&hashes, count, fingerprint).or_else(|| {
+        let one = hashes.iter().position(|hash| hash.wrapping_mul(count as u64) == fingerprint)?;
+        Some(vec![one])
+    })?;
+    Some(found.into_iter().map(|at| events[at].clone()).collect())
 }
 
 /// A row in words.

@@ -19,6 +19,8 @@ pub const EVENT_BYTES: u64 = 48;
 const RECORDS_MAX: usize = 4 << 20;
 /// Records of the log whose sum is one, as a power of two.
 const LOG_CELL_BITS: u32 = 10;
+/// Records of the log whose sum is one.
+pub const LOG_CELL_RECORDS: u64 = 1 << LOG_CELL_BITS;
 
 const LATE: u8 = 1;
 const VALUE: u8 = 2;
@@ -203,7 +205,7 @@ pub const fn log_cell(record: u64) -> u64 {
 #[must_use]
 pub const fn of_log_cell(cell: u64) -> (u32, u64, u64) {
     let (partition, start) = super::place::of_record(cell << LOG_CELL_BITS);
-    (partition, start, start + (1 << LOG_CELL_BITS))
+    (partition, start, start + LOG_CELL_RECORDS)
 }
 
 /// Adds an event to the sum of its place.

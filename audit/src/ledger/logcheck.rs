@@ -85,7 +85,7 @@ pub async fn is_cut(log: &dyn Log, partition: u32, offset: u64) -> Result<bool, 
     Ok(record.is_some_and(|record| matches!(record.body, Body::Cut(_))))
 }
 
-/// The events of a partition in a range of offsets, and from where on they were read.
+/// The events of a partition in a range of offsets, and what of it could be read.
 ///
 /// # Errors
 /// When the log fails.
@@ -94,10 +94,10 @@ pub async fn events(
     partition: u32,
     offsets: std::ops::Range<u64>,
     scope: &LogScope,
-) -> Result<(Vec<Seen>, u64), AuditError> {
+) -> Result<(Vec<Seen>, Extent), AuditError> {
     let mut seen = Vec::new();
     let extent = read(log, partition, offsets, scope, &mut |event| seen.push(event.to_seen())).await?;
-    Ok((seen, extent.start))
+    Ok((seen, extent))
 }
 
 /// An event of the log, borrowed.

@@ -9,7 +9,7 @@ use reckon_data::minute::{date_of, format_date, format_time, minute_of, start_of
 use reckon_data::table::{DataFile, Table};
 
 use super::columns::Columns;
-use super::explain::Known;
+use super::explain::{Known, Whose};
 use super::held::RecordEvents;
 use super::load::{Unreadable, load};
 use super::logcheck::Seen;
@@ -131,7 +131,7 @@ pub fn against_log(partition: u32, log: &[Seen], raw: &[Seen], known: &mut Known
         *records.entry(seen.place.offset()).or_default() += 1;
         match by_place.remove(&seen.place) {
             None => {
-                known.gone.insert(seen.hash);
+                known.gone.insert(seen.hash, whose(seen));
                 missing.entry(seen.place.offset()).or_default().push(seen);
             }
             Some(rows) => {
@@ -145,7 +145,7 @@ pub fn against_log(partition: u32, log: &[Seen], raw: &[Seen], known: &mut Known
         }
     }
     for extra in by_place.into_values().flatten() {
-        known.new.insert(extra.hash);
+        known.new.insert(extra.hash, whose(extra));
         let text = "the raw events have an event where the log has none".to_owned();
         let mut finding = of_event(Class::ExtraRows, extra, text);
         (finding.expected, finding.found) = (Some(0), Some(1));
@@ -209,8 +209,8 @@ fn changed_event(log: &Seen, raw: &Seen, known: &mut Known) -> Finding {
     } else {
         (Class::WrongValue, "another value or time")
     };
-    known.gone.insert(log.hash);
-    known.new.insert(raw.hash);
+    known.gone.insert(log.hash, whose(log));
+    known.new.insert(raw.hash, whose(raw));
     let text = format!(
         "the raw events have {what} than the log: {} of {} at {}, not {} of {} at {}",
         raw.event_type,
@@ -221,6 +221,10 @@ fn changed_event(log: &Seen, raw: &Seen, known: &mut Known) -> Finding {
         format_time(log.time)
     );
     of_event(class, log, text)
+}
+
+fn whose(seen: &Seen) -> Whose {
+    Whose { entity: seen.entity_id.clone(), event_type: seen.event_type.clone(), minute: minute_of(seen.time) }
 }
 
 fn doubled(seen: &Seen, rows: usize) -> Finding {

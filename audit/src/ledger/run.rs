@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use object_store::ObjectStore;
 use reckon_data::clock::Clock;
 use reckon_data::definition::Definition;
@@ -20,7 +20,7 @@ use super::datecheck::{DateCheck, DateChecked};
 use super::explain::Known;
 use super::held::{ByPlace, EVENT_BYTES, Reading, of_log_cell};
 use super::horizon::horizon;
-use super::logcheck::{self, LogCells, LogScope};
+use super::logcheck::{self, LogCells, LogScope, Seen};
 use super::pin::Pinned;
 use super::place::Place;
 use super::raw::Counting;
@@ -257,10 +257,13 @@ impl Ledger {
         for (partition, start, end) in differing.iter().take(RANGES_MAX).copied() {
             let archived = pinned.partitions.get(partition as usize).map_or(0, |state| state.archived);
             let range = start..end.min(archived);
-            let (of_log, start) = logcheck::events(log, partition, range, scope).await?;
-            let range = start..end.min(archived);
+            let (of_log, extent) = logcheck::events(log, partition, range, scope).await?;
+            let range = extent.start..end.min(archived);
             let files = overlapping(pinned.events.files.iter(), partition, &range);
-            let of_raw = scanner.raw_events(files, partition, range, &counting).await?;
+            let mut of_raw = scanner.raw_events(files, partition, range, &counting).await?;
+            // Of a record that cannot be read nobody knows what it held.
+            let unreadable = |seen: &Seen| extent.unreadable.iter().any(|(offset, _)| *offset == seen.place.offset());
+            of_raw.retain(|seen| !unreadable(seen));
             gathered.findings.extend(against_log(partition, &of_log, &of_raw, &mut gathered.known));
         }
         for (partition, start, end) in differing.iter().skip(RANGES_MAX).copied() {
@@ -363,12 +366,18 @@ impl Ledger {
             events_max: (self.parts.options.memory / EVENT_BYTES / 2).max(1),
             known: &gathered.known,
             raw_whole: gathered.dates.iter().all(|date| date.raw_whole),
+            raw_is_log: gathered.log_events.is_some()
+                && !gathered.findings.iter().any(|finding| {
+                    !finding.class.is_expected() && (finding.table == "events" || finding.table == "log")
+                }),
         };
         let (totals, findings) = check.run().await?;
         gathered.segments = totals;
         // What the log has shown already is not said again.
-        let told = gathered.findings.iter().any(|finding| finding.table == "events");
-        gathered.findings.extend(findings.into_iter().filter(|finding| !(told && finding.table == "events")));
+        let told = |finding: &Finding| gathered.findings.iter().any(|other| is_same_place(other, finding));
+        let new: Vec<Finding> = findings.into_iter().filter(|finding| !told(finding)).collect();
+        gathered.findings.extend(new);
+        leave_out_what_raw_lacks(&mut gathered.findings);
         gathered.seconds.insert("stream".to_owned(), begun.elapsed().as_secs_f64());
         Ok(())
     }
@@ -390,7 +399,12 @@ impl Ledger {
             gathered.served.equal += totals.equal;
             gathered.served.incomplete += totals.incomplete;
             // An answer over counts that are wrong is wrong for that reason.
-            let told = |finding: &Finding| gathered.findings.iter().any(|other| explains(other, finding));
+            let differing = checked.diffs.values().flatten().map(|diff| diff.key.entity.as_str());
+            let wrong: HashSet<&str> = differing.collect();
+            let told = |finding: &Finding| {
+                finding.entity_id.as_deref().is_some_and(|entity| wrong.contains(entity))
+                    || gathered.findings.iter().any(|other| explains(other, finding))
+            };
             let new: Vec<Finding> = findings.into_iter().filter(|finding| !told(finding)).collect();
             gathered.findings.extend(new);
         }
@@ -453,7 +467,37 @@ impl Ledger {
 /// Whether a wrong count is the reason for a wrong answer.
 fn explains(cause: &Finding, answer: &Finding) -> bool {
     let same_entity = cause.entity_id.is_none() || cause.entity_id == answer.entity_id;
-    cause.table != "served" && !cause.class.is_expected() && same_entity && cause.date == answer.date
+    // Of several dates, or of none in particular.
+    let same_date =
+        cause.date.as_deref().is_none_or(|dates| dates.split(' ').any(|date| answer.date.as_deref() == Some(date)));
+    let of_tables = cause.table != "served" && cause.table != "log";
+    of_tables && !cause.class.is_expected() && same_entity && same_date
+}
+
+/// Whether two findings are about the same raw events, by their places.
+fn is_same_place(told: &Finding, finding: &Finding) -> bool {
+    let range = |finding: &Finding| Some((finding.offset_start?, finding.offset_end?));
+    let meet = range(told).zip(range(finding)).is_some_and(|((a, b), (c, d))| a < d && c < b);
+    let both = told.table == "events" && finding.table == "events";
+    both && !told.class.is_expected() && told.partition == finding.partition && meet
+}
+
+/// Where raw events are missing of which nobody knows what they were, counts that were made before hold as many more: that
+/// is the same difference.
+fn leave_out_what_raw_lacks(findings: &mut Vec<Finding>) {
+    let is_missing = |finding: &&Finding| {
+        let fewer = matches!(finding.class, Class::Lost | Class::OffsetHole);
+        fewer && finding.table == "events" && finding.event_ids.is_empty()
+    };
+    let is_more = |finding: &Finding| {
+        let of_a_row = finding.entity_id.is_some() && finding.events > 0;
+        finding.class == Class::ExtraRows && finding.table == "batch_counts" && of_a_row
+    };
+    let missing: u64 = findings.iter().filter(is_missing).map(|finding| finding.events).sum();
+    let more: u64 = findings.iter().filter(|finding| is_more(finding)).map(|finding| finding.events).sum();
+    if more <= missing {
+        findings.retain(|finding| !is_more(finding));
+    }
 }
 
 fn unreadable_record(partition: u32, (offset, reason): &(u64, String)) -> Finding {

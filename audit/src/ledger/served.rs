@@ -137,26 +137,35 @@ pub fn sample(
 
 /// What is to be answered. `rows` are sorted by hash and place.
 fn answer_due(question: Question, rows: &[Row], coverage: &[u64]) -> Sample {
-    let asked = |row: &&Row| {
-        let at = start_of_minute(row.minute);
-        row.event_type == question.event_type && at >= question.from && at < question.to
-    };
-    let rows: Vec<&Row> = rows.iter().filter(asked).collect();
     let mut sample = Sample { question, batch: 0, rest: Vec::new(), repeats: 0, event_ids: Vec::new() };
     for copies in rows.chunk_by(|a, b| a.hash == b.hash) {
-        let above = copies.iter().filter(|row| !is_covered(coverage, row.place)).count() as u64;
-        if above < copies.len() as u64 {
+        // Copies may lie in other minutes than the one that counts.
+        let covered = copies.iter().find(|row| is_covered(coverage, row.place));
+        let Some(counts) = covered.or(copies.first()) else { continue };
+        let question = &sample.question;
+        let is_repeat =
+            |row: &&Row| row.place != counts.place && !is_covered(coverage, row.place) && is_asked(question, row);
+        let repeats = copies.iter().filter(is_repeat).count() as u64;
+        let is_asked = is_asked(question, counts);
+        sample.repeats += repeats;
+        if !is_asked {
+            continue;
+        }
+        if covered.is_some() {
             sample.batch += 1;
-            sample.repeats += above;
         } else {
-            sample.rest.push(copies[0].place);
-            sample.repeats += above - 1;
+            sample.rest.push(counts.place);
         }
         if sample.event_ids.len() < crate::finding::EVENT_IDS_MAX {
-            sample.event_ids.push(copies[0].event_id.clone());
+            sample.event_ids.push(counts.event_id.clone());
         }
     }
     sample
+}
+
+fn is_asked(question: &Question, row: &Row) -> bool {
+    let at = start_of_minute(row.minute);
+    row.event_type == question.event_type && at >= question.from && at < question.to
 }
 
 /// What is known of how far the raw events go.

@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use polars::prelude::DataFrame;
 use reckon_data::minute::parse_date;
 use reckon_data::run::Granularity;
 use reckon_data::table::{DataFile, Table};
 
 use super::compare::{RowEvent, RowKey, differences, events};
 use super::explain::{Known, explain};
-use super::held::{Held, Keep, Reading, read_file};
+use super::held::{Held, Keep, LOG_CELL_RECORDS, Reading, read_file};
 use super::load::load;
 use super::pin::Pinned;
-use super::raw::{Events, Refused};
+use super::raw::{Counting, Events, Refused};
 use super::rawcheck::overlapping;
 use super::rows::{Rows, row_finding};
 use super::scan::{Scanner, busy};
@@ -44,6 +45,8 @@ pub struct StreamCheck<'a> {
     pub known: &'a Known,
     /// Whether all raw events could be read.
     pub raw_whole: bool,
+    /// Whether the raw events are those of the log, as far as that goes back.
+    pub raw_is_log: bool,
 }
 
 /// A segment with a summary.
@@ -77,8 +80,13 @@ impl StreamCheck<'_> {
             let ordered = findings.len() == before;
             let (archived, rest): (Vec<Checked<'_>>, Vec<Checked<'_>>) =
                 checked.iter().copied().partition(|seg| self.raw_whole && ordered && seg.said.end <= state.archived);
-            findings.extend(rest.iter().filter_map(own_rows));
-            findings.extend(self.against_raw(partition, &archived).await?);
+            // What is there twice, or does not add up, is said already.
+            let alone = |seg: &&Checked<'_>| seg.segment.summaries == 1 && unbalanced(seg).is_none();
+            findings.extend(rest.iter().filter(alone).filter_map(own_rows));
+            // Between segments that do not meet there are events of which nobody knows when they came.
+            for run in archived.chunk_by(|before, after| before.said.end == after.key.1) {
+                findings.extend(self.against_raw(partition, run).await?);
+            }
             let wrong = findings.len() - before;
             totals.balanced += (checked.len() - wrong.min(checked.len())) as u64;
         }
@@ -124,7 +132,8 @@ impl StreamCheck<'_> {
         let mut findings = Vec::new();
         for seg in &all[from..to] {
             let due = due.get(&seg.key.1).copied().unwrap_or_default();
-            let verdict = judge(seg, &due, minute(&seg.said) > blind, self.definition(), self.pinned.closed > 0);
+            let sees_all = minute(&seg.said) > blind;
+            let verdict = judge(seg, &due, sees_all, self.definition(), self.pinned.closed > 0, self.is_proven(seg));
             match verdict {
                 Verdict::Right => {}
                 Verdict::Wrong(finding) => findings.push(*finding),
@@ -135,6 +144,14 @@ impl StreamCheck<'_> {
             }
         }
         Ok(findings)
+    }
+
+    /// Whether the raw events of a segment are known to be those of the log. The log is compared in steps of some
+    /// records, of which it may lack the first.
+    fn is_proven(&self, seg: &Checked<'_>) -> bool {
+        let state = self.pinned.partitions.get(seg.key.0 as usize);
+        let start = state.and_then(|state| state.log_start);
+        self.raw_is_log && start.is_some_and(|start| start == 0 || seg.key.1 >= start + LOG_CELL_RECORDS)
     }
 
     fn definition(&self) -> u64 {
@@ -160,11 +177,15 @@ impl StreamCheck<'_> {
         Ok(dates.into_iter().collect())
     }
 
-    /// Looks at the rows of a segment one by one.
-    async fn look(&self, seg: &Checked<'_>, counted: &HashMap<u64, bool>) -> Result<Vec<Finding>, AuditError> {
+    /// The events of a segment that count, and those that do not.
+    async fn events_of(
+        &self,
+        seg: &Checked<'_>,
+        counted: &HashMap<u64, bool>,
+    ) -> Result<[Vec<DataFrame>; 2], AuditError> {
         let (partition, start) = seg.key;
         let (counting, wanted) = (&self.reading.counting, self.reading.counting.columns());
-        let mut frames = Vec::new();
+        let (mut counting_ones, mut repeats) = (Vec::new(), Vec::new());
         for file in self.files(partition, &(start..seg.said.end)) {
             let Ok(loaded) = load(&self.scanner.store, Table::Events, &file, &wanted).await? else { continue };
             for slice in loaded.slices() {
@@ -174,11 +195,21 @@ impl StreamCheck<'_> {
                     Err(Refused::TooLarge(error)) => return Err(error),
                     Err(Refused::Unreadable(_)) => continue,
                 };
-                let mask: Vec<bool> =
-                    events.place.iter().map(|place| counted.get(&place.bits()) == Some(&true)).collect();
-                frames.push(events.kept(&mask)?);
+                let mask = |is: bool| -> Vec<bool> {
+                    events.place.iter().map(|place| counted.get(&place.bits()) == Some(&is)).collect()
+                };
+                counting_ones.push(events.kept(&mask(true))?);
+                repeats.push(events.kept(&mask(false))?);
             }
         }
+        Ok([counting_ones, repeats])
+    }
+
+    /// Looks at the rows of a segment one by one.
+    async fn look(&self, seg: &Checked<'_>, counted: &HashMap<u64, bool>) -> Result<Vec<Finding>, AuditError> {
+        let (partition, start) = seg.key;
+        let counting = &self.reading.counting;
+        let [frames, repeats] = self.events_of(seg, counted).await?;
         let files = &self.pinned.stream.files;
         let rows = self.scanner.rows_of_segment(files, &seg.segment.file, seg.key, self.reading).await?;
         let (Some(raw), Some(counts)) = (super::rows::stack(frames)?, super::rows::stack(rows)?) else {
@@ -186,12 +217,10 @@ impl StreamCheck<'_> {
             return Ok(vec![of_segment(Class::Unbalanced, seg.key, &seg.said, text.to_owned())]);
         };
         let diffs = differences(&raw, &counts, Granularity::Minute, counting)?;
-        let mut by_row: HashMap<RowKey, Vec<RowEvent>> = HashMap::new();
-        for (key, event) in events(&raw, Granularity::Minute, counting)? {
-            by_row.entry(key).or_default().push(event);
-        }
+        let own = by_row(&raw, counting)?;
+        let repeats = super::rows::stack(repeats)?.map(|repeats| by_row(&repeats, counting)).transpose()?;
         let rows = Rows { diffs: &diffs, table: TABLE, granularity: Granularity::Minute };
-        let causes = explain(&diffs, &by_row, self.known);
+        let causes = explain(&diffs, &own, &repeats.unwrap_or_default(), self.known);
         let mut findings: Vec<Finding> = causes
             .iter()
             .map(|cause| {
@@ -209,6 +238,14 @@ impl StreamCheck<'_> {
         }
         Ok(findings)
     }
+}
+
+fn by_row(frame: &DataFrame, counting: &Counting) -> Result<HashMap<RowKey, Vec<RowEvent>>, AuditError> {
+    let mut rows: HashMap<RowKey, Vec<RowEvent>> = HashMap::new();
+    for (key, event) in events(frame, Granularity::Minute, counting)? {
+        rows.entry(key).or_default().push(event);
+    }
+    Ok(rows)
 }
 
 /// What is to be done about a segment: nothing counts from it any more once batch has passed it.
@@ -266,13 +303,13 @@ enum Verdict {
     Look,
 }
 
-fn judge(seg: &Checked<'_>, due: &Due, sees_all: bool, definition: u64, closed: bool) -> Verdict {
+fn judge(seg: &Checked<'_>, due: &Due, sees_all: bool, definition: u64, closed: bool, proven: bool) -> Verdict {
     let said = &seg.said;
     if due.accepted != said.accepted {
         if closed && due.accepted < said.accepted {
             return Verdict::Right;
         }
-        return Verdict::Wrong(Box::new(raw_differs(seg, due)));
+        return Verdict::Wrong(Box::new(if proven { says_more(seg, due) } else { raw_differs(seg, due) }));
     }
     if !sees_all {
         return own_rows(seg).map_or(Verdict::Right, |finding| Verdict::Wrong(Box::new(finding)));
@@ -285,6 +322,15 @@ fn judge(seg: &Checked<'_>, due: &Due, sees_all: bool, definition: u64, closed: 
         due.fingerprint == seg.segment.fingerprint && counted == seg.segment.rows.count
     };
     if same && rows { Verdict::Right } else { Verdict::Look }
+}
+
+/// The raw events are those of the log: so it is the segment that is wrong.
+fn says_more(seg: &Checked<'_>, due: &Due) -> Finding {
+    let text = format!("it says to have accepted {} events, of which the log has {}", seg.said.accepted, due.accepted);
+    let mut finding = of_segment(Class::Unbalanced, seg.key, &seg.said, text);
+    (finding.expected, finding.found) = (i64::try_from(due.accepted).ok(), i64::try_from(seg.said.accepted).ok());
+    finding.file = Some(seg.segment.file.clone());
+    finding
 }
 
 fn raw_differs(seg: &Checked<'_>, due: &Due) -> Finding {
