@@ -14,6 +14,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is a test")]
 
 pub mod answers;
+pub mod audit;
 mod client;
 pub mod clock;
 pub mod faults;
