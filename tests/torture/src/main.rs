@@ -20,6 +20,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
+use serde_json::Value;
 use rand::{Rng as _, SeedableRng as _};
 
 use flips::{Flipped, flip};
@@ -236,10 +237,27 @@ async fn verdict(server: &mut Server, ledger: &Ledger, recoveries: &[Duration]) 
     // From raw events alone: what those lack is lost from then on.
     server.recount().await?;
     exact &= show("counted anew from raw events", &compare(server, ledger).await?);
+    exact &= audited(server).await?;
     server.kill()?;
     server.start().await?;
     exact &= show("after one more kill", &compare(server, ledger).await?);
     Ok(exact)
+}
+
+/// Holds the audit to find nothing, now and after every batch run of before, but files whose bytes were flipped.
+async fn audited(server: &Server) -> Result<bool> {
+    let findings = server.audit().await?;
+    let unexplained: Vec<&Value> = findings.iter().filter(|finding| finding["class"] != "corrupt_file").collect();
+    println!("audit: {} findings, {} of them not of a flipped file", findings.len(), unexplained.len());
+    unexplained.iter().take(5).for_each(|finding| println!("  {finding}"));
+    let query = "select class, explanation, count(*) from audit_findings where is_error and class <> 'corrupt_file' \
+                 group by 1, 2";
+    let before = server.sql(query).await?;
+    let rows = before["rows"].as_array().context("an answer without rows")?;
+    let runs = server.sql("select verdict, count(*) from audit_runs group by 1").await?;
+    println!("audits: {}", runs["rows"]);
+    rows.iter().take(5).for_each(|row| println!("  {row}"));
+    Ok(unexplained.is_empty() && rows.is_empty())
 }
 
 async fn compare(server: &Server, ledger: &Ledger) -> Result<Difference> {

@@ -193,7 +193,7 @@ impl Server {
     /// # Errors
     /// When the run fails, and when it misses raw events: it would keep the counts of before then.
     pub async fn recount(&self) -> Result<()> {
-        let id = self.begin_recount().await?;
+        let id = self.begin("/v1/batch/runs", r#"{"full":true}"#).await?;
         loop {
             let run = self.get(&format!("/v1/batch/runs/{id}")).await?;
             match run["state"].as_str() {
@@ -210,19 +210,40 @@ impl Server {
         }
     }
 
+    /// Audits everything, and returns the findings that are errors.
+    ///
+    /// # Errors
+    /// When it could not be done.
+    pub async fn audit(&self) -> Result<Vec<Value>> {
+        let id = self.begin("/v1/audit/runs", "{}").await?;
+        loop {
+            let run = self.get(&format!("/v1/audit/runs/{id}")).await?;
+            match run["state"].as_str() {
+                Some("succeeded") => {
+                    let findings = run["report"]["findings"].as_array().context("a report without findings")?;
+                    let expected = ["duplicate_past_window", "late_not_recounted", "repeat_differs"];
+                    let is_error = |finding: &&Value| !expected.iter().any(|class| finding["class"] == *class);
+                    return Ok(findings.iter().filter(is_error).cloned().collect());
+                }
+                Some("failed") => bail!("audit: {}", run["error"]),
+                _ => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
     /// Starts a run, after the scheduled one that may be going on.
-    async fn begin_recount(&self) -> Result<String> {
-        let url = self.url() + "/v1/batch/runs";
+    async fn begin(&self, path: &str, body: &'static str) -> Result<String> {
+        let url = self.url() + path;
         let begun = Instant::now();
         loop {
-            let request = self.client.post(&url).header("content-type", "application/json").body(r#"{"full":true}"#);
+            let request = self.client.post(&url).header("content-type", "application/json").body(body);
             let answer = request.send().await?;
             if answer.status() != reqwest::StatusCode::CONFLICT {
                 let run: Value = serde_json::from_str(&answer.error_for_status()?.text().await?)?;
                 return Ok(run["id"].as_str().context("a run without an id")?.to_owned());
             }
             if begun.elapsed() > BUSY_MAX {
-                bail!("a batch run has been going on for {} s", BUSY_MAX.as_secs());
+                bail!("a run has been going on for {} s", BUSY_MAX.as_secs());
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }

@@ -9,7 +9,7 @@ use arrow::datatypes::{Decimal128Type, Int32Type, Int64Type, TimestampMicrosecon
 use reckon_data::log::Log as _;
 use reckon_data::minute::{date_of, minute_of};
 use reckon_data::paths::Transaction;
-use reckon_data::table::{DataFile, Table, Tables as _};
+use reckon_data::table::{DataFile, Table};
 use reckon_tables::read::read_file;
 
 use super::Auditor;

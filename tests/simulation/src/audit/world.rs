@@ -251,7 +251,7 @@ impl Sender {
         Line {
             id: format!("e{}", self.next),
             entity: format!("v{entity}"),
-            event_type: *["view", "view", "view", "like", "click"].choose(rng).unwrap(),
+            event_type: ["view", "view", "view", "like", "click"].choose(rng).unwrap(),
             time: self.clock.now() - late,
             country: *[Some("US"), Some("US"), Some("GB"), None].choose(rng).unwrap(),
             value: value.map(|value| format!("{}.25", value / 100)),

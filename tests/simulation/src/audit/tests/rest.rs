@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use reckon_audit::finding::Class;
 use reckon_audit::ledger::{Answer, Answers, Question};
 use reckon_audit::store::AuditStore;
-use reckon_data::table::{Table, Tables as _};
+use reckon_data::table::Table;
 
 use super::super::Served;
 use super::super::damage::with_text;
