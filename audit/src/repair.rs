@@ -4,7 +4,7 @@
 //! are made of them. A date is recounted in place of what it has only when its raw events are known to be whole:
 //! otherwise its counts may be the only record of events that are gone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 
@@ -59,80 +59,67 @@ pub struct Plan {
 #[must_use]
 pub fn plan(report: &Report) -> Plan {
     let mut plan = Plan::default();
-    let partitions: Vec<u32> = report.partitions.iter().map(|state| state.partition).collect();
-    let doubtful = doubtful_dates(report);
     for finding in report.findings.iter().filter(|finding| !finding.class.is_expected()) {
         let dates: Vec<String> = finding.date.iter().flat_map(|dates| dates.split(' ')).map(str::to_owned).collect();
         match finding.repair {
             Repair::NotNeeded => plan.left.push(line(finding, "nothing is to be done about it")),
             Repair::Impossible => plan.left.push(line(finding, &finding.action)),
-            Repair::Rebuild => plan.rebuild_all(finding, &dates, &partitions, report),
-            Repair::Recount if dates.is_empty() => {
+            Repair::Rebuild => {
+                let dates = if dates.is_empty() { open_dates(report).collect() } else { dates };
+                plan.rebuild.extend(dates.iter().flat_map(|date| of_date(date, finding.partition, report)));
+                plan.recount.extend(dates);
                 plan.run = true;
-                if finding.class == Class::StaleCoverage {
-                    plan.recount.extend(open_dates(report));
-                }
             }
             Repair::Recount => {
                 plan.run = true;
-                for date in dates {
-                    if let Some(why) = doubtful.get(&date) {
-                        plan.left.push(line(finding, why));
-                    } else if is_closed(report, &date) {
-                        plan.left.push(line(finding, "retention has closed the date: what it is counted from is gone"));
-                    } else {
-                        plan.recount.insert(date);
-                    }
-                }
+                let all = dates.is_empty() && finding.class == Class::StaleCoverage;
+                plan.recount.extend(if all { open_dates(report).collect() } else { dates });
             }
         }
     }
-    plan.recount.retain(|date| !is_closed(report, date));
+    plan.hold_back(report);
     plan
 }
 
 impl Plan {
-    fn rebuild_all(&mut self, finding: &Finding, dates: &[String], partitions: &[u32], report: &Report) {
-        let named;
-        let dates = if dates.is_empty() {
-            named = open_dates(report).collect::<Vec<_>>();
-            &named
-        } else {
-            dates
-        };
-        let chosen = finding.partition.map_or_else(|| partitions.to_vec(), |partition| vec![partition]);
-        for date in dates.iter().filter(|date| !is_closed(report, date)) {
-            self.rebuild.extend(chosen.iter().map(|partition| (date.clone(), *partition)));
-            self.recount.insert(date.clone());
+    /// Counts that may be the only record of events are not replaced, unless raw events can be made anew from the very
+    /// beginning of the log.
+    fn hold_back(&mut self, report: &Report) {
+        let whole_log = report.partitions.iter().all(|state| state.log_start == Some(0));
+        for line in &report.dates {
+            let date = &line.date;
+            if line.closed {
+                self.rebuild.retain(|(other, _)| other != date);
+            }
+            if !(self.recount.contains(date) && (line.closed || line.doubtful)) {
+                continue;
+            }
+            if line.doubtful && whole_log {
+                self.rebuild.extend(of_date(date, None, report));
+                continue;
+            }
+            self.recount.remove(date);
+            self.left.push(if line.closed {
+                format!("{date}: retention has closed it: what it is counted from is gone")
+            } else {
+                format!(
+                    "{date}: its counts may be the only record of events that its raw events lack, and the log does not go \
+                     back to its beginning; they stay"
+                )
+            });
         }
-        self.run = true;
     }
 }
 
-/// Dates whose counts hold more than their raw events account for, where the log no longer has all of it: the counts may be
-/// right, and the raw events gone.
-fn doubtful_dates(report: &Report) -> BTreeMap<String, String> {
-    let whole_log = report.partitions.iter().all(|state| state.log_start == Some(0));
-    if whole_log {
-        return BTreeMap::new();
-    }
-    let is_doubtful = |finding: &&Finding| finding.class == Class::ExtraRows && finding.table == "batch_counts";
-    let why = "its counts hold more than its raw events account for, and the log no longer has all of them: the counts may be \
-               the only record there is";
-    report
-        .findings
-        .iter()
-        .filter(is_doubtful)
-        .filter_map(|finding| Some((finding.date.clone()?, why.to_owned())))
-        .collect()
+/// The raw events of a date: of one log partition, or of all.
+fn of_date(date: &str, partition: Option<u32>, report: &Report) -> Vec<(String, u32)> {
+    let all = || report.partitions.iter().map(|state| state.partition).collect();
+    let partitions: Vec<u32> = partition.map_or_else(all, |partition| vec![partition]);
+    partitions.into_iter().map(|partition| (date.to_owned(), partition)).collect()
 }
 
 fn open_dates(report: &Report) -> impl Iterator<Item = String> {
     report.dates.iter().filter(|date| !date.closed).map(|date| date.date.clone())
-}
-
-fn is_closed(report: &Report, date: &str) -> bool {
-    report.dates.iter().any(|line| line.date == date && line.closed)
 }
 
 fn line(finding: &Finding, why: &str) -> String {
@@ -153,7 +140,11 @@ pub async fn repair(repairs: &dyn Repairs, before: &Report, plan: Plan) -> Repai
         match repairs.rebuild(date, *partition).await {
             Ok(rebuilt) => {
                 report.rebuilt.extend(rebuilt.added);
-                report.left.extend(rebuilt.kept);
+                if !rebuilt.kept.is_empty() {
+                    // What they lack, if they lack something, only its counts may have.
+                    recount.remove(date);
+                    report.left.extend(rebuilt.kept);
+                }
             }
             Err(reason) => {
                 report.left.push(format!("raw events of {date}, partition {partition}: {reason}"));
@@ -162,12 +153,120 @@ pub async fn repair(repairs: &dyn Repairs, before: &Report, plan: Plan) -> Repai
             }
         }
     }
-    let dates: Vec<String> = recount.into_iter().collect();
-    if plan.run || !dates.is_empty() {
-        match repairs.recount(&dates).await {
-            Ok(()) => report.dates = dates,
-            Err(reason) => report.left.push(format!("recount of {}: {reason}", dates.join(", "))),
-        }
+    if plan.run {
+        recount_all(repairs, recount.into_iter().collect(), &mut report).await;
     }
     report
+}
+
+/// All dates in one run; one by one, when that is not possible because of some of them.
+async fn recount_all(repairs: &dyn Repairs, dates: Vec<String>, report: &mut RepairReport) {
+    match repairs.recount(&dates).await {
+        Ok(()) => report.dates = dates,
+        Err(reason) if dates.len() < 2 => report.left.push(format!("recount of {}: {reason}", dates.join(", "))),
+        Err(_) => {
+            for date in dates {
+                match repairs.recount(std::slice::from_ref(&date)).await {
+                    Ok(()) => report.dates.push(date),
+                    Err(reason) => report.left.push(format!("recount of {date}: {reason}")),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::report::model::{DateTotals, PartitionState};
+    use crate::report::testing::empty;
+
+    fn report(findings: Vec<Finding>, doubtful: bool, log_start: u64) -> Report {
+        let state = |partition| PartitionState { partition, log_start: Some(log_start), ..PartitionState::default() };
+        let line = |date: &str, doubtful| DateTotals { date: date.to_owned(), doubtful, ..DateTotals::default() };
+        Report {
+            run_id: Uuid::nil(),
+            partitions: vec![state(0), state(1)],
+            dates: vec![line("2026-01-01", doubtful), line("2026-01-02", false)],
+            findings,
+            ..empty()
+        }
+    }
+
+    fn finding(class: Class, repair: Repair, date: Option<&str>, partition: Option<u32>) -> Finding {
+        let mut finding = Finding::new(class, "batch_counts", String::new());
+        (finding.repair, finding.partition) = (repair, partition);
+        finding.date = date.map(str::to_owned);
+        finding
+    }
+
+    #[test]
+    fn counts_that_may_be_the_only_record_are_not_replaced() {
+        let first = finding(Class::ExtraRows, Repair::Recount, Some("2026-01-01"), None);
+        // Whatever else asks for a recount, of all dates or of this one.
+        for other in [
+            finding(Class::OffsetHole, Repair::Rebuild, None, Some(1)),
+            finding(Class::WrongKey, Repair::Rebuild, Some("2026-01-01"), Some(1)),
+            finding(Class::StaleCoverage, Repair::Recount, None, Some(1)),
+        ] {
+            let plan = plan(&report(vec![first.clone(), other], true, 7));
+            assert!(!plan.recount.contains("2026-01-01"), "{plan:?}");
+            assert_eq!(plan.left.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_log_that_goes_back_to_its_beginning_makes_good_what_is_doubtful() {
+        let plan = plan(&report(vec![finding(Class::ExtraRows, Repair::Recount, Some("2026-01-01"), None)], true, 0));
+        let all: BTreeSet<(String, u32)> = [0, 1].map(|partition| ("2026-01-01".to_owned(), partition)).into();
+        assert_eq!((plan.rebuild, plan.left), (all, Vec::new()));
+        assert_eq!(plan.recount, BTreeSet::from(["2026-01-01".to_owned()]));
+    }
+
+    /// Rebuilds what it is told, and recounts no run that has a date which it cannot.
+    #[derive(Debug, Default)]
+    struct Fake {
+        kept: Vec<String>,
+        impossible: Option<&'static str>,
+        recounted: Mutex<Vec<Vec<String>>>,
+    }
+
+    #[async_trait]
+    impl Repairs for Fake {
+        async fn rebuild(&self, _: &str, _: u32) -> Result<RebuiltRaw, String> {
+            Ok(RebuiltRaw { kept: self.kept.clone(), ..RebuiltRaw::default() })
+        }
+
+        async fn recount(&self, dates: &[String]) -> Result<(), String> {
+            if dates.iter().any(|date| Some(date.as_str()) == self.impossible) {
+                return Err("its raw events are gone".to_owned());
+            }
+            self.recounted.lock().push(dates.to_vec());
+            Ok(())
+        }
+    }
+
+    fn two_dates() -> Plan {
+        let dates = ["2026-01-01", "2026-01-02"].map(str::to_owned);
+        Plan { rebuild: [(dates[0].clone(), 0)].into(), recount: dates.into(), run: true, left: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn one_date_that_cannot_be_recounted_does_not_keep_the_others_from_it() {
+        let fake = Fake { impossible: Some("2026-01-01"), ..Fake::default() };
+        let done = repair(&fake, &report(Vec::new(), false, 0), two_dates()).await;
+        assert_eq!((done.dates, done.left.len()), (vec!["2026-01-02".to_owned()], 1));
+    }
+
+    #[tokio::test]
+    async fn a_date_whose_raw_events_could_not_all_be_made_anew_keeps_its_counts() {
+        let fake = Fake { kept: vec!["an old file".to_owned()], ..Fake::default() };
+        let done = repair(&fake, &report(Vec::new(), false, 0), two_dates()).await;
+        assert_eq!(done.dates, ["2026-01-02"]);
+        assert_eq!(done.left, ["an old file"]);
+        assert_eq!(*fake.recounted.lock(), [["2026-01-02"]]);
+    }
 }

@@ -19,7 +19,7 @@ use crate::report::page;
 use crate::store::StoreError;
 
 /// Audits that are remembered.
-const KEPT: usize = 50;
+const KEPT: usize = 20;
 /// Runs on the trend of a page.
 pub const TREND_RUNS: usize = 60;
 

@@ -17,9 +17,10 @@ use crate::finding::{Class, EVENT_IDS_MAX, Finding, Repair};
 
 const TABLE: &str = "batch_counts";
 
-/// The findings of a date's counts. `at_cut` says whether coverage lies at a cut, as far as that is known.
+/// The findings of a date's counts, and whether raw events account for all that these count. `at_cut` says whether coverage
+/// lies at a cut, as far as that is known.
 #[must_use]
-pub fn conclude(checked: &DateChecked, known: &Known, at_cut: bool) -> Vec<Finding> {
+pub fn conclude(checked: &DateChecked, known: &Known, at_cut: bool) -> (Vec<Finding>, bool) {
     let mut findings = Vec::new();
     let minutes = checked.diffs.get(&Granularity::Minute).map_or(&[][..], Vec::as_slice);
     let looked_at = &minutes[..minutes.len().min(ROWS_MAX)];
@@ -37,7 +38,24 @@ pub fn conclude(checked: &DateChecked, known: &Known, at_cut: bool) -> Vec<Findi
     }
     findings.extend(malformed(checked));
     findings.extend(checked.closed_rollups.iter().cloned());
-    findings
+    let is_read = checked.raw_whole && !checked.bad.iter().any(|bad| bad.granularity == Some(Granularity::Minute));
+    let all_seen = is_read && !checked.more && minutes.len() == looked_at.len() && checked.malformed == 0;
+    let explained = all_seen && causes.iter().all(|cause| cause.class != Class::ExtraRows);
+    // One granularity that agrees shows that the raw events are those that were counted.
+    (findings, explained || !checked.agreeing.is_empty())
+}
+
+/// The finding of a date whose sums differ, where no row does.
+#[must_use]
+pub fn unnamed(checked: &DateChecked) -> Finding {
+    let text = "the sums of raw events and counts differ, and no row of those that were compared does".to_owned();
+    let mut finding = Finding::new(Class::ExtraRows, TABLE, text);
+    finding.date = Some(format_date(checked.date));
+    (finding.expected, finding.found) =
+        (i64::try_from(checked.totals.expected).ok(), i64::try_from(checked.totals.minute).ok());
+    finding.repair = Repair::Recount;
+    "reckon audit --repair recounts the date from its raw events".clone_into(&mut finding.action);
+    finding
 }
 
 /// Events that are missing although they lie below coverage, all of them behind all that is counted: coverage says more
@@ -111,11 +129,17 @@ fn rollups(checked: &DateChecked, minutes: &[RowDiff], granularity: Granularity)
             found.fingerprint.wrapping_sub(expected.fingerprint),
             found.late.wrapping_sub(expected.late),
             found.sum.wrapping_sub(expected.sum),
+            found.values.wrapping_sub(expected.values),
         )
     };
-    let mut below: HashMap<_, (i64, u64, i64, i128)> = HashMap::new();
+    // Extremes do not add up: where no minute differs, they are the row's own.
+    let extremes = |diff: &RowDiff| {
+        let (expected, found) = (diff.expected.unwrap_or_default(), diff.found.unwrap_or_default());
+        (expected.min, expected.max) != (found.min, found.max)
+    };
+    let mut below: HashMap<_, (i64, u64, i64, i128, i64)> = HashMap::new();
     for diff in minutes {
-        let (count, fingerprint, late, sum) = delta(diff);
+        let (count, fingerprint, late, sum, values) = delta(diff);
         let mut key = diff.key.clone();
         key.minute = granularity.start_of(key.minute);
         let all = below.entry(key).or_default();
@@ -124,10 +148,14 @@ fn rollups(checked: &DateChecked, minutes: &[RowDiff], granularity: Granularity)
             all.1.wrapping_add(fingerprint),
             all.2.wrapping_add(late),
             all.3.wrapping_add(sum),
+            all.4.wrapping_add(values),
         );
     }
     // Where not all minutes were looked at, nobody knows what they make.
-    let is_own = |diff: &&RowDiff| !checked.more && below.get(&diff.key).copied().unwrap_or_default() != delta(diff);
+    let is_own = |diff: &&RowDiff| {
+        let minutes = below.get(&diff.key);
+        !checked.more && (minutes.copied().unwrap_or_default() != delta(diff) || (minutes.is_none() && extremes(diff)))
+    };
     let own = diffs.iter().filter(is_own).map(|diff| {
         let mut finding = of_row(Class::RollupMismatch, TABLE, granularity, &diff.key);
         (finding.expected, finding.found) = (

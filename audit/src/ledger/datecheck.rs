@@ -67,6 +67,8 @@ pub struct DateChecked {
     pub coarse: bool,
     /// Rows with a count below 1 or a time that is no minute.
     pub malformed: u64,
+    /// The granularities that agree with the raw events throughout.
+    pub agreeing: Vec<Granularity>,
     /// Of a closed date, hours and days that its minutes do not make.
     pub closed_rollups: Vec<Finding>,
     /// Places of events whose stored hash is wrong, with their ids.
@@ -75,7 +77,7 @@ pub struct DateChecked {
     pub samples: Vec<Sample>,
     /// What else was found of its raw events.
     pub reduced: super::reduce::Reduced,
-    /// Below this offset every event of a partition is counted, by the events that are missing; see [`stale_from`].
+    /// Below this offset every event of a partition is counted, by the events that are missing.
     pub last_covered: BTreeMap<u32, u64>,
 }
 
@@ -130,6 +132,11 @@ impl DateCheck<'_> {
         let (expected, found) = (&raw.reduced.cells, &counts.cells);
         let differs = |granularity| expected.differing(found, granularity) != 0;
         let raw_whole = raw.bad.is_empty();
+        let is_bad = |granularity| counts.bad.iter().any(|bad| bad.granularity == Some(granularity));
+        let agreeing = Granularity::ALL
+            .into_iter()
+            .filter(|granularity| raw_whole && !is_bad(*granularity) && !differs(*granularity))
+            .collect();
         let totals = DateTotals {
             date: format_date(date),
             raw: raw.rows,
@@ -140,6 +147,7 @@ impl DateCheck<'_> {
             hour: found.count(Granularity::Hour),
             day: found.count(Granularity::Day),
             reserved: raw.reduced.reserved,
+            doubtful: false,
             closed,
             balanced: closed || !Granularity::ALL.into_iter().any(differs),
         };
@@ -156,6 +164,7 @@ impl DateCheck<'_> {
             more: false,
             coarse: reading.counting.lateness.is_none(),
             malformed: counts.malformed,
+            agreeing,
             closed_rollups: if closed { closed_rollups(date, counts) } else { Vec::new() },
             wrong_hash: raw.wrong_hash,
             samples: Vec::new(),
@@ -190,6 +199,9 @@ impl DateCheck<'_> {
                 break;
             }
             chosen |= 1 << bucket;
+        }
+        if chosen == 0 {
+            return Ok(());
         }
         let reading = self.reading(checked.coarse, chosen);
         let (mut places, mut hashes) = (ByPlace { records: None, ..ByPlace::new() }, FileHashes::default());

@@ -73,6 +73,8 @@ struct Explainer<'a> {
     known: &'a Known,
     /// Events that rows lack, by hash: the cause that says so, and which of its events it is.
     missing: HashMap<u64, Vec<(usize, usize)>>,
+    /// Those of them that are found elsewhere.
+    elsewhere: HashSet<(usize, usize)>,
     causes: Vec<Cause>,
 }
 
@@ -85,15 +87,22 @@ pub fn explain(
     repeats: &HashMap<RowKey, Vec<RowEvent>>,
     known: &Known,
 ) -> Vec<Cause> {
-    let mut explainer = Explainer { diffs, events, repeats, known, missing: HashMap::new(), causes: Vec::new() };
+    let mut explainer = Explainer {
+        diffs,
+        events,
+        repeats,
+        known,
+        missing: HashMap::new(),
+        elsewhere: HashSet::new(),
+        causes: Vec::new(),
+    };
     let deltas = explainer.own_numbers();
     let deltas = explainer.without_known(deltas);
     let deltas = explainer.moved(deltas);
     let deltas = explainer.lacking(deltas);
     let deltas = explainer.too_much(deltas);
     explainer.rest(deltas);
-    explainer.causes.retain(|cause| cause.total > 0 || !matches!(cause.class, Class::Lost));
-    explainer.causes
+    explainer.causes()
 }
 
 impl<'a> Explainer<'a> {
@@ -176,7 +185,7 @@ impl<'a> Explainer<'a> {
             if delta.count > 0 || done.contains(&delta.row) {
                 continue;
             }
-            let opposite = (-delta.count, delta.fingerprint.wrapping_neg());
+            let opposite = (delta.count.wrapping_neg(), delta.fingerprint.wrapping_neg());
             let Some(rows) = too_much.get_mut(&opposite) else { continue };
             let Some(at) = rows.iter().position(|row| *row != delta.row && !done.contains(row)) else { continue };
             let other = rows.swap_remove(at);
@@ -244,13 +253,15 @@ impl<'a> Explainer<'a> {
     }
 
     fn found_elsewhere(&mut self, delta: &Delta, count: usize) -> bool {
-        let pool: Vec<u64> = self.missing.keys().copied().collect();
+        let pool: Vec<u64> =
+            self.missing.iter().filter(|(_, places)| !places.is_empty()).map(|(hash, _)| *hash).collect();
         let Some(found) = subset(&pool, count, delta.fingerprint) else { return false };
         for hash in found.into_iter().map(|at| pool[at]) {
             let Some((cause, at)) = self.missing.get_mut(&hash).and_then(Vec::pop) else { continue };
             let (row, event) = (self.causes[cause].row, self.causes[cause].events[at].clone());
-            // It is not lost; `explain` leaves out who has lost nothing.
+            // It is not lost.
             self.causes[cause].total = self.causes[cause].total.saturating_sub(1);
+            self.elsewhere.insert((cause, at));
             let class = self.class_of_move(row, delta.row);
             let note = format!("counted for {}", describe(&self.diffs[delta.row].key));
             self.causes.push(Cause { class, row, other: Some(delta.row), events: vec![event], total: 1, note });
@@ -267,6 +278,19 @@ impl<'a> Explainer<'a> {
         let (row, class) = (delta.row, Class::CountedTwice);
         self.causes.push(Cause { class, row, other: None, events, total: count as u64, note: String::new() });
         true
+    }
+
+    /// The causes, without what is not lost after all.
+    fn causes(mut self) -> Vec<Cause> {
+        for (number, cause) in self.causes.iter_mut().enumerate() {
+            let mut at = 0;
+            cause.events.retain(|_| {
+                at += 1;
+                !self.elsewhere.contains(&(number, at - 1))
+            });
+        }
+        self.causes.retain(|cause| cause.total > 0 || !matches!(cause.class, Class::Lost));
+        self.causes
     }
 
     /// As many as there should be, and not the same; or more, and nobody knows which.

@@ -9,9 +9,8 @@ use reckon_data::minute::{MICROS_PER_SECOND, MINUTES_PER_DAY, minute_of};
 
 use super::load::{Loaded, Unreadable};
 use super::place::Place;
-use super::raw::{Counting, Events, Refused};
+use super::raw::{Counting, Events};
 use super::weigh::{Amount, bucket, mix};
-use crate::error::AuditError;
 
 /// Bytes that an event takes in memory while a date is added up.
 pub const EVENT_BYTES: u64 = 48;
@@ -201,6 +200,12 @@ pub const fn log_cell(record: u64) -> u64 {
     record >> LOG_CELL_BITS
 }
 
+/// The first offset of the sum that an offset belongs to.
+#[must_use]
+pub const fn cell_start(offset: u64) -> u64 {
+    offset >> LOG_CELL_BITS << LOG_CELL_BITS
+}
+
 /// First offset of a sum, and the offset after its last; and the partition.
 #[must_use]
 pub const fn of_log_cell(cell: u64) -> (u32, u64, u64) {
@@ -301,21 +306,17 @@ impl Reading {
 /// Reads a file of raw events. Keeps a processor busy.
 ///
 /// # Errors
-/// The outer one when the audit has no room for a place, the inner one when the file says nothing.
-pub fn read_file(file: &Loaded, reading: &Reading) -> Result<Result<FileFacts, Unreadable>, AuditError> {
+/// When the file says nothing, or what cannot be.
+pub fn read_file(file: &Loaded, reading: &Reading) -> Result<FileFacts, Unreadable> {
     let mut facts =
         FileFacts { held: Held::default(), kept: Vec::new(), by_place: ByPlace::new(), wrong_hash: Vec::new() };
     for slice in file.slices() {
-        match file.frame(slice).map_err(Refused::from).and_then(|frame| take(&mut facts, frame, reading)) {
-            Ok(()) => {}
-            Err(Refused::Unreadable(unreadable)) => return Ok(Err(unreadable)),
-            Err(Refused::TooLarge(error)) => return Err(error),
-        }
+        take(&mut facts, file.frame(slice)?, reading)?;
     }
-    Ok(Ok(facts))
+    Ok(facts)
 }
 
-fn take(facts: &mut FileFacts, frame: DataFrame, reading: &Reading) -> Result<(), Refused> {
+fn take(facts: &mut FileFacts, frame: DataFrame, reading: &Reading) -> Result<(), Unreadable> {
     let events = Events::of(frame, &reading.counting)?;
     let reserved = reading.reserved(&events)?;
     facts.held.push(&events, &reserved, &reading.keep);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use hashbrown::HashMap;
-use reckon_data::event::Event;
+use hashbrown::{HashMap, HashSet};
+use reckon_data::event::{Event, Reason};
 use reckon_data::key::Key;
 use reckon_data::log::{Log, LogError};
 use reckon_data::minute::date_of;
@@ -50,6 +50,8 @@ pub struct LogScope {
     pub counting: Counting,
     /// Dates before this one may have lost raw events to retention: they are left out.
     pub closed: i64,
+    /// Dates whose raw events were read without their dimensions: they are left out, too.
+    pub coarse: HashSet<i32>,
 }
 
 /// What of a range of the log could be read.
@@ -59,6 +61,16 @@ pub struct Extent {
     pub start: u64,
     /// Records that cannot be read, with the reason: what they held cannot be compared.
     pub unreadable: Vec<(u64, String)>,
+    /// Records that were given up: what the raw events have of them stays.
+    pub given_up: Vec<u64>,
+}
+
+impl Extent {
+    /// Whether nobody knows from the log what a record held.
+    #[must_use]
+    pub fn is_unknown(&self, offset: u64) -> bool {
+        self.given_up.contains(&offset) || self.unreadable.iter().any(|(unreadable, _)| *unreadable == offset)
+    }
 }
 
 /// Adds up the events of a partition in a range of offsets.
@@ -75,14 +87,18 @@ pub async fn add_up(
     read(log, partition, offsets, scope, &mut |seen| add_to_cell(cells, seen.place, seen.content)).await
 }
 
-/// Whether the record at an offset is a cut.
+/// Whether the record at an offset is a cut; none when nobody can say.
 ///
 /// # Errors
 /// When the log fails.
-pub async fn is_cut(log: &dyn Log, partition: u32, offset: u64) -> Result<bool, AuditError> {
-    let records = log.read(partition, offset, 1).await?;
+pub async fn is_cut(log: &dyn Log, partition: u32, offset: u64) -> Result<Option<bool>, AuditError> {
+    let records = match log.read(partition, offset, 1).await {
+        Ok(records) => records,
+        Err(LogError::Trimmed { .. } | LogError::Corrupt { .. } | LogError::PastEnd { .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
     let record = records.first().and_then(|stored| decode(&stored.bytes).ok());
-    Ok(record.is_some_and(|record| matches!(record.body, Body::Cut(_))))
+    Ok(record.map(|record| matches!(record.body, Body::Cut(_))))
 }
 
 /// The events of a partition in a range of offsets, and what of it could be read.
@@ -132,7 +148,7 @@ async fn read(
     take: &mut (dyn for<'a> FnMut(&Borrowed<'a>) + Send),
 ) -> Result<Extent, AuditError> {
     let mut at = offsets.start;
-    let mut extent = Extent { start: at, unreadable: Vec::new() };
+    let mut extent = Extent { start: at, ..Extent::default() };
     let mut groups = Groups::default();
     while at < offsets.end {
         let records = match log.read(partition, at, READ_BYTES).await {
@@ -152,7 +168,13 @@ async fn read(
         for stored in records.iter().filter(|stored| stored.offset < offsets.end) {
             let events = match decode(&stored.bytes).map(|record| record.body) {
                 Ok(Body::Events(events)) => events,
-                Ok(_) => continue,
+                Ok(Body::Dead(letters)) => {
+                    if letters.iter().any(|letter| letter.reason == Reason::DamagedRecord.code()) {
+                        extent.given_up.push(stored.offset);
+                    }
+                    continue;
+                }
+                Ok(Body::Cut(_)) => continue,
                 Err(error) => {
                     extent.unreadable.push((stored.offset, error.to_string()));
                     continue;
@@ -161,7 +183,7 @@ async fn read(
             for row in 0..events.len() {
                 let Some(event) = events.event(row) else { continue };
                 let date = date_of(event.event_time);
-                if i64::from(date) < scope.closed {
+                if i64::from(date) < scope.closed || scope.coarse.contains(&date) {
                     continue;
                 }
                 let place = Place::new(partition.into(), stored.offset.cast_signed(), row as i64)?;
@@ -194,7 +216,7 @@ const fn value_of<'a>(dimension: Dimension, event: &Event<'a>) -> Option<&'a str
 pub fn differing(log: &LogCells, raw: &LogCells, starts: &BTreeMap<u32, u64>) -> Vec<(u32, u64, u64)> {
     let is_held = |cell: u64| {
         let (partition, start, _) = of_log_cell(cell);
-        starts.get(&partition).is_some_and(|begins| start >= *begins || *begins == 0)
+        starts.get(&partition).is_some_and(|begins| start >= *begins)
     };
     let mut cells: Vec<u64> = log.keys().chain(raw.keys()).copied().filter(|cell| is_held(*cell)).collect();
     cells.sort_unstable();

@@ -99,27 +99,12 @@ pub struct Events {
     pub late: Vec<bool>,
 }
 
-/// Why rows cannot be taken in.
-#[derive(Debug)]
-pub enum Refused {
-    /// The file says nothing.
-    Unreadable(Unreadable),
-    /// The audit has no room for a place.
-    TooLarge(crate::error::AuditError),
-}
-
-impl From<Unreadable> for Refused {
-    fn from(unreadable: Unreadable) -> Self {
-        Self::Unreadable(unreadable)
-    }
-}
-
 impl Events {
     /// Reads a frame that has [`Counting::columns`].
     ///
     /// # Errors
     /// When a column is missing, of another type, or null where it must not be.
-    pub fn of(frame: DataFrame, counting: &Counting) -> Result<Self, Refused> {
+    pub fn of(frame: DataFrame, counting: &Counting) -> Result<Self, Unreadable> {
         let columns = Columns(&frame);
         let time = required(&columns, "event_time")?;
         let received = required(&columns, "received_at")?;
@@ -216,14 +201,17 @@ fn keys(columns: &Columns<'_>, time: &[i64], counting: &Counting) -> Result<Keys
     Ok((hash, check, group))
 }
 
-fn places(columns: &Columns<'_>) -> Result<Vec<Place>, Refused> {
+fn places(columns: &Columns<'_>) -> Result<Vec<Place>, Unreadable> {
     let null = || Unreadable::Corrupt("an event has no place in the log".to_owned());
     let (partitions, indexes) = (columns.small("log_partition")?, columns.small("log_index")?);
     let offsets = required(columns, "log_offset")?;
     let mut places = Vec::with_capacity(offsets.len());
     for ((partition, index), offset) in partitions.iter().zip(indexes.iter()).zip(offsets) {
         let (partition, index) = partition.zip(index).ok_or_else(null)?;
-        places.push(Place::new(partition.into(), offset, index.into()).map_err(Refused::TooLarge)?);
+        places.push(
+            Place::new(partition.into(), offset, index.into())
+                .map_err(|error| Unreadable::Corrupt(error.to_string()))?,
+        );
     }
     Ok(places)
 }

@@ -14,7 +14,7 @@ use super::held::RecordEvents;
 use super::load::{Unreadable, load};
 use super::logcheck::Seen;
 use super::place::{Place, of_record};
-use super::raw::{Counting, Events, Refused};
+use super::raw::{Counting, Events};
 use super::scan::{Scanner, busy};
 use crate::error::AuditError;
 use crate::finding::{Class, EVENT_IDS_MAX, Finding, Repair};
@@ -62,12 +62,10 @@ impl Scanner {
                     let events = Events::of(loaded.frame(slice)?, &counting)?;
                     seen_in(&events, partition, &offsets, &mut seen)?;
                 }
-                Ok::<_, Refused>(seen)
+                Ok::<_, Unreadable>(seen)
             });
-            match read.await? {
-                Ok(seen) => all.extend(seen),
-                Err(Refused::Unreadable(_)) => {}
-                Err(Refused::TooLarge(error)) => return Err(error),
+            if let Ok(seen) = read.await? {
+                all.extend(seen);
             }
         }
         Ok(all)
@@ -287,14 +285,20 @@ pub fn by_index(records: &HashMap<u64, RecordEvents>, is_held: impl Fn(u32, u64)
 
 /// Events whose stored hash is not that of their key.
 #[must_use]
-pub fn wrong_hashes(wrong: &[(Place, String)], date: i32) -> Option<Finding> {
-    let (first, _) = wrong.first()?;
-    let text = "the hash that is stored beside raw events is not that of their keys".to_owned();
-    let mut finding = Finding::new(Class::WrongKey, TABLE, text);
-    finding.partition = Some(first.partition());
-    finding.offset_start = Some(first.offset());
-    finding.date = Some(format_date(date));
-    finding.event_ids = wrong.iter().take(EVENT_IDS_MAX).map(|(_, id)| id.clone()).collect();
-    finding.events = wrong.len() as u64;
-    Some(rebuilt(finding))
+pub fn wrong_hashes(wrong: &[(Place, String)], date: i32) -> Vec<Finding> {
+    let mut partitions: BTreeMap<u32, Vec<&(Place, String)>> = BTreeMap::new();
+    for one in wrong {
+        partitions.entry(one.0.partition()).or_default().push(one);
+    }
+    let finding = |(partition, events): (u32, Vec<&(Place, String)>)| {
+        let text = "the hash that is stored beside raw events, some of which are named, is not that of their keys";
+        let mut finding = Finding::new(Class::WrongKey, TABLE, text.to_owned());
+        finding.partition = Some(partition);
+        finding.offset_start = events.iter().map(|(place, _)| place.offset()).min();
+        finding.date = Some(format_date(date));
+        finding.event_ids = events.iter().take(EVENT_IDS_MAX).map(|(_, id)| id.clone()).collect();
+        finding.events = events.len() as u64;
+        rebuilt(finding)
+    };
+    partitions.into_iter().map(finding).collect()
 }

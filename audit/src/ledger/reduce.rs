@@ -6,6 +6,7 @@ use reckon_data::minute::{MINUTES_PER_DAY, MINUTES_PER_HOUR};
 use reckon_data::run::Granularity;
 
 use super::held::Held;
+use super::horizon::Delays;
 use super::place::Place;
 use super::weigh::{Amount, BUCKETS, Cell, bucket, place};
 
@@ -108,8 +109,8 @@ pub struct Reduced {
     pub late_uncovered: u64,
     /// Events of reserved entities below coverage, each key once.
     pub reserved: u64,
-    /// Seconds from the copy before to each repeat, ascending.
-    pub delays: Vec<u32>,
+    /// Seconds from the copy before to each repeat.
+    pub delays: Delays,
     /// Repeats above coverage that came after the dedup window: the stream counts them, some of them.
     pub past_window: Vec<Place>,
     /// How many there are.
@@ -131,7 +132,7 @@ pub fn reduce(held: &Held, date: i32, window: i64, covered: &dyn Fn(Place) -> bo
         uncovered: 0,
         late_uncovered: 0,
         reserved: 0,
-        delays: Vec::new(),
+        delays: Delays::default(),
         past_window: Vec::new(),
         past_window_total: 0,
         peak: peak(&held.received),
@@ -152,7 +153,6 @@ pub fn reduce(held: &Held, date: i32, window: i64, covered: &dyn Fn(Place) -> bo
         // A first copy above coverage has none below it: coverage is a prefix of each partition, but partitions differ.
         reduced.look_at_repeats(held, same, covered, date, window);
     }
-    reduced.delays.sort_unstable();
     reduced
 }
 
@@ -164,7 +164,7 @@ impl Reduced {
         self.uncovered += other.uncovered;
         self.late_uncovered += other.late_uncovered;
         self.reserved += other.reserved;
-        self.delays.append(&mut other.delays);
+        self.delays.merge(&other.delays);
         self.past_window.append(&mut other.past_window);
         self.past_window_total += other.past_window_total;
         // Each part saw some of the events of every minute.
@@ -205,7 +205,7 @@ impl Reduced {
         for pair in same.windows(2) {
             self.repeats += 1;
             let [before, after] = [held.received[pair[0]], held.received[pair[1]]];
-            self.delays.push(after.saturating_sub(before));
+            self.delays.add(after.saturating_sub(before));
             if !covered(held.place[pair[1]]) && i64::from(after / 60) - i64::from(before / 60) > window {
                 self.past_window_total += 1;
                 if self.past_window.len() < DIFFERING_MAX {

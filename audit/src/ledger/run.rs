@@ -15,12 +15,12 @@ use reckon_data::run::Granularity;
 use reckon_data::table::Tables;
 use uuid::Uuid;
 
-use super::conclude::{bad_file, conclude};
+use super::conclude::{bad_file, conclude, unnamed};
 use super::datecheck::{DateCheck, DateChecked};
 use super::explain::Known;
-use super::held::{ByPlace, EVENT_BYTES, Reading, of_log_cell};
-use super::horizon::horizon;
-use super::logcheck::{self, LogCells, LogScope, Seen};
+use super::held::{ByPlace, EVENT_BYTES, Reading, cell_start, of_log_cell};
+use super::horizon::{Delays, horizon};
+use super::logcheck::{self, LogCells, LogScope};
 use super::pin::Pinned;
 use super::place::Place;
 use super::raw::Counting;
@@ -38,6 +38,8 @@ use crate::report::model::{
 
 /// Ranges of offsets in which log and raw events differ that are looked at event by event.
 const RANGES_MAX: usize = 64;
+/// Events that are looked at in them.
+const EVENTS_MAX: usize = 1 << 20;
 
 /// What the ledger works with.
 #[derive(Debug, Clone)]
@@ -181,11 +183,13 @@ impl Ledger {
         for (done, (date, files)) in (0..).zip(&dates) {
             progress(Progress { step: format!("reading {}", format_date(*date)), done, total, events });
             let rows: u64 = files.events.iter().map(|file| file.rows).sum();
-            let mut closed = ByPlace { records: None, ..ByPlace::new() };
-            let is_closed = i64::from(*date) < pinned.closed;
-            // What retention has taken is no loss.
-            let places = if is_closed { &mut closed } else { &mut by_place };
-            gathered.dates.push(check.run(*date, files, places, &mut gathered.hashes).await?);
+            let mut places = ByPlace::new();
+            let checked = check.run(*date, files, &mut places, &mut gathered.hashes).await?;
+            // What retention has taken is no loss; and what is read without dimensions is not what the log has.
+            if !(checked.coarse || i64::from(*date) < pinned.closed) {
+                by_place.merge(places);
+            }
+            gathered.dates.push(checked);
             events += rows;
         }
         gathered.seconds.insert("dates".to_owned(), begun.elapsed().as_secs_f64());
@@ -205,7 +209,8 @@ impl Ledger {
         let mut starts: BTreeMap<u32, u64> =
             (pinned.partitions.iter()).filter_map(|state| Some((state.partition, state.log_start?))).collect();
         if let Some(log) = self.parts.reader.as_deref().filter(|_| raw_whole) {
-            let scope = LogScope { counting: Counting::of(&self.parts.definition), closed: pinned.closed };
+            let coarse = gathered.dates.iter().filter(|date| date.coarse).map(|date| date.date).collect();
+            let scope = LogScope { counting: Counting::of(&self.parts.definition), closed: pinned.closed, coarse };
             let mut cells = LogCells::new();
             for state in &pinned.partitions {
                 let step = format!("reading partition {} of the log", state.partition);
@@ -220,11 +225,12 @@ impl Ledger {
             self.compare_with_log(log, pinned, &scope, (&cells, by_place), &starts, gathered).await?;
         }
         if let (Some(records), true) = (&by_place.records, raw_whole) {
-            let gone: BTreeMap<u32, u64> =
-                pinned.partitions.iter().map(|state| (state.partition, state.log_start.unwrap_or(u64::MAX))).collect();
-            let is_held = |partition, offset| gone.get(&partition).is_some_and(|start| offset >= *start);
-            // A record whose events are of several dates is not whole where retention took some of them.
-            if pinned.closed <= 0 {
+            let is_held = |partition, offset| {
+                let held = starts.get(&partition).is_some_and(|begins| cell_start(offset) >= *begins);
+                held && gathered.log_events.is_some()
+            };
+            // A record whose events are of several dates is not whole where some of them are left out.
+            if pinned.closed <= 0 && !gathered.dates.iter().any(|date| date.coarse) {
                 gathered.findings.extend(by_index(records, is_held));
             }
         }
@@ -241,11 +247,6 @@ impl Ledger {
         starts: &BTreeMap<u32, u64>,
         gathered: &mut Gathered,
     ) -> Result<(), AuditError> {
-        let is_coarse = gathered.dates.iter().any(|date| date.coarse);
-        if is_coarse {
-            // The raw events were read without the dimensions that the log was read with.
-            return Ok(());
-        }
         let held = |cell: &u64| {
             let (partition, start, _) = of_log_cell(*cell);
             starts.get(&partition).is_some_and(|begins| start >= *begins)
@@ -254,7 +255,12 @@ impl Ledger {
         gathered.log_raw = by_place.cells.iter().filter(|(cell, _)| held(cell)).map(|(_, (rows, _))| rows).sum();
         let differing = logcheck::differing(cells, &by_place.cells, starts);
         let (scanner, counting) = (self.scanner(), Arc::new(scope.counting.clone()));
+        let (mut looked_at, mut events) = (0, 0);
         for (partition, start, end) in differing.iter().take(RANGES_MAX).copied() {
+            if events > EVENTS_MAX {
+                break;
+            }
+            looked_at += 1;
             let archived = pinned.partitions.get(partition as usize).map_or(0, |state| state.archived);
             let range = start..end.min(archived);
             let (of_log, extent) = logcheck::events(log, partition, range, scope).await?;
@@ -262,11 +268,11 @@ impl Ledger {
             let files = overlapping(pinned.events.files.iter(), partition, &range);
             let mut of_raw = scanner.raw_events(files, partition, range, &counting).await?;
             // Of a record that cannot be read nobody knows what it held.
-            let unreadable = |seen: &Seen| extent.unreadable.iter().any(|(offset, _)| *offset == seen.place.offset());
-            of_raw.retain(|seen| !unreadable(seen));
+            of_raw.retain(|seen| !extent.is_unknown(seen.place.offset()));
+            events += of_log.len() + of_raw.len();
             gathered.findings.extend(against_log(partition, &of_log, &of_raw, &mut gathered.known));
         }
-        for (partition, start, end) in differing.iter().skip(RANGES_MAX).copied() {
+        for (partition, start, end) in differing.iter().skip(looked_at).copied() {
             let text = "log and raw events differ here; there is more of that than was looked at".to_owned();
             let mut finding = Finding::new(Class::OffsetHole, "events", text);
             (finding.partition, finding.offset_start, finding.offset_end) = (Some(partition), Some(start), Some(end));
@@ -300,7 +306,7 @@ impl Ledger {
                 .zip(state.log_end)
                 .is_some_and(|(start, end)| state.coverage >= start && state.coverage < end && state.coverage > 0);
             if let Some(log) = self.parts.reader.as_deref().filter(|_| held)
-                && !logcheck::is_cut(log, partition, state.coverage).await?
+                && logcheck::is_cut(log, partition, state.coverage).await? == Some(false)
             {
                 at_cut = false;
                 stale(format!("coverage is {}, where the log has no cut", state.coverage));
@@ -323,10 +329,19 @@ impl Ledger {
     async fn conclude_dates(&self, pinned: &Pinned, at_cut: bool, gathered: &mut Gathered) -> Result<(), AuditError> {
         let (scanner, counting) = (self.scanner(), Arc::new(Counting::of(&self.parts.definition)));
         let mut findings = Vec::new();
-        for checked in &gathered.dates {
+        let whole_log = gathered.log_events.is_some() && pinned.partitions.iter().all(|p| p.log_start == Some(0));
+        let raw_told = gathered.findings.iter().any(|finding| finding.table == "events");
+        for checked in &mut gathered.dates {
+            let before = findings.len();
             findings.extend(checked.bad.iter().map(|bad| bad_file(bad, Some(checked.date))));
-            findings.extend(conclude(checked, &gathered.known, at_cut));
+            let (wrong, raw_accounts) = conclude(checked, &gathered.known, at_cut);
+            findings.extend(wrong);
             findings.extend(wrong_hashes(&checked.wrong_hash, checked.date));
+            let totals = &mut checked.totals;
+            totals.doubtful = !(totals.closed || raw_accounts || (whole_log && !checked.coarse));
+            if !(totals.balanced || totals.closed || raw_told) && findings.len() == before {
+                findings.push(unnamed(checked));
+            }
             let reduced = &checked.reduced;
             if reduced.late_uncovered > 0 {
                 findings.push(expected(Class::LateNotRecounted, checked.date, reduced.late_uncovered, Vec::new()));
@@ -367,6 +382,7 @@ impl Ledger {
             known: &gathered.known,
             raw_whole: gathered.dates.iter().all(|date| date.raw_whole),
             raw_is_log: gathered.log_events.is_some()
+                && !gathered.dates.iter().any(|date| date.coarse)
                 && !gathered.findings.iter().any(|finding| {
                     !finding.class.is_expected() && (finding.table == "events" || finding.table == "log")
                 }),
@@ -427,7 +443,7 @@ impl Ledger {
         }
         let is_balanced = gathered.findings.iter().all(|finding| finding.class.is_expected());
         let stages = stages(&gathered);
-        let horizon = all_delays(&mut gathered.dates, u64::from(options.window_minutes));
+        let horizon = all_delays(&gathered.dates, u64::from(options.window_minutes));
         gathered.findings.truncate(FINDINGS_MAX);
         Report {
             run_id,
@@ -545,10 +561,11 @@ fn rows_compared(dates: &[DateChecked]) -> f64 {
     if rows > 0.0 { compared / rows } else { 1.0 }
 }
 
-fn all_delays(dates: &mut [DateChecked], window: u64) -> Horizon {
-    let delays = dates.iter_mut().flat_map(|date| std::mem::take(&mut date.reduced.delays)).collect();
+fn all_delays(dates: &[DateChecked], window: u64) -> Horizon {
+    let mut delays = Delays::default();
+    dates.iter().for_each(|date| delays.merge(&date.reduced.delays));
     let peak = dates.iter().map(|date| date.reduced.peak).max().unwrap_or(0);
-    horizon(delays, window, peak)
+    horizon(&delays, window, peak)
 }
 
 fn stages(gathered: &Gathered) -> Vec<Stage> {

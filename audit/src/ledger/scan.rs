@@ -156,7 +156,7 @@ impl Scanner {
                     Err(why) => return Ok((file, Err(why))),
                 };
                 let hash = loaded.hash;
-                let facts = busy(move || read_file(&loaded, &reading)).await??;
+                let facts = busy(move || read_file(&loaded, &reading)).await?;
                 Ok::<_, AuditError>((file, facts.map(|facts| (facts, hash))))
             }
         };

@@ -47,7 +47,7 @@ pub struct Said {
 }
 
 /// A segment: what it says, and what its rows add up to.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Segment {
     /// Its summary; none when it is missing.
     pub said: Option<Said>,
@@ -57,8 +57,23 @@ pub struct Segment {
     pub rows: Cell,
     /// Wrapping sum of their fingerprints.
     pub fingerprint: u64,
+    /// The first minute that it counts; far in the future when it counts none.
+    pub minute_min: i64,
     /// The file, for whoever looks closer.
     pub file: String,
+}
+
+impl Default for Segment {
+    fn default() -> Self {
+        Self {
+            said: None,
+            summaries: 0,
+            rows: Cell::default(),
+            fingerprint: 0,
+            minute_min: i64::MAX,
+            file: String::new(),
+        }
+    }
 }
 
 /// All segments of the stream's counts.
@@ -145,6 +160,7 @@ impl Segments {
         own.summaries += part.summaries;
         own.rows.merge(part.rows);
         own.fingerprint = own.fingerprint.wrapping_add(part.fingerprint);
+        own.minute_min = own.minute_min.min(part.minute_min);
         if own.file.is_empty() {
             own.file = part.file;
         }
@@ -185,6 +201,7 @@ fn read_segments(file: &Loaded, reading: &Reading) -> Result<BTreeMap<SegmentKey
             let amount = &counts.amount[row];
             segment.rows.add(amount, place(counts.group[row], Granularity::Minute, counts.minute[row]));
             segment.fingerprint = segment.fingerprint.wrapping_add(amount.fingerprint);
+            segment.minute_min = segment.minute_min.min(counts.minute[row]);
             if segment.file.is_empty() {
                 segment.file.clone_from(&path);
             }
@@ -225,15 +242,20 @@ fn read_summaries(
             number(name).map(i64::cast_unsigned).ok_or_else(null)
         };
         let time = |name: &str| number(name).map_or(LogTime::UNSET, LogTime::at);
+        let count = |name: &str| {
+            let number = whole(name)?;
+            let negative = || Unreadable::Corrupt(format!("a summary has {} as {name}", number.cast_signed()));
+            i64::try_from(number).map(|_| number).map_err(|_| negative())
+        };
         let said = Said {
-            end: whole("segment_end")?,
-            accepted: whole("accepted")?,
-            counted: whole("counted")?,
-            duplicate: whole("duplicate")?,
-            dead: whole("dead")?,
+            end: count("segment_end")?,
+            accepted: count("accepted")?,
+            counted: count("counted")?,
+            duplicate: count("duplicate")?,
+            dead: count("dead")?,
             fingerprint: whole("fingerprint")?,
             log_time: time("log_time"),
-            refill_offset: whole("refill_offset")?,
+            refill_offset: count("refill_offset")?,
             refill_log_time: time("refill_log_time"),
             definition: whole("definition")?,
         };

@@ -191,9 +191,9 @@ pub async fn check(answers: &dyn Answers, samples: &[Sample], reach: &Reach) -> 
                 Judged::Wrong(finding) => findings.push(*finding),
             },
             Err(reason) => {
-                let mut finding = of(sample, format!("it was not answered: {reason}"));
-                finding.repair = Repair::Impossible;
-                findings.push(finding);
+                // A node that has too much to do answers later: that says nothing of its counts.
+                tracing::warn!(entity = sample.question.entity_id, reason, "a question of the audit was not answered");
+                totals.incomplete += 1;
             }
         }
     }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use polars::prelude::DataFrame;
-use reckon_data::minute::parse_date;
+use reckon_data::minute::{MINUTES_PER_DAY, parse_date};
 use reckon_data::run::Granularity;
 use reckon_data::table::{DataFile, Table};
 
@@ -14,7 +14,7 @@ use super::explain::{Known, explain};
 use super::held::{Held, Keep, LOG_CELL_RECORDS, Reading, read_file};
 use super::load::load;
 use super::pin::Pinned;
-use super::raw::{Counting, Events, Refused};
+use super::raw::{Counting, Events};
 use super::rawcheck::overlapping;
 use super::rows::{Rows, row_finding};
 use super::scan::{Scanner, busy};
@@ -77,15 +77,23 @@ impl StreamCheck<'_> {
             findings.extend(order(partition, &checked, state.coverage..state.sealed, self.segments.bad.is_empty()));
             findings.extend(checked.iter().filter_map(|checked| unbalanced(checked)));
             add_totals(&mut totals, &checked);
-            let ordered = findings.len() == before;
-            let (archived, rest): (Vec<Checked<'_>>, Vec<Checked<'_>>) =
-                checked.iter().copied().partition(|seg| self.raw_whole && ordered && seg.said.end <= state.archived);
             // What is there twice, or does not add up, is said already.
-            let alone = |seg: &&Checked<'_>| seg.segment.summaries == 1 && unbalanced(seg).is_none();
-            findings.extend(rest.iter().filter(alone).filter_map(own_rows));
+            let overlaps: HashSet<u64> = overlapping_ones(&checked).map(|seg| seg.key.1).collect();
+            let alone = |seg: &Checked<'_>| {
+                seg.segment.summaries == 1 && unbalanced(seg).is_none() && !overlaps.contains(&seg.key.1)
+            };
+            let (archived, rest): (Vec<Checked<'_>>, Vec<Checked<'_>>) = (checked.iter().copied())
+                .filter(alone)
+                .partition(|seg| self.raw_whole && seg.said.end <= state.archived);
+            findings.extend(rest.iter().filter_map(own_rows));
             // Between segments that do not meet there are events of which nobody knows when they came.
             for run in archived.chunk_by(|before, after| before.said.end == after.key.1) {
                 findings.extend(self.against_raw(partition, run).await?);
+            }
+            for finding in findings.iter_mut().skip(before).filter(|finding| finding.table == TABLE) {
+                if let Some(start) = finding.offset_start {
+                    repaired_by_batch(finding, start, self.pinned);
+                }
             }
             let wrong = findings.len() - before;
             totals.balanced += (checked.len() - wrong.min(checked.len())) as u64;
@@ -99,8 +107,8 @@ impl StreamCheck<'_> {
         while from < archived.len() {
             let mut to = from + 1;
             let mut rows = archived[from].said.accepted;
-            while to < archived.len() && rows + archived[to].said.accepted <= self.events_max {
-                rows += archived[to].said.accepted;
+            while to < archived.len() && rows.saturating_add(archived[to].said.accepted) <= self.events_max {
+                rows = rows.saturating_add(archived[to].said.accepted);
                 to += 1;
             }
             findings.extend(self.part(partition, archived, from, to).await?);
@@ -129,11 +137,12 @@ impl StreamCheck<'_> {
         let due = due(&occurrences, &duplicate, &starts, &held, self.reading.counting.lateness.is_some());
         // Copies that came before the first segment that is kept cannot be seen.
         let blind = if first == 0 { i64::MIN } else { minute(&all[0].said) + self.window };
+        let closed = self.pinned.closed.saturating_mul(MINUTES_PER_DAY);
         let mut findings = Vec::new();
         for seg in &all[from..to] {
             let due = due.get(&seg.key.1).copied().unwrap_or_default();
             let sees_all = minute(&seg.said) > blind;
-            let verdict = judge(seg, &due, sees_all, self.definition(), self.pinned.closed > 0, self.is_proven(seg));
+            let verdict = judge(seg, &due, sees_all, self.definition(), closed, self.is_proven(seg));
             match verdict {
                 Verdict::Right => {}
                 Verdict::Wrong(finding) => findings.push(*finding),
@@ -171,7 +180,7 @@ impl StreamCheck<'_> {
         for file in self.files(partition, &offsets) {
             let Ok(loaded) = load(&self.scanner.store, Table::Events, &file, &wanted).await? else { continue };
             let reading = Arc::clone(&reading);
-            let Ok(facts) = busy(move || read_file(&loaded, &reading)).await?? else { continue };
+            let Ok(facts) = busy(move || read_file(&loaded, &reading)).await? else { continue };
             dates.entry(date_of_file(&file)).or_default().append(facts.held);
         }
         Ok(dates.into_iter().collect())
@@ -190,11 +199,7 @@ impl StreamCheck<'_> {
             let Ok(loaded) = load(&self.scanner.store, Table::Events, &file, &wanted).await? else { continue };
             for slice in loaded.slices() {
                 let Ok(frame) = loaded.frame(slice) else { continue };
-                let events = match Events::of(frame, counting) {
-                    Ok(events) => events,
-                    Err(Refused::TooLarge(error)) => return Err(error),
-                    Err(Refused::Unreadable(_)) => continue,
-                };
+                let Ok(events) = Events::of(frame, counting) else { continue };
                 let mask = |is: bool| -> Vec<bool> {
                     events.place.iter().map(|place| counted.get(&place.bits()) == Some(&is)).collect()
                 };
@@ -228,7 +233,6 @@ impl StreamCheck<'_> {
                 finding.partition = Some(partition);
                 (finding.offset_start, finding.offset_end) = (Some(start), Some(seg.said.end));
                 finding.file = Some(seg.segment.file.clone());
-                repaired_by_batch(&mut finding, start, self.pinned);
                 finding
             })
             .collect();
@@ -303,10 +307,11 @@ enum Verdict {
     Look,
 }
 
-fn judge(seg: &Checked<'_>, due: &Due, sees_all: bool, definition: u64, closed: bool, proven: bool) -> Verdict {
+fn judge(seg: &Checked<'_>, due: &Due, sees_all: bool, definition: u64, closed: i64, proven: bool) -> Verdict {
     let said = &seg.said;
     if due.accepted != said.accepted {
-        if closed && due.accepted < said.accepted {
+        // What retention has taken is no loss.
+        if seg.segment.minute_min < closed && due.accepted < said.accepted {
             return Verdict::Right;
         }
         return Verdict::Wrong(Box::new(if proven { says_more(seg, due) } else { raw_differs(seg, due) }));
@@ -377,11 +382,9 @@ fn summary_missing(key: SegmentKey, segment: &Segment) -> Option<Finding> {
 fn order(partition: u32, checked: &[Checked<'_>], needed: std::ops::Range<u64>, all_read: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut end = needed.start;
-    for pair in checked.windows(2) {
-        if pair[1].key.1 < pair[0].said.end {
-            let text = "segments overlap: what both hold counts twice".to_owned();
-            findings.push(of_segment(Class::CountedTwice, pair[1].key, &pair[1].said, text));
-        }
+    for seg in overlapping_ones(checked) {
+        let text = "segments overlap: what both hold counts twice".to_owned();
+        findings.push(of_segment(Class::CountedTwice, seg.key, &seg.said, text));
     }
     for seg in checked.iter().filter(|seg| seg.said.end > needed.start) {
         if seg.key.1 > end && all_read {
@@ -393,6 +396,11 @@ fn order(partition: u32, checked: &[Checked<'_>], needed: std::ops::Range<u64>, 
         findings.push(hole(partition, end..needed.end));
     }
     findings
+}
+
+/// Segments that begin before the one before them ends.
+fn overlapping_ones<'a, 'b>(checked: &'b [Checked<'a>]) -> impl Iterator<Item = &'b Checked<'a>> {
+    checked.windows(2).filter(|pair| pair[1].key.1 < pair[0].said.end).map(|pair| &pair[1])
 }
 
 fn hole(partition: u32, offsets: std::ops::Range<u64>) -> Finding {
@@ -440,9 +448,10 @@ fn own_rows(seg: &Checked<'_>) -> Option<Finding> {
 fn add_totals(totals: &mut SegmentTotals, checked: &[Checked<'_>]) {
     for seg in checked {
         totals.checked += 1;
-        totals.accepted += seg.said.accepted;
-        totals.counted += seg.said.counted;
-        totals.duplicate += seg.said.duplicate;
-        totals.dead += seg.said.dead;
+        // What a damaged summary says may be anything.
+        totals.accepted = totals.accepted.saturating_add(seg.said.accepted);
+        totals.counted = totals.counted.saturating_add(seg.said.counted);
+        totals.duplicate = totals.duplicate.saturating_add(seg.said.duplicate);
+        totals.dead = totals.dead.saturating_add(seg.said.dead);
     }
 }

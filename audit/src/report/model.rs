@@ -178,6 +178,9 @@ pub struct DateTotals {
     pub day: u64,
     /// Of `expected`, events of reserved entities (the canary's).
     pub reserved: u64,
+    /// Whether its counts may be the only record of events that its raw events lack: then they are not replaced.
+    #[serde(default)]
+    pub doubtful: bool,
     /// Whether retention has closed it: raw events may be missing, and it is only held against itself.
     pub closed: bool,
     /// Whether counts and fingerprints agree.

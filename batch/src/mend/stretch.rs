@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use arrow::array::RecordBatch;
+use reckon_data::event::Reason;
 use reckon_data::files::WriteOptions;
 use reckon_data::log::Stored;
 use reckon_data::minute::{date_of, format_date};
@@ -55,6 +56,12 @@ impl Stretch {
             (Table::Events, Body::Events(events)) => event_rows(events, origin).and_then(split_by_date),
             (Table::DeadLetters, Body::Dead(letters)) if !letters.is_empty() => {
                 dead_rows(&letters, origin).map(|rows| vec![(date_of(append_time), rows)])
+            }
+            // What a record held that was given up stands in the raw events, or nowhere.
+            (Table::Events, Body::Dead(letters))
+                if letters.iter().any(|letter| letter.reason == Reason::DamagedRecord.code()) =>
+            {
+                return Err(unreadable("it was given up: what the raw events have of it stays".to_owned()));
             }
             _ => return Ok(None),
         };

@@ -85,10 +85,13 @@ impl Audit {
             Target::Local(node) => {
                 let audits = std::sync::Arc::clone(&node.audits);
                 let outcome = async {
-                    // What lies in the log is archived and sealed first: it is part of what is audited.
+                    // What lies in the log is archived first: it is part of what is audited.
                     node.settle().await?;
                     let report = Box::pin(audits.run_to_end(&request, &progress)).await??;
-                    let page = audits.page_of(Some(report.run_id)).await.map_err(anyhow::Error::msg)?;
+                    let page = match &self.page {
+                        Some(_) => audits.page_of(Some(report.run_id)).await.map_err(anyhow::Error::msg)?,
+                        None => None,
+                    };
                     Ok::<_, anyhow::Error>(Done { report, page })
                 };
                 let outcome = Box::pin(outcome).await;

@@ -52,7 +52,8 @@ impl Audited {
             store: base.storage.store(),
             log: base.mended.identity(),
             partitions: base.mended.partitions(),
-            reader: settings.audit.read_log.then(|| base.log()),
+            // As it is: what was made anew from the raw events proves nothing of them.
+            reader: settings.audit.read_log.then(|| Arc::clone(base.mended.inner())),
             answers: self.serving.map(|serving| Arc::new(Asked(serving)) as _),
             definition: Arc::clone(&base.definition),
             clock: Arc::clone(&base.clock),

@@ -82,6 +82,12 @@ impl MendedLog {
         Self { log, tables, store, found: Mutex::default() }
     }
 
+    /// The log as it is, with what is damaged in it.
+    #[must_use]
+    pub fn inner(&self) -> &Arc<dyn Log> {
+        &self.log
+    }
+
     /// The damaged records that were met, until they can be read again or the log is trimmed past them.
     #[must_use]
     pub fn damaged(&self) -> Vec<DamagedRecord> {

@@ -20,8 +20,8 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
-use serde_json::Value;
 use rand::{Rng as _, SeedableRng as _};
+use serde_json::Value;
 
 use flips::{Flipped, flip};
 use ledger::{Difference, Ledger, cells};
