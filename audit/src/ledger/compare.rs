@@ -1,9 +1,10 @@
 //! Rows of counts, one by one: what the events make of them against what a table holds.
 
 use polars::prelude::{
-    DataFrame, Expr, IntoLazy as _, JoinArgs, JoinCoalesce, JoinType, LazyFrame, SortMultipleOptions,
-    UniqueKeepStrategy, col, len, lit,
+    Column, DataFrame, Expr, IntoLazy as _, JoinArgs, JoinCoalesce, JoinType, LazyFrame, NamedFrom as _, Series,
+    SortMultipleOptions, UniqueKeepStrategy, col, len, lit,
 };
+use reckon_data::offload::is_single_threaded;
 use reckon_data::run::Granularity;
 
 use super::columns::Columns;
@@ -94,11 +95,11 @@ pub fn differences(
     counting: &Counting,
 ) -> Result<Vec<RowDiff>, AuditError> {
     let keys = keys(counting);
-    let expected = count_events(firsts, granularity, &keys, counting);
+    let expected = count_events(firsts, granularity, &keys, counting)?;
     let found = add_rows(counts, &keys, counting);
     let mut how = JoinArgs::new(JoinType::Full).with_coalesce(JoinCoalesce::CoalesceColumns);
     how.nulls_equal = true;
-    let joined = expected.join(found, &keys, &keys, how).collect()?;
+    let joined = collect(expected.join(found, &keys, &keys, how))?;
     read(&joined, granularity, counting).map_err(|error| AuditError::Stopped(format!("a join of counts: {error:?}")))
 }
 
@@ -111,7 +112,7 @@ pub fn all_missing(
     granularity: Granularity,
     counting: &Counting,
 ) -> Result<Vec<RowDiff>, AuditError> {
-    let rows = count_events(firsts, granularity, &keys(counting), counting).collect()?;
+    let rows = collect(count_events(firsts, granularity, &keys(counting), counting)?)?;
     one_sided(&rows, granularity, counting, "e_")
 }
 
@@ -124,7 +125,7 @@ pub fn all_extra(
     granularity: Granularity,
     counting: &Counting,
 ) -> Result<Vec<RowDiff>, AuditError> {
-    let rows = add_rows(counts, &keys(counting), counting).collect()?;
+    let rows = collect(add_rows(counts, &keys(counting), counting))?;
     one_sided(&rows, granularity, counting, "f_")
 }
 
@@ -154,11 +155,27 @@ fn keys(counting: &Counting) -> Vec<Expr> {
     fixed.into_iter().chain(counting.dimensions.iter().map(|dimension| dimension.column())).map(col).collect()
 }
 
+/// Computes, and keeps the thread busy meanwhile. Polars waits for its own threads in a way that a runtime of one thread
+/// forbids: there it is called from a thread that knows of no runtime.
+fn collect(frame: LazyFrame) -> Result<DataFrame, AuditError> {
+    if !is_single_threaded() {
+        return Ok(tokio::task::block_in_place(|| frame.collect())?);
+    }
+    let collected = std::thread::scope(|scope| scope.spawn(|| frame.collect()).join());
+    Ok(collected.map_err(|_| AuditError::Stopped("Polars has panicked".to_owned()))??)
+}
+
 /// Counts events.
-fn count_events(firsts: &DataFrame, granularity: Granularity, keys: &[Expr], counting: &Counting) -> LazyFrame {
-    let steps = granularity.steps();
-    // Minutes are microseconds' floor already, and no date before 1970 has another sign than its minutes.
-    let step = (col(MINUTE).floor_div(lit(steps))) * lit(steps);
+fn count_events(
+    firsts: &DataFrame,
+    granularity: Granularity,
+    keys: &[Expr],
+    counting: &Counting,
+) -> Result<LazyFrame, AuditError> {
+    let minutes = firsts.column(MINUTE)?.i64()?;
+    let steps: Vec<i64> = minutes.iter().map(|minute| granularity.start_of(minute.unwrap_or(0))).collect();
+    let mut firsts = firsts.clone();
+    firsts.with_column(Column::from(Series::new(STEP.into(), steps)))?;
     let mut sums = vec![
         len().cast(polars::prelude::DataType::Int64).alias("e_count"),
         col(HASH).sum().alias("e_fingerprint"),
@@ -170,7 +187,7 @@ fn count_events(firsts: &DataFrame, granularity: Granularity, keys: &[Expr], cou
         sums.push(col("value").min().alias("e_min"));
         sums.push(col("value").max().alias("e_max"));
     }
-    firsts.clone().lazy().with_column(step.alias(STEP)).group_by(keys).agg(sums)
+    Ok(firsts.lazy().group_by(keys).agg(sums))
 }
 
 /// Adds up rows of counts, of which there should be one a key.

@@ -155,6 +155,7 @@ fn dates() -> Vec<DateTotals> {
         hour: 1_198_990,
         day: 1_198_991,
         reserved: 1_441,
+        doubtful: false,
         closed: false,
         balanced: false,
     };
