@@ -94,8 +94,11 @@ fn reserved_entities_are_for_who_has_the_token() {
 
 /// Rounds of the command, and what it said.
 fn canary(arguments: &[&str]) -> (Option<i32>, Value, String) {
-    let Output { status, stdout, stderr } =
-        command().args(["canary", "--json", "--token", TOKEN]).args(arguments).output().unwrap();
+    let Output { status, stdout, stderr } = command()
+        .args(["canary", "--json", "--token", TOKEN, "--archive-commit-every", "1s"])
+        .args(arguments)
+        .output()
+        .unwrap();
     let said = serde_json::from_slice(&stdout).unwrap_or(Value::Null);
     (status.code(), said, String::from_utf8_lossy(&stderr).into_owned())
 }
@@ -234,7 +237,7 @@ fn an_event_that_counts_twice_is_found_at_once() {
     let (url, _) = Proxy::start(server.url(), Fault::Double);
     let start = std::time::Instant::now();
     // So much patience that the test would not end if it waited for it.
-    let (code, said, error) = canary(&["--url", &url, "--canary-patience", "10m"]);
+    let (code, said, error) = canary(&["--url", &url, "--canary-patience", "9m"]);
     assert_eq!(code, Some(1), "{said} {error}");
     assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
     assert!(number(&said["rounds"][0]["excess"]) > 0 && number(&said["rounds"][0]["lost"]) == 0, "{said}");

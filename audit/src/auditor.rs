@@ -15,8 +15,12 @@ use crate::store::{AuditStore, StoreError};
 
 /// Where findings come from that are made all the time.
 pub trait Findings: std::fmt::Debug + Send + Sync {
-    /// Those of the last while.
-    fn findings(&self) -> Vec<Finding>;
+    /// Those that no stored report holds yet, and a mark for [`Findings::told`]. Not those since some time: reports of
+    /// other processes, which know nothing of these, lie in between.
+    fn untold(&self) -> (Vec<Finding>, u64);
+
+    /// A stored report holds all of them up to `mark`.
+    fn told(&self, mark: u64);
 }
 
 /// What an audit is made of.
@@ -58,29 +62,40 @@ impl Auditor {
         run_id: Uuid,
         progress: &OnProgress<'_>,
     ) -> Result<Report, AuditFailure> {
-        let before = self.store.append(self.look(request, run_id, progress).await?).await?;
+        let before = self.look(request, run_id, progress).await?;
+        let before = self.keep(before).await?;
         let Some(repairs) = self.repairs.as_deref().filter(|_| request.repair && before.errors() > 0) else {
             return Ok(before);
         };
         let mut done = repair(repairs, &before, plan(&before)).await;
-        let mut after = self.look(request, self.names.fresh(), progress).await?;
+        let (mut after, mark) = self.look(request, self.names.fresh(), progress).await?;
         done.errors_after = after.errors();
         after.repair = Some(done);
-        Ok(self.store.append(after).await?)
+        self.keep((after, mark)).await
     }
 
+    /// Stores a report; what it holds of the canary stands in no other.
+    async fn keep(&self, (report, mark): (Report, u64)) -> Result<Report, AuditFailure> {
+        let stored = self.store.append(report).await?;
+        if let Some(canary) = &self.canary {
+            canary.told(mark);
+        }
+        Ok(stored)
+    }
+
+    /// A report that is not stored, and the mark of the canary's findings in it.
     async fn look(
         &self,
         request: &AuditRequest,
         run_id: Uuid,
         progress: &OnProgress<'_>,
-    ) -> Result<Report, AuditFailure> {
+    ) -> Result<(Report, u64), AuditFailure> {
         let mut report = self.ledger.run(request, run_id, progress).await?;
         add(&mut report, self.store.verify().await?);
-        if let Some(canary) = &self.canary {
-            add(&mut report, canary.findings());
-        }
-        Ok(report)
+        let Some(canary) = &self.canary else { return Ok((report, 0)) };
+        let (findings, mark) = canary.untold();
+        add(&mut report, findings);
+        Ok((report, mark))
     }
 }
 

@@ -43,3 +43,12 @@ pub enum AuditError {
     #[error("the audit was stopped: {0}")]
     Stopped(String),
 }
+
+/// What an error comes from in the end.
+pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}

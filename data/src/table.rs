@@ -288,6 +288,14 @@ pub trait Tables: std::fmt::Debug + Send + Sync {
     async fn history(&self, table: Table, limit: usize) -> Result<Vec<Version>, TableError> {
         Err(no_older(table, &format!("a history of {limit} versions")))
     }
+
+    /// What the table's log tells of one version; none when it does not, or no longer.
+    ///
+    /// # Errors
+    /// As [`Tables::snapshot`].
+    async fn entry(&self, table: Table, version: u64) -> Result<Option<Version>, TableError> {
+        Ok(self.history(table, usize::MAX).await?.into_iter().find(|told| told.version == version))
+    }
 }
 
 /// What implementations say that keep the newest version alone: wrappers in tests, say.

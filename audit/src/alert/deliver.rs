@@ -4,11 +4,14 @@
 //! then it is logged as an error and counted.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use parking_lot::Mutex;
 use reckon_client::backoff::Backoff;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -57,11 +60,14 @@ impl Outbox {
     pub fn send(&self, to: &[String], message: Message) {
         let message = Arc::new(message);
         for (name, queue) in self.queues.iter().filter(|(name, _)| to.is_empty() || to.contains(*name)) {
-            if queue.try_send(Arc::clone(&message)).is_err() {
-                let (alert, state) = (&message.alert, message.state.name());
-                tracing::error!(receiver = name, alert, state, "too many messages wait, this one is not delivered");
-                self.stats.failed(name, 1);
-            }
+            let reason = match queue.try_send(Arc::clone(&message)) {
+                Ok(()) => continue,
+                Err(TrySendError::Full(_)) => "too many messages wait",
+                Err(TrySendError::Closed(_)) => "nothing is delivered any more",
+            };
+            let (alert, state) = (&message.alert, message.state.name());
+            tracing::error!(receiver = name, alert, state, reason, "a message is not delivered");
+            self.stats.failed(name, 1);
         }
     }
 
@@ -115,7 +121,10 @@ impl Worker {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let Err(error) = self.receiver.send(message).await else {
+            // A panic would end the worker, and this receiver would be told nothing any more.
+            let sent = AssertUnwindSafe(self.receiver.send(message)).catch_unwind().await;
+            let panicked = |_| Err(SendError { reason: "the receiver has panicked".to_owned(), is_final: false });
+            let Err(error) = sent.unwrap_or_else(panicked) else {
                 self.stats.sent(self.receiver.name());
                 return;
             };
@@ -190,6 +199,20 @@ mod tests {
         assert!(inbox.keys_tried().iter().all(|key| *key == message(1).key));
         outbox.stop(Duration::from_secs(1)).await;
         assert_eq!(counts(&stats), (1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_is_an_attempt_that_failed() {
+        let inbox = Arc::new(Inbox { panics: true, ..Inbox::failing(1) });
+        let (outbox, stats) = outbox(&inbox);
+        outbox.send(&[], message(1));
+        outbox.send(&[], message(2));
+        inbox.wait_for(2).await;
+        assert_eq!(inbox.keys_tried(), [message(1).key, message(1).key, message(2).key]);
+        outbox.stop(Duration::from_secs(1)).await;
+        assert_eq!(counts(&stats), (2, 0));
+        outbox.send(&[], message(3));
+        assert_eq!(counts(&stats), (2, 1), "after the stop nobody takes any");
     }
 
     #[tokio::test(start_paused = true)]

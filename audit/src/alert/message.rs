@@ -47,6 +47,15 @@ pub struct Message {
     pub rows: Vec<Value>,
     /// How many rows there are.
     pub rows_total: u64,
+    /// Whether there are more than that.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub rows_cut: bool,
+    /// What the answer lacks, which is not complete: there may be more rows, and they may say something else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+    /// Which node found it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub node: String,
     /// Why the query is not answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -64,9 +73,9 @@ impl Message {
     /// The message of something to be told of a rule, with what its query said.
     #[must_use]
     pub fn new(name: &str, rule: &Rule, tell: &Tell, now: i64, seen: &Result<Answer, String>) -> Self {
-        let (rows, rows_total) = match seen {
-            Ok(answer) if tell.state == State::Firing => (answer.rows.clone(), answer.total),
-            _ => (Vec::new(), 0),
+        let Answer { rows, total: rows_total, is_cut: rows_cut, missing } = match seen {
+            Ok(answer) if tell.state == State::Firing => answer.clone(),
+            _ => Answer::default(),
         };
         Self {
             version: VERSION,
@@ -79,11 +88,20 @@ impl Message {
             summary: summary(rule, tell),
             rows,
             rows_total,
+            rows_cut,
+            missing,
+            node: String::new(),
             error: seen.as_ref().err().cloned(),
             id: tell.id,
             key: format!("{}-{}-{}", tell.id, tell.state.name(), tell.reminder),
             at_micros: now,
         }
+    }
+
+    /// The same from a node.
+    #[must_use]
+    pub fn from_node(self, node: &str) -> Self {
+        Self { node: node.to_owned(), ..self }
     }
 
     /// A message that says that messages arrive.
@@ -120,8 +138,12 @@ impl Message {
         if let Some(error) = &self.error {
             let _ = writeln!(text, "\n{error}");
         }
+        if let Some(missing) = &self.missing {
+            let _ = writeln!(text, "\nThe answer is incomplete, it lacks: {missing}");
+        }
         if !self.rows.is_empty() {
-            let _ = writeln!(text, "\n{} of {} rows:", self.rows.len(), self.rows_total);
+            let least = if self.rows_cut { "at least " } else { "" };
+            let _ = writeln!(text, "\n{} of {least}{} rows:", self.rows.len(), self.rows_total);
             self.rows.iter().for_each(|row| {
                 let _ = writeln!(text, "{row}");
             });
@@ -129,7 +151,8 @@ impl Message {
         if self.reminder > 0 {
             let _ = writeln!(text, "\nThis is reminder no. {}.", self.reminder);
         }
-        let _ = writeln!(text, "\nfound at {}, id {}", self.at, self.id);
+        let by = if self.node.is_empty() { String::new() } else { format!(" by {}", self.node) };
+        let _ = writeln!(text, "\nfound at {}{by}, id {}", self.at, self.id);
         text
     }
 }
@@ -159,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_firing_message_has_the_rows() {
-        let seen = Ok(Answer { columns: vec!["lag".to_owned()], rows: vec![json!({"lag": 61})], total: 30 });
+        let seen = Ok(Answer { rows: vec![json!({"lag": 61})], total: 30, ..Answer::default() });
         let message = Message::new("late", &rule(), &tell(State::Firing, 0, false), 1_500_000, &seen);
         let expected = json!({
             "version": 1, "alert": "late", "state": "firing", "about": "rows", "reminder": 0, "since": "1970-01-01T00:00:00Z",
@@ -170,6 +193,19 @@ mod tests {
         assert_eq!(message.subject(), "[reckon] firing: late");
         let text = message.text();
         assert!(text.contains("firing: late, since 1970") && text.contains("1 of 30 rows:\n{\"lag\":61}"), "{text}");
+    }
+
+    #[test]
+    fn an_answer_that_is_not_complete_is_called_so() {
+        let rows = vec![json!({"lag": 61})];
+        let seen = Ok(Answer { rows, total: 30, is_cut: true, missing: Some("partition 3".to_owned()) });
+        let message = Message::new("late", &rule(), &tell(State::Firing, 0, false), 1, &seen).from_node("a http://a");
+        let json = serde_json::to_value(&message).unwrap();
+        assert_eq!((&json["missing"], &json["rows_cut"]), (&json!("partition 3"), &json!(true)));
+        assert_eq!(json["node"], "a http://a");
+        let text = message.text();
+        assert!(text.contains("incomplete, it lacks: partition 3") && text.contains("1 of at least 30 rows"), "{text}");
+        assert!(text.contains("by a http://a, id"), "{text}");
     }
 
     #[test]

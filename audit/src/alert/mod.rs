@@ -40,17 +40,19 @@ pub trait Ask: Send + Sync {
     /// The rows of a query.
     ///
     /// # Errors
-    /// A sentence: when it cannot be answered, and when rows may be missing from the answer.
+    /// A sentence: when it cannot be answered, and when there are no rows and some may be missing.
     async fn rows(&self, sql: &str) -> Result<Answer, String>;
 }
 
 /// The answer to a rule's query.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Answer {
-    /// Names of the columns.
-    pub columns: Vec<String>,
     /// Rows as objects, at most [`ROWS_MAX`].
     pub rows: Vec<Value>,
     /// How many rows there are.
     pub total: u64,
+    /// Whether there are more than that.
+    pub is_cut: bool,
+    /// What the answer lacks, as it says; none when it is complete.
+    pub missing: Option<String>,
 }

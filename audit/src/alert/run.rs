@@ -58,9 +58,10 @@ impl Alerts {
         &self.stats
     }
 
-    /// Looks at every rule now and from then on, a task each, until [`Running::stop`].
+    /// Looks at every rule now and from then on, a task each, until [`Running::stop`]; messages name the `node`. Rules
+    /// over `metrics` are looked at whosever turn it is: every process has its own.
     #[must_use]
-    pub fn start(self, ask: &Arc<dyn Ask>, is_mine: &IsMine) -> Running {
+    pub fn start(self, ask: &Arc<dyn Ask>, is_mine: &IsMine, node: &str) -> Running {
         let AlertsParts { settings, receivers, clock, names } = self.parts;
         let outbox = Arc::new(Outbox::start(&receivers, backoff(), &self.stats));
         let stop = watch::Sender::new(false);
@@ -69,6 +70,8 @@ impl Alerts {
             let watcher = Watcher {
                 machine: Machine::new(micros(rule.hold), micros(settings.repeat)),
                 repeat: settings.repeat,
+                is_own: rule.is_of_process(),
+                node: node.to_owned(),
                 name,
                 rule,
                 ask: Arc::clone(ask),
@@ -113,6 +116,9 @@ struct Watcher {
     name: String,
     rule: Rule,
     repeat: Duration,
+    /// Whether it is about this process.
+    is_own: bool,
+    node: String,
     machine: Machine,
     ask: Arc<dyn Ask>,
     clock: Arc<dyn Clock>,
@@ -124,7 +130,7 @@ struct Watcher {
 impl Watcher {
     async fn watch(mut self, is_mine: IsMine, mut stop: watch::Receiver<bool>) {
         loop {
-            if is_mine() {
+            if self.is_own || is_mine() {
                 tokio::select! {
                     biased;
                     () = stopped(&mut stop) => return,
@@ -158,7 +164,7 @@ impl Watcher {
         };
         let now = self.clock.now();
         for tell in self.machine.step(now, seen, self.names.as_ref()) {
-            let message = Message::new(&self.name, &self.rule, &tell, now, answer);
+            let message = Message::new(&self.name, &self.rule, &tell, now, answer).from_node(&self.node);
             tracing::info!(alert = self.name, state = tell.state.name(), rows = message.rows_total, id = %tell.id, "alert");
             self.outbox.send(&self.rule.to, message);
         }
@@ -206,7 +212,7 @@ mod tests {
         let mine = Arc::clone(&is_mine);
         let asked: Arc<dyn Ask> = Arc::clone(&oracle) as _;
         let turn: IsMine = Arc::new(move || mine.load(Ordering::SeqCst));
-        let running = alerts.start(&asked, &turn);
+        let running = alerts.start(&asked, &turn, "here http://here");
         World { oracle, inbox, stats, is_mine, running }
     }
 
@@ -259,8 +265,21 @@ mod tests {
         assert_eq!(world.after(100).await, [State::Firing]);
         world.is_mine.store(false, Ordering::SeqCst);
         world.oracle.set(0);
-        assert_eq!(world.after(100).await, [State::Firing], "whoever has it says when it is over");
+        assert_eq!(world.after(100).await, [State::Firing], "nobody says that it is over");
         assert!(!world.stats.firing()["late"]);
+        world.running.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_process_says_of_itself_is_looked_at_by_each() {
+        let world = world("[rules.own]\nsql = 'select 1 from metrics'\n[rules.shared]\nsql = 'select 1 from stats'");
+        world.is_mine.store(false, Ordering::SeqCst);
+        world.oracle.set(0);
+        assert!(world.after(61).await.is_empty());
+        world.oracle.set(1);
+        assert_eq!(world.after(120).await, [State::Firing]);
+        let message = world.inbox.taken().remove(0);
+        assert_eq!((message.alert.as_str(), message.node.as_str()), ("own", "here http://here"));
         world.running.stop().await;
     }
 }

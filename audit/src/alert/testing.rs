@@ -50,7 +50,7 @@ impl Ask for Oracle {
             rows => {
                 let total = u64::from(rows);
                 let row = |n: u64| serde_json::json!({ "n": n });
-                Ok(Answer { columns: vec!["n".to_owned()], rows: (0..total).map(row).collect(), total })
+                Ok(Answer { rows: (0..total).map(row).collect(), total, ..Answer::default() })
             }
         }
     }
@@ -62,6 +62,7 @@ pub struct Inbox {
     pub failures: AtomicU32,
     pub is_final: bool,
     pub hangs: bool,
+    pub panics: bool,
     pub tried: Mutex<Vec<String>>,
     pub taken: Mutex<Vec<Message>>,
     pub arrived: Notify,
@@ -73,6 +74,7 @@ impl Inbox {
             failures: AtomicU32::new(times),
             is_final: false,
             hangs: false,
+            panics: false,
             tried: Mutex::default(),
             taken: Mutex::default(),
             arrived: Notify::new(),
@@ -106,6 +108,7 @@ impl Receiver for Inbox {
         }
         self.tried.lock().push(message.key.clone());
         let fails = self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        assert!(!fails || !self.panics, "a receiver panics");
         if fails {
             return Err(SendError { reason: "not now".to_owned(), is_final: self.is_final });
         }

@@ -10,6 +10,7 @@ use reqwest::{Client, StatusCode, Url};
 use super::Message;
 use super::receiver::{ATTEMPT_TIME_MAX, Receiver, SendError};
 use super::rules::{AlertsError, WebhookSettings, invalid};
+use crate::error::root_cause;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
@@ -87,14 +88,6 @@ impl Receiver for Webhook {
 fn is_final(status: StatusCode) -> bool {
     let passing = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
     !status.is_server_error() && !passing.contains(&status)
-}
-
-fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]

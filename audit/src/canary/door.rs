@@ -50,6 +50,15 @@ pub enum DoorError {
     },
 }
 
+impl DoorError {
+    /// Whether the same request is refused later, too.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        let Self::Refused { status, .. } = self else { return false };
+        (400..500).contains(status) && ![408, 425, 429].contains(status)
+    }
+}
+
 /// The server as the canary sees it. Each request is made once; whoever asks asks again. Minutes are since 1970.
 #[async_trait]
 pub trait Door: Debug + Send + Sync {
@@ -76,10 +85,4 @@ pub trait Door: Debug + Send + Sync {
     /// # Errors
     /// See [`DoorError`].
     async fn archived(&self, plan: &Plan) -> Result<BTreeSet<String>, DoorError>;
-
-    /// Whether an event is found by its id.
-    ///
-    /// # Errors
-    /// See [`DoorError`].
-    async fn is_known(&self, event_id: &str, entity: &str, date: &str) -> Result<bool, DoorError>;
 }

@@ -7,19 +7,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use reckon_data::event::time::parse_rfc3339;
 use reckon_data::ingest::CANARY_HEADER;
 use reckon_data::minute::{format_time, minute_of, start_of_minute};
 use reckon_data::problem::Problem;
 use reckon_data::receipt::Receipt;
-use reqwest::{RequestBuilder, Url};
+use reqwest::{RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::door::{Door, DoorError};
 use super::judge::{Counted, Found};
 use super::plan::{Body, Counts, Key, Plan};
+use crate::error::root_cause;
 
 /// Longest time of one request.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
@@ -27,10 +27,15 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 const CONNECT_TIME: Duration = Duration::from_secs(3);
 /// Most characters of an answer that is no problem document, in an error.
 const SHOWN: usize = 200;
+/// Longest body of an answer: ten times what the largest round is answered with.
+const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// A server over HTTP: events go to one of several front doors in turn, questions to one address.
 pub struct HttpDoor {
     http: reqwest::Client,
+    /// For the process itself, which no proxy stands before.
+    own: reqwest::Client,
+    is_own: bool,
     doors: Vec<Url>,
     asked: Url,
     token: String,
@@ -43,14 +48,27 @@ impl HttpDoor {
     /// # Errors
     /// [`DoorError::BadUrl`].
     pub fn new(doors: &str, asked: &str, token: &str) -> Result<Self, DoorError> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIME)
-            .timeout(REQUEST_TIME)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| bad_url(doors, &error))?;
+        let builder = || {
+            reqwest::Client::builder()
+                .connect_timeout(CONNECT_TIME)
+                .timeout(REQUEST_TIME)
+                .redirect(reqwest::redirect::Policy::none())
+        };
+        let http = builder().build().map_err(|error| bad_url(doors, &error))?;
+        let own = builder().no_proxy().build().map_err(|error| bad_url(doors, &error))?;
         let doors = doors.split(',').map(|door| base(door.trim())).collect::<Result<_, _>>()?;
-        Ok(Self { http, doors, asked: base(asked)?, token: token.to_owned(), next: AtomicUsize::new(0) })
+        let (asked, token) = (base(asked)?, token.to_owned());
+        Ok(Self { http, own, is_own: false, doors, asked, token, next: AtomicUsize::new(0) })
+    }
+
+    /// The same when questions go to the process itself: whatever goes to its address takes no proxy.
+    #[must_use]
+    pub fn of_itself(self) -> Self {
+        Self { is_own: true, ..self }
+    }
+
+    fn client(&self, url: &Url) -> &reqwest::Client {
+        if self.is_own && url.origin() == self.asked.origin() { &self.own } else { &self.http }
     }
 
     fn door(&self) -> &Url {
@@ -58,16 +76,18 @@ impl HttpDoor {
         self.doors.get(at).unwrap_or(&self.asked)
     }
 
-    async fn sql(&self, query: &str) -> Result<(Vec<Vec<Value>>, bool), DoorError> {
+    /// The rows, and what they lack.
+    async fn sql(&self, query: &str) -> Result<(Vec<Vec<Value>>, Option<String>), DoorError> {
         let url = below(&self.asked, &["v1", "sql"]);
         let body = json!({ "query": query }).to_string();
-        let request = self.http.post(url.clone()).header("content-type", "application/json").body(body);
+        let request = self.client(&url).post(url.clone()).header("content-type", "application/json").body(body);
         let answer: Value = ask(&url, request).await?;
         let bad = || unreadable(&url, "it has no rows");
         let rows = answer["rows"].as_array().ok_or_else(bad)?;
         let rows = rows.iter().map(|row| row.as_array().cloned().ok_or_else(bad)).collect::<Result<_, _>>()?;
-        let complete = answer["provenance"]["complete"] == true && answer["truncated"] == false;
-        Ok((rows, complete))
+        let is_cut = answer["truncated"] != false;
+        let cut = || is_cut.then(|| "rows, for there are more than an answer may have".to_owned());
+        Ok((rows, missing(&answer).or_else(cut)))
     }
 }
 
@@ -76,7 +96,7 @@ impl Door for HttpDoor {
     async fn send(&self, body: &Body) -> Result<Receipt, DoorError> {
         let url = below(self.door(), &["v1", "events"]);
         let request = self
-            .http
+            .client(&url)
             .post(url.clone())
             .header("content-type", "application/x-ndjson")
             .header("idempotency-key", &body.key)
@@ -95,10 +115,10 @@ impl Door for HttpDoor {
             format_time(start_of_minute(minutes.start)),
             format_time(start_of_minute(minutes.end)),
         );
-        let (rows, complete) = self.sql(&query).await?;
+        let (rows, missing) = self.sql(&query).await?;
         let counts = rows.iter().map(|row| counted(row)).collect::<Option<Counts>>();
         let counts = counts.ok_or_else(|| unreadable(&self.asked, "a row of SQL is not what was asked for"))?;
-        Ok(Counted { counts, complete })
+        Ok(Counted { counts, complete: missing.is_none(), missing: missing.unwrap_or_default() })
     }
 
     async fn count(&self, entity: &str, event_type: &str, minutes: Range<i64>) -> Result<Found, DoorError> {
@@ -107,9 +127,10 @@ impl Door for HttpDoor {
             .append_pair("type", event_type)
             .append_pair("from", &format_time(start_of_minute(minutes.start)))
             .append_pair("to", &format_time(start_of_minute(minutes.end)));
-        let answer: Value = ask(&url, self.http.get(url.clone())).await?;
+        let answer: Value = ask(&url, self.client(&url).get(url.clone())).await?;
         let count = number(&answer["count"]).ok_or_else(|| unreadable(&url, "it has no count"))?;
-        Ok(Found { count, complete: answer["provenance"]["complete"] == true })
+        let missing = missing(&answer);
+        Ok(Found { count, complete: missing.is_none(), missing: missing.unwrap_or_default() })
     }
 
     async fn archived(&self, plan: &Plan) -> Result<BTreeSet<String>, DoorError> {
@@ -120,29 +141,35 @@ impl Door for HttpDoor {
             quoted(&plan.dates()),
             plan.id_prefix(),
         );
-        let (rows, complete) = self.sql(&query).await?;
-        if !complete {
-            return Err(unreadable(&self.asked, "it does not have all raw events"));
+        let (rows, missing) = self.sql(&query).await?;
+        if let Some(missing) = missing {
+            return Err(unreadable(&self.asked, &format!("it does not have all raw events: {missing}")));
         }
         Ok(rows.iter().filter_map(|row| row.first()?.as_str().map(str::to_owned)).collect())
-    }
-
-    async fn is_known(&self, event_id: &str, entity: &str, date: &str) -> Result<bool, DoorError> {
-        let mut url = below(&self.asked, &["v1", "events", event_id]);
-        url.query_pairs_mut().append_pair("entity", entity).append_pair("date", date);
-        match ask::<Value>(&url, self.http.get(url.clone())).await {
-            Ok(answer) => Ok(answer["copies"].as_array().is_some_and(|copies| !copies.is_empty())),
-            Err(DoorError::Refused { status: 404, .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 }
 
 impl fmt::Debug for HttpDoor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the token.
-        f.debug_struct("HttpDoor").field("doors", &self.doors).field("asked", &self.asked).finish_non_exhaustive()
+        // Without the token, and without passwords.
+        let doors: Vec<String> = self.doors.iter().map(|door| shown(door.as_str())).collect();
+        f.debug_struct("HttpDoor")
+            .field("doors", &doors)
+            .field("asked", &shown(self.asked.as_str()))
+            .finish_non_exhaustive()
     }
+}
+
+/// What an answer says that it lacks; none when it says that it is whole.
+fn missing(answer: &Value) -> Option<String> {
+    let provenance = &answer["provenance"];
+    (provenance["complete"] != true).then(|| provenance["missing"].to_string())
+}
+
+/// An address without the user and the password that may stand in it.
+fn shown(url: &str) -> String {
+    let parts = url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1)));
+    parts.map_or_else(|| url.to_owned(), |(scheme, rest)| format!("{scheme}://{rest}"))
 }
 
 /// A row of counts.
@@ -175,7 +202,7 @@ fn base(url: &str) -> Result<Url, DoorError> {
 }
 
 fn bad_url(url: &str, reason: &dyn fmt::Display) -> DoorError {
-    DoorError::BadUrl { url: url.to_owned(), reason: reason.to_string() }
+    DoorError::BadUrl { url: shown(url), reason: reason.to_string() }
 }
 
 /// A path below an address, each of its parts escaped.
@@ -190,17 +217,33 @@ fn below(base: &Url, path: &[&str]) -> Url {
 
 /// Makes a request, once.
 async fn ask<T: DeserializeOwned>(url: &Url, request: RequestBuilder) -> Result<T, DoorError> {
-    let silent = |error: reqwest::Error| DoorError::Silent { url: url.to_string(), reason: root_cause(&error) };
-    let response = request.send().await.map_err(silent)?;
+    let silent = |error: reqwest::Error| DoorError::Silent {
+        url: shown(url.as_str()),
+        reason: root_cause(&error.without_url()),
+    };
+    let mut response = request.send().await.map_err(silent)?;
     let status = response.status();
-    let body = response.bytes().await.map_err(silent)?;
+    let body = body_of(&mut response).await.map_err(silent)?;
+    let body = body.ok_or_else(|| unreadable(url, "it is too long"))?;
     if status.is_success() {
         return serde_json::from_slice(&body).map_err(|error| unreadable(url, &error.to_string()));
     }
-    Err(DoorError::Refused { url: url.to_string(), status: status.as_u16(), detail: detail(&body) })
+    Err(DoorError::Refused { url: shown(url.as_str()), status: status.as_u16(), detail: detail(&body) })
 }
 
-fn detail(body: &Bytes) -> String {
+/// The body; none when it is too long.
+async fn body_of(response: &mut Response) -> Result<Option<Vec<u8>>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > BODY_BYTES_MAX {
+            return Ok(None);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Some(body))
+}
+
+fn detail(body: &[u8]) -> String {
     match serde_json::from_slice::<Problem>(body) {
         Ok(problem) => problem.detail,
         Err(_) => String::from_utf8_lossy(body).chars().take(SHOWN).collect(),
@@ -208,20 +251,13 @@ fn detail(body: &Bytes) -> String {
 }
 
 fn unreadable(url: &Url, reason: &str) -> DoorError {
-    DoorError::Unreadable { url: url.to_string(), reason: reason.to_owned() }
-}
-
-fn root_cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
+    DoorError::Unreadable { url: shown(url.as_str()), reason: reason.to_owned() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::canary::plan::Shape;
 
     #[test]
     fn an_entity_is_one_part_of_a_path() {
@@ -252,5 +288,25 @@ mod tests {
         assert!(!format!("{door:?}").contains("secret"));
         let turns: Vec<&str> = (0..3).map(|_| door.door().host_str().unwrap()).collect();
         assert_eq!(turns, ["a", "b", "a"]);
+    }
+
+    #[tokio::test]
+    async fn no_error_shows_a_password() {
+        let door = HttpDoor::new("http://me:hush@127.0.0.1:1", "http://me:hush@127.0.0.1:1/", "").unwrap().of_itself();
+        let plan = Shape::new(1, 1, 1, Duration::ZERO).plan(0, 20_000_000);
+        let errors = [door.counts(&plan).await.unwrap_err(), door.send(&plan.requests()[0]).await.unwrap_err()];
+        let bad = HttpDoor::new("me://me:hush@", "http://a", "").unwrap_err();
+        for error in errors.iter().chain([&bad]) {
+            assert!(!format!("{error} {error:?} {door:?}").contains("hush"), "{error}");
+        }
+        assert!(errors[0].to_string().contains("http://127.0.0.1:1/v1/sql"), "{}", errors[0]);
+    }
+
+    #[test]
+    fn what_an_answer_lacks_is_what_it_says() {
+        assert_eq!(missing(&json!({"provenance": {"complete": true, "missing": []}})), None);
+        let lacks = json!({"provenance": {"complete": false, "missing": [{"partition": 3}]}});
+        assert_eq!(missing(&lacks).as_deref(), Some(r#"[{"partition":3}]"#));
+        assert!(missing(&json!({})).is_some(), "who does not say so is not whole");
     }
 }

@@ -11,15 +11,19 @@ pub struct Counted {
     pub counts: Counts,
     /// Whether the answer says of itself that it is whole.
     pub complete: bool,
+    /// If it does not: what it lacks, as it says.
+    pub missing: String,
 }
 
 /// An answer to a [`Question`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
     /// What was counted.
     pub count: u64,
     /// Whether the answer says of itself that it is whole.
     pub complete: bool,
+    /// If it does not: what it lacks, as it says.
+    pub missing: String,
 }
 
 /// A count that is not what it should be.
@@ -65,6 +69,8 @@ pub struct Judged {
     pub short: Vec<Difference>,
     /// Whether the answer says of itself that it is whole.
     pub complete: bool,
+    /// If it does not: what it lacks, as it says.
+    pub missing: String,
 }
 
 impl Judged {
@@ -74,9 +80,9 @@ impl Judged {
         self.complete && self.excess.is_empty() && self.short.is_empty()
     }
 
-    /// How many events are missing.
+    /// How many events are missing. Of an answer that is not whole nobody knows whether they are lost.
     #[must_use]
-    pub fn lost(&self) -> u64 {
+    pub fn short_by(&self) -> u64 {
         self.short.iter().map(Difference::lost).sum()
     }
 
@@ -90,7 +96,7 @@ impl Judged {
 /// Holds an answer to what was sent: every key of either, the most that differ first.
 #[must_use]
 pub fn judge(expected: &Counts, answer: &Counted) -> Judged {
-    let mut judged = Judged { complete: answer.complete, ..Judged::default() };
+    let mut judged = Judged { complete: answer.complete, missing: answer.missing.clone(), ..Judged::default() };
     let of = |counts: &Counts, key: &Key| counts.get(key).copied().unwrap_or(0);
     let unsent = answer.counts.keys().filter(|key| !expected.contains_key(*key));
     for key in expected.keys().chain(unsent) {
@@ -121,7 +127,7 @@ pub fn judge_one(question: &Question, answer: Found) -> Judged {
         (0, _) => (Vec::new(), vec![difference]),
         _ => (vec![difference], Vec::new()),
     };
-    Judged { excess, short, complete: answer.complete }
+    Judged { excess, short, complete: answer.complete, missing: answer.missing }
 }
 
 #[cfg(test)]
@@ -154,17 +160,17 @@ mod tests {
                 lost += count.saturating_sub(counts[key]);
                 excess += counts[key].saturating_sub(*count);
             }
-            let judged = judge(&expected, &Counted { counts: counts.clone(), complete: true });
-            prop_assert_eq!((judged.lost(), judged.too_many()), (lost, excess));
+            let judged = judge(&expected, &Counted { counts: counts.clone(), complete: true, ..Counted::default() });
+            prop_assert_eq!((judged.short_by(), judged.too_many()), (lost, excess));
             prop_assert_eq!(judged.is_right(), counts == expected);
         }
 
         #[test]
         fn one_count_is_right_or_short_or_too_high(expected in 0_u64..10, count in 0_u64..10, complete in any::<bool>()) {
             let question = Question { entity: "e".into(), event_type: "view".into(), minutes: 1..2, expected };
-            let judged = judge_one(&question, Found { count, complete });
+            let judged = judge_one(&question, Found { count, complete, ..Found::default() });
             prop_assert_eq!(judged.is_right(), complete && count == expected);
-            prop_assert_eq!(judged.lost() + expected.min(count), expected);
+            prop_assert_eq!(judged.short_by() + expected.min(count), expected);
             prop_assert_eq!(judged.too_many() + expected.min(count), count);
         }
     }
@@ -172,7 +178,7 @@ mod tests {
     #[test]
     fn nothing_is_right_that_says_it_is_not_whole() {
         let counts = expected();
-        assert!(!judge(&counts, &Counted { counts: counts.clone(), complete: false }).is_right());
+        assert!(!judge(&counts, &Counted { counts: counts.clone(), ..Counted::default() }).is_right());
     }
 
     #[test]
@@ -182,8 +188,8 @@ mod tests {
         let key = expected.keys().next().unwrap().clone();
         *counts.get_mut(&key).unwrap() -= 1;
         counts.insert(Key { minute: key.minute - 1_000, ..key.clone() }, 1);
-        let judged = judge(&expected, &Counted { counts, complete: true });
-        assert_eq!((judged.lost(), judged.too_many()), (1, 1));
+        let judged = judge(&expected, &Counted { counts, complete: true, ..Counted::default() });
+        assert_eq!((judged.short_by(), judged.too_many()), (1, 1));
         assert_eq!(judged.short[0].minutes, key.minute..key.minute + 1);
     }
 }

@@ -18,8 +18,9 @@ pub mod round;
 pub mod tell;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use reckon_data::clock::{Clock, Names};
 use reckon_data::config::Canary as Settings;
 use reckon_data::minute::minute_of;
@@ -28,8 +29,8 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use door::Door;
-use plan::Shape;
-use round::run_round;
+use plan::{Planner, Shape};
+use round::{Patience, run_round};
 
 pub use door::DoorError;
 pub use http::HttpDoor;
@@ -46,6 +47,8 @@ pub struct CanaryParts {
     pub door: Arc<dyn Door>,
     /// How often it sends how much, and how long it waits.
     pub settings: Settings,
+    /// How often raw events are committed: what is not among them by then is not on its way.
+    pub commit_every: Duration,
     /// The log's partitions: each gets some events.
     pub partitions: u32,
     /// The clock of the events.
@@ -60,18 +63,16 @@ pub struct CanaryParts {
 #[derive(Debug)]
 pub struct Canary {
     parts: CanaryParts,
-    shape: Shape,
-    /// The minute of the last round: lanes are made for a clock that does not step back.
-    minute: AtomicI64,
+    planner: Mutex<Planner>,
 }
 
 impl Canary {
     /// A canary that has sent nothing yet.
     #[must_use]
     pub fn new(parts: CanaryParts) -> Self {
-        let (_, run) = parts.names.fresh().as_u64_pair();
+        let run = fresh_run(parts.names.as_ref());
         let shape = Shape::new(run, parts.partitions, parts.settings.events, parts.settings.every);
-        Self { parts, shape, minute: AtomicI64::new(i64::MIN) }
+        Self { parts, planner: Mutex::new(Planner::new(shape)) }
     }
 
     /// Sends a round as often as the settings say, until `stop` turns true. Never when they say 0.
@@ -82,7 +83,7 @@ impl Canary {
             return;
         }
         let mut ticks = tokio::time::interval(self.parts.settings.every);
-        // Never two at once: their entities would not be apart.
+        // Those that were missed are not made up for: several at once would find no more.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (canary, mut open, mut number) = (Arc::new(self), JoinSet::new(), 0_u64);
         loop {
@@ -112,15 +113,20 @@ impl Canary {
 
     /// Does one round, notes it, and logs what is wrong. No number may come twice.
     pub async fn round(&self, number: u64) -> RoundReport {
-        let CanaryParts { door, settings, clock, record, .. } = &self.parts;
+        let CanaryParts { door, settings, commit_every, clock, names, record, .. } = &self.parts;
         let _open = record.open();
-        let now = minute_of(clock.now());
-        let plan = self.shape.plan(number, self.minute.fetch_max(now, Ordering::Relaxed).max(now));
-        let report = run_round(door.as_ref(), &plan, settings.patience, record).await;
+        let plan = self.planner.lock().plan(number, minute_of(clock.now()), || fresh_run(names.as_ref()));
+        let patience = Patience { answers: settings.patience, archive: *commit_every };
+        let report = run_round(door.as_ref(), &plan, patience, record).await;
         record.note(&report, clock.now());
         tell_log(&report);
         report
     }
+}
+
+/// A name that no other canary has.
+fn fresh_run(names: &dyn Names) -> u64 {
+    names.fresh().as_u64_pair().1
 }
 
 fn tell_log(report: &RoundReport) {

@@ -47,6 +47,8 @@ pub struct CanaryStats {
 struct Seen {
     stats: CanaryStats,
     findings: VecDeque<Finding>,
+    /// How many of all findings so far stand in stored audits.
+    told: u64,
 }
 
 /// What a canary has seen; for who runs it and for who shows it.
@@ -66,6 +68,22 @@ impl Record {
     #[must_use]
     pub fn findings(&self) -> Vec<Finding> {
         self.seen.lock().findings.iter().cloned().collect()
+    }
+
+    /// The findings that no stored audit holds yet, the oldest first, as far as they are kept; and a mark for
+    /// [`Record::told`].
+    #[must_use]
+    pub fn untold(&self) -> (Vec<Finding>, u64) {
+        let seen = self.seen.lock();
+        let gone = seen.stats.findings.saturating_sub(seen.findings.len() as u64);
+        let skipped = usize::try_from(seen.told.saturating_sub(gone)).unwrap_or(usize::MAX);
+        (seen.findings.iter().skip(skipped).cloned().collect(), seen.stats.findings)
+    }
+
+    /// A stored audit holds all findings up to `mark`.
+    pub fn told(&self, mark: u64) {
+        let mut seen = self.seen.lock();
+        seen.told = seen.told.max(mark);
     }
 
     /// Notes events that were acknowledged.

@@ -10,14 +10,25 @@ use super::judge::{Difference, Judged, judge, judge_one};
 use super::plan::{Body, Counts, Plan, Question};
 use super::record::Record;
 use super::tell::{self, Asked, FINDINGS_MAX, Trace};
-use crate::finding::{EVENT_IDS_MAX, Finding};
+use crate::finding::Finding;
 
 /// The first pause between two questions, and the longest.
 const PAUSES: Range<Duration> = Duration::from_millis(100)..Duration::from_secs(2);
 /// How long after the patience has ended the last look may take.
 const LAST_LOOK: Duration = Duration::from_secs(10);
-/// How long it may be looked for what is missing.
+/// How long one question for what is missing may take.
 const TRACE_TIME: Duration = Duration::from_secs(20);
+/// So much later it is looked once more whether what was right has become too much.
+const SECOND_LOOK: Duration = Duration::from_secs(2);
+
+/// How long a round waits for others.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Until its events are taken, and from then on until answers hold them.
+    pub answers: Duration,
+    /// From then on until they are among the raw events.
+    pub archive: Duration,
+}
 
 /// How a round ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +64,7 @@ pub struct RoundReport {
 }
 
 /// Does a round.
-pub async fn run_round(door: &dyn Door, plan: &Plan, patience: Duration, record: &Record) -> RoundReport {
-    let end = Instant::now() + patience;
+pub async fn run_round(door: &dyn Door, plan: &Plan, patience: Patience, record: &Record) -> RoundReport {
     let expected = plan.expected();
     let report = |outcome: Outcome, lost, excess, findings| RoundReport {
         number: plan.number(),
@@ -64,19 +74,23 @@ pub async fn run_round(door: &dyn Door, plan: &Plan, patience: Duration, record:
         excess,
         findings,
     };
-    if let Err(reason) = send(door, plan, end, record).await {
+    if let Err(reason) = send(door, plan, Instant::now() + patience.answers, record).await {
         let finding = tell::silent(plan, false, &reason);
         return report(Outcome::NotSent(reason), 0, 0, vec![finding]);
     }
     let sent = Instant::now();
     let mut state = Asking::new(plan, &expected);
-    state.ask(door, end, record).await;
+    state.ask(door, sent + patience.answers, record).await;
+    let delay = sent.elapsed();
     if state.is_right() {
-        return report(Outcome::Right { delay: sent.elapsed() }, 0, 0, Vec::new());
+        state.look_again(door, record).await;
     }
     if let Some((judged, asked)) = state.too_many() {
         let findings = judged.excess.iter().take(FINDINGS_MAX).map(|of| tell::excess(plan, of, asked)).collect();
         return report(Outcome::Differs, 0, judged.too_many(), findings);
+    }
+    if state.is_right() {
+        return report(Outcome::Right { delay }, 0, 0, Vec::new());
     }
     match state.wrong() {
         None => {
@@ -85,24 +99,35 @@ pub async fn run_round(door: &dyn Door, plan: &Plan, patience: Duration, record:
             report(Outcome::Unanswered(reason), 0, 0, vec![finding])
         }
         Some((judged, asked)) => {
-            let findings = short(door, plan, &judged, asked, record).await;
-            report(Outcome::Differs, judged.lost(), 0, findings)
+            let findings = short(door, plan, &judged, asked, patience.archive, record).await;
+            // Of an answer that is not whole nobody knows whether what it lacks is lost.
+            let lost = if judged.complete { judged.short_by() } else { 0 };
+            report(Outcome::Differs, lost, 0, findings)
         }
     }
+}
+
+/// Why a request was not acknowledged whole.
+enum Unsent {
+    /// It may be the next time.
+    Now(String),
+    /// It never will: sent again, it would only be refused again.
+    Ever(String),
 }
 
 /// Sends all of a round, each request until it is acknowledged whole.
 ///
 /// # Errors
-/// Why the last request was not, when patience ran out.
+/// Why a request was not, when it never will be or patience ran out.
 async fn send(door: &dyn Door, plan: &Plan, end: Instant, record: &Record) -> Result<(), String> {
     for body in plan.requests() {
         let mut pause = PAUSES.start;
-        while let Err(reason) = send_one(door, &body, end, record).await {
+        while let Err(unsent) = send_one(door, &body, end, record).await {
             record.failed();
-            if Instant::now() + pause >= end {
-                return Err(reason);
-            }
+            let reason = match unsent {
+                Unsent::Now(reason) if Instant::now() + pause < end => reason,
+                Unsent::Now(reason) | Unsent::Ever(reason) => return Err(reason),
+            };
             tracing::debug!(round = plan.number(), reason, "a request of the canary is made again");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSES.end);
@@ -111,21 +136,23 @@ async fn send(door: &dyn Door, plan: &Plan, end: Instant, record: &Record) -> Re
     Ok(())
 }
 
-async fn send_one(door: &dyn Door, body: &Body, end: Instant, record: &Record) -> Result<(), String> {
+async fn send_one(door: &dyn Door, body: &Body, end: Instant, record: &Record) -> Result<(), Unsent> {
     let receipt = match timeout_at(end, door.send(body)).await {
         Ok(Ok(receipt)) => receipt,
-        Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err("the front door has not answered in time".to_owned()),
+        Ok(Err(error)) if error.is_final() => return Err(Unsent::Ever(error.to_string())),
+        Ok(Err(error)) => return Err(Unsent::Now(error.to_string())),
+        Err(_) => return Err(Unsent::Now("the front door has not answered in time".to_owned())),
     };
     if receipt.accepted == body.events && receipt.refused == 0 {
         record.sent(body.events);
         return Ok(());
     }
     let first = receipt.errors.first().map_or_else(String::new, |error| format!(": {}", error.message));
-    Err(format!(
+    let reason = format!(
         "the front door took {} of {} events, and refused {}{first}",
         receipt.accepted, body.events, receipt.refused
-    ))
+    );
+    Err(if receipt.refused > 0 { Unsent::Ever(reason) } else { Unsent::Now(reason) })
 }
 
 /// What has been answered of a round so far.
@@ -173,8 +200,8 @@ impl<'a> Asking<'a> {
         loop {
             let is_last = Instant::now() >= end;
             if timeout_at(end + LAST_LOOK, self.look(door, record)).await.is_err() {
-                record.failed();
-                self.error = Some("the server has not answered in time".to_owned());
+                self.rest = None;
+                self.failed(record, "the server has not answered in time".to_owned());
             }
             if is_last || self.is_right() || self.too_many().is_some() {
                 return;
@@ -221,7 +248,26 @@ impl<'a> Asking<'a> {
         (self.open, self.rest) = (open, wrong);
     }
 
+    /// Looks whether what was right has become too much: a copy may be counted after its event.
+    async fn look_again(&mut self, door: &dyn Door, record: &Record) {
+        tokio::time::sleep(SECOND_LOOK).await;
+        match timeout_at(Instant::now() + LAST_LOOK, door.counts(self.plan)).await {
+            Ok(Ok(answer)) => {
+                let judged = judge(self.expected, &answer);
+                if !judged.excess.is_empty() {
+                    self.sql = Some(judged);
+                }
+            }
+            // It was right when it was answered.
+            Ok(Err(_)) | Err(_) => record.failed(),
+        }
+    }
+
+    /// Notes that there is no answer: one of before that was not right says nothing any more.
     fn failed(&mut self, record: &Record, reason: String) {
+        if self.sql.as_ref().is_some_and(|judged| !judged.is_right()) {
+            self.sql = None;
+        }
         record.failed();
         tracing::debug!(round = self.plan.number(), reason, "the canary has no answer");
         self.error = Some(reason);
@@ -232,58 +278,46 @@ impl<'a> Asking<'a> {
 fn add(all: &mut Option<Judged>, judged: Judged) {
     let all = all.get_or_insert_with(|| Judged { complete: true, ..Judged::default() });
     all.complete &= judged.complete;
+    if all.missing.is_empty() {
+        all.missing = judged.missing;
+    }
     all.excess.extend(judged.excess);
     all.short.extend(judged.short);
 }
 
 /// The findings of counts that stayed too low.
-async fn short(door: &dyn Door, plan: &Plan, judged: &Judged, asked: Asked, record: &Record) -> Vec<Finding> {
+async fn short(
+    door: &dyn Door,
+    plan: &Plan,
+    judged: &Judged,
+    asked: Asked,
+    archive: Duration,
+    record: &Record,
+) -> Vec<Finding> {
     if judged.short.is_empty() {
-        return vec![tell::silent(
-            plan,
-            true,
-            "the numbers are right, and the answer says of itself that it is not complete",
-        )];
+        return vec![tell::incomplete(plan, asked, &judged.missing)];
     }
     let differences: Vec<&Difference> = judged.short.iter().take(FINDINGS_MAX).collect();
-    let traces = match timeout_at(Instant::now() + TRACE_TIME, traces(door, plan, &differences)).await {
-        Ok(Some(traces)) => traces,
-        Ok(None) | Err(_) => {
-            record.failed();
-            vec![Trace::default(); differences.len()]
-        }
-    };
+    let mut found = traces(door, plan, &differences).await;
+    if found.iter().flatten().any(|trace| !trace.not_raw.is_empty()) {
+        tokio::time::sleep(archive).await;
+        found = traces(door, plan, &differences).await;
+    }
+    let traces = found.unwrap_or_else(|| {
+        record.failed();
+        vec![Trace::default(); differences.len()]
+    });
     let found = differences.iter().zip(&traces);
     found.map(|(of, trace)| tell::short(plan, of, asked, judged.complete, trace)).collect()
 }
 
-/// Which of the events of each key are not among the raw events; none when nobody says. Of all keys together, at most
-/// [`EVENT_IDS_MAX`] ids are asked for one by one, as a user would.
+/// Which of the events of each key are not among the raw events; none when nobody says.
 async fn traces(door: &dyn Door, plan: &Plan, differences: &[&Difference]) -> Option<Vec<Trace>> {
-    let archived = door.archived(plan).await.ok()?;
-    let (mut traces, mut left) = (Vec::new(), EVENT_IDS_MAX);
-    for of in differences {
-        let ids = plan.ids_of(&of.entity, &of.event_type, &of.minutes);
-        let lacking: Vec<String> = ids.into_iter().filter(|id| !archived.contains(id)).collect();
-        let mut not_raw = Vec::new();
-        for id in lacking {
-            let is_asked = left > 0;
-            left = left.saturating_sub(1);
-            if !is_asked || !is_found(door, plan, of, &id).await? {
-                not_raw.push(id);
-            }
-        }
-        traces.push(Trace { not_raw, is_known: true });
-    }
-    Some(traces)
-}
-
-/// Whether an event of a key is found by its id, on any of the dates that it may be of.
-async fn is_found(door: &dyn Door, plan: &Plan, of: &Difference, id: &str) -> Option<bool> {
-    for date in plan.dates() {
-        if door.is_known(id, &of.entity, &date).await.ok()? {
-            return Some(true);
-        }
-    }
-    Some(false)
+    let archived = timeout_at(Instant::now() + TRACE_TIME, door.archived(plan)).await.ok()?.ok()?;
+    let trace = |of: &&Difference| {
+        let mut not_raw = plan.ids_of(&of.entity, &of.event_type, &of.minutes);
+        not_raw.retain(|id| !archived.contains(id));
+        Trace { not_raw, is_known: true }
+    };
+    Some(differences.iter().map(trace).collect())
 }

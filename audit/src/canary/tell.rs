@@ -104,6 +104,20 @@ pub fn silent(plan: &Plan, is_sent: bool, reason: &str) -> Finding {
     finding
 }
 
+/// A round whose numbers are right in an answer that says of itself that it is not whole: nothing is known to be lost.
+#[must_use]
+pub fn incomplete(plan: &Plan, asked: Asked, missing: &str) -> Finding {
+    let explanation = format!(
+        "round {} of the canary was counted right, and {} said as long as its patience lasted that its answer is not complete: {missing}",
+        plan.number(),
+        asked.name()
+    );
+    let mut finding = Finding::new(Class::CanaryDiffers, "served", explanation);
+    finding.minute = Some(format_time(start_of_minute(plan.minutes().end - 1)));
+    "see /readyz, and what the answer names as missing".clone_into(&mut finding.action);
+    finding
+}
+
 fn about(of: &Difference, explanation: String, action: &str) -> Finding {
     let mut finding = Finding::new(Class::CanaryDiffers, "served", explanation);
     finding.entity_id = Some(of.entity.clone());

@@ -3,12 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
 use reckon_data::clock::{ManualClock, SeededNames};
-use reckon_data::minute::{MICROS_PER_MINUTE, date_of_minute, format_date};
+use reckon_data::minute::MICROS_PER_MINUTE;
 use reckon_data::receipt::Receipt;
 use serde_json::Value;
 
@@ -35,8 +33,18 @@ struct Faults {
     is_incomplete: bool,
     /// Questions are not answered.
     is_mute: bool,
-    /// Events are refused.
-    is_shut: bool,
+    /// Events are refused, with this status.
+    shut: Option<u16>,
+    /// Events are not taken for so long.
+    busy: Duration,
+    /// A refused event a request.
+    refuses_one: bool,
+    /// After so many answers to questions there are no more.
+    mute_after: Option<u64>,
+    /// What counts twice does so as much later as this.
+    doubles_late: Duration,
+    /// Events are among the raw events so much later.
+    archive_lag: Duration,
     /// Events are counted so much later.
     lag: Duration,
     /// REST answers none where SQL is right.
@@ -50,6 +58,9 @@ struct World {
     twice: Counts,
     seen: u64,
     requests: u64,
+    asked: u64,
+    first_sent: Option<tokio::time::Instant>,
+    last_sent: Option<tokio::time::Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +77,8 @@ impl FakeDoor {
             return counts;
         }
         let taken = world.taken.values().filter(|(at, _)| *at + self.faults.lag <= now).map(|(_, key)| (key, 1));
-        let twice = world.twice.iter().map(|(key, count)| (key, *count));
+        let is_late = world.last_sent.is_none_or(|at| at + self.faults.doubles_late > now);
+        let twice = world.twice.iter().filter(|_| !is_late).map(|(key, count)| (key, *count));
         for (key, count) in taken.chain(twice).filter(|(key, _)| is_asked(key)) {
             *counts.entry(key.clone()).or_default() += count;
         }
@@ -85,11 +97,19 @@ fn one_in(n: u64, of: u64) -> bool {
 #[async_trait]
 impl Door for FakeDoor {
     async fn send(&self, body: &Body) -> Result<Receipt, DoorError> {
-        if self.faults.is_shut {
+        let refused = |status| {
             let (url, detail) = ("http://fake".to_owned(), "the canary is not known here".to_owned());
-            return Err(DoorError::Refused { url, status: 403, detail });
+            Err(DoorError::Refused { url, status, detail })
+        };
+        let (mut world, now) = (self.world.lock(), tokio::time::Instant::now());
+        world.requests += 1;
+        if let Some(status) = self.faults.shut {
+            return refused(status);
         }
-        let mut world = self.world.lock();
+        if *world.first_sent.get_or_insert(now) + self.faults.busy > now {
+            return refused(503);
+        }
+        world.last_sent = Some(now);
         for line in std::str::from_utf8(&body.lines).unwrap().lines() {
             let event: Value = serde_json::from_str(line).unwrap();
             let text = |name: &str| event[name].as_str().unwrap().to_owned();
@@ -107,7 +127,9 @@ impl Door for FakeDoor {
                 world.taken.insert(id, (tokio::time::Instant::now(), key));
             }
         }
-        world.requests += 1;
+        if self.faults.refuses_one {
+            return Ok(Receipt { accepted: body.events - 1, refused: 1, ..Receipt::default() });
+        }
         if self.faults.fails > 0 && !world.requests.is_multiple_of(self.faults.fails) {
             return Err(Self::silent());
         }
@@ -115,28 +137,30 @@ impl Door for FakeDoor {
     }
 
     async fn counts(&self, plan: &Plan) -> Result<Counted, DoorError> {
-        if self.faults.is_mute {
+        let asked = {
+            let mut world = self.world.lock();
+            world.asked += 1;
+            world.asked
+        };
+        if self.faults.is_mute || self.faults.mute_after.is_some_and(|answers| asked > answers) {
             return Err(Self::silent());
         }
         let own = |key: &Key| plan.entities().contains(&key.entity) && plan.minutes().contains(&key.minute);
-        Ok(Counted { counts: self.counted(own), complete: !self.faults.is_incomplete })
+        let (complete, missing) = (!self.faults.is_incomplete, "partition 3".to_owned());
+        Ok(Counted { counts: self.counted(own), complete, missing })
     }
 
     async fn count(&self, entity: &str, event_type: &str, minutes: Range<i64>) -> Result<Found, DoorError> {
         let own = |key: &Key| key.entity == entity && key.event_type == event_type && minutes.contains(&key.minute);
         let count = if self.faults.rest_forgets { 0 } else { self.counted(own).values().sum() };
-        Ok(Found { count, complete: !self.faults.is_incomplete })
+        Ok(Found { count, complete: !self.faults.is_incomplete, missing: String::new() })
     }
 
     async fn archived(&self, plan: &Plan) -> Result<BTreeSet<String>, DoorError> {
         let own = |id: &&String| id.starts_with(&plan.id_prefix());
-        Ok(self.world.lock().taken.keys().filter(own).cloned().collect())
-    }
-
-    async fn is_known(&self, event_id: &str, entity: &str, date: &str) -> Result<bool, DoorError> {
-        let world = self.world.lock();
-        let of = |key: &Key| key.entity == entity && format_date(date_of_minute(key.minute)) == date;
-        Ok(world.taken.get(event_id).is_some_and(|(_, key)| of(key)))
+        let (world, now) = (self.world.lock(), tokio::time::Instant::now());
+        let archived = world.taken.iter().filter(|(_, (at, _))| *at + self.faults.archive_lag <= now);
+        Ok(archived.map(|(id, _)| id).filter(own).cloned().collect())
     }
 }
 
@@ -145,6 +169,7 @@ fn canary_of(door: FakeDoor, every: Duration, events: u32) -> (Canary, Arc<Recor
     let parts = CanaryParts {
         door: Arc::new(door),
         settings: Settings { every, events, ..Settings::default() },
+        commit_every: Duration::from_secs(20),
         partitions: 4,
         clock: Arc::clone(&clock) as _,
         names: Arc::new(SeededNames::new(7)),
@@ -227,14 +252,77 @@ async fn an_answer_that_is_not_complete_is_not_right() {
     let (report, stats) = round(Faults { is_incomplete: true, ..Faults::default() }).await;
     assert_eq!((report.outcome, report.lost, report.findings.len()), (Outcome::Differs, 0, 1));
     assert_eq!((stats.rounds_right, stats.findings), (0, 1));
-    assert!(report.findings[0].explanation.contains("not complete"), "{:?}", report.findings);
+    let finding = &report.findings[0];
+    assert!(finding.explanation.contains("not complete: partition 3"), "{finding:?}");
+    assert_eq!((finding.events, finding.expected), (0, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_answer_that_is_not_complete_lacks_is_not_lost() {
+    let (report, stats) = round(Faults { is_incomplete: true, drops: 1_000, ..Faults::default() }).await;
+    assert_eq!((report.outcome, report.lost, stats.lost), (Outcome::Differs, 0, 0));
+    assert!(
+        report.findings.iter().all(|finding| finding.explanation.contains("not complete")),
+        "{:?}",
+        report.findings
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_before_says_nothing_when_no_other_comes() {
+    let (report, stats) = round(Faults { stands: true, mute_after: Some(5), ..Faults::default() }).await;
+    assert!(matches!(report.outcome, Outcome::Unanswered(_)), "{report:?}");
+    assert_eq!((report.lost, stats.lost), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn patience_with_answers_begins_when_all_is_acknowledged() {
+    let (busy, lag) = (Duration::from_secs(80), Duration::from_secs(60));
+    let (report, stats) = round(Faults { busy, lag, ..Faults::default() }).await;
+    let Outcome::Right { delay } = report.outcome else { panic!("{report:?}") };
+    assert!(delay >= lag && delay < lag + Duration::from_secs(3), "{delay:?}");
+    assert!(stats.requests_failed > 10, "{stats:?}");
+}
+
+/// What is refused once is refused again, and each time a dead letter.
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_for_good_is_not_sent_again() {
+    for (faults, failed) in [
+        (Faults { shut: Some(422), ..Faults::default() }, 1..2),
+        (Faults { shut: Some(403), ..Faults::default() }, 1..2),
+        (Faults { refuses_one: true, ..Faults::default() }, 1..2),
+        (Faults { shut: Some(429), ..Faults::default() }, 10..1_000),
+        (Faults { shut: Some(408), ..Faults::default() }, 10..1_000),
+        (Faults { shut: Some(503), ..Faults::default() }, 10..1_000),
+    ] {
+        let (report, stats) = round(faults).await;
+        assert!(matches!(report.outcome, Outcome::NotSent(_)), "{report:?}");
+        assert!(failed.contains(&stats.requests_failed), "{faults:?}: {stats:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_counts_twice_after_all_was_right_is_found() {
+    let doubles_late = Duration::from_secs(1);
+    let (report, stats) = round(Faults { doubles: 3_000, doubles_late, ..Faults::default() }).await;
+    assert_eq!((report.outcome, report.excess, stats.rounds_right), (Outcome::Differs, 2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_archived_late_is_not_called_gone() {
+    let archive_lag = Duration::from_secs(100);
+    let (report, _) = round(Faults { stands: true, archive_lag, ..Faults::default() }).await;
+    assert_eq!(report.lost, 6_000);
+    for finding in &report.findings {
+        assert!(finding.explanation.contains("all of them are among the raw events"), "{finding:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn requests_that_fail_are_made_again_and_count_once() {
     let (report, stats) = round(Faults { fails: 3, ..Faults::default() }).await;
     assert!(matches!(report.outcome, Outcome::Right { .. }), "{report:?}");
-    assert_eq!((stats.events_sent, stats.requests_failed), (6_600, 14), "seven requests, each the third time");
+    assert_eq!((stats.events_sent, stats.requests_failed), (6_600, 12), "six requests, each the third time");
 }
 
 #[tokio::test(start_paused = true)]
@@ -243,7 +331,7 @@ async fn who_does_not_answer_is_a_finding_and_no_loss() {
     assert!(matches!(&report.outcome, Outcome::Unanswered(reason) if reason.contains("refused")), "{report:?}");
     assert_eq!((report.lost, report.findings.len()), (0, 1));
     assert!(stats.requests_failed > 10 && stats.findings == 1);
-    let (report, _) = round(Faults { is_shut: true, ..Faults::default() }).await;
+    let (report, _) = round(Faults { shut: Some(403), ..Faults::default() }).await;
     assert!(matches!(&report.outcome, Outcome::NotSent(reason) if reason.contains("not known here")), "{report:?}");
     assert_eq!((report.lost, report.findings.len()), (0, 1));
     assert!(report.findings[0].action.contains("canary.token"), "{:?}", report.findings);
@@ -307,4 +395,35 @@ fn findings_are_kept_in_bounds() {
     };
     (0..50).for_each(|_| record.note(&report, NOW));
     assert_eq!((record.findings().len(), record.stats().findings), (record::KEPT_MAX, 1_000));
+}
+
+#[test]
+fn a_finding_is_told_until_an_audit_that_holds_it_is_stored() {
+    let record = Record::default();
+    let note = |numbers: Range<u64>| {
+        for number in numbers {
+            let finding = crate::finding::Finding::new(Class::CanaryDiffers, "served", number.to_string());
+            let findings = vec![finding];
+            let report = RoundReport { number, outcome: Outcome::Differs, events: 1, lost: 1, excess: 0, findings };
+            record.note(&report, NOW);
+        }
+    };
+    let untold = || {
+        let (findings, mark) = record.untold();
+        (findings.into_iter().map(|finding| finding.explanation).collect::<Vec<_>>(), mark)
+    };
+    note(0..2);
+    let (first, mark) = untold();
+    assert_eq!(first, ["0", "1"]);
+    note(2..3);
+    assert_eq!(untold().0, ["0", "1", "2"], "nothing was stored");
+    record.told(mark);
+    assert_eq!(untold().0, ["2"], "what came meanwhile is for the next one");
+    record.told(untold().1);
+    assert!(untold().0.is_empty());
+    let many = record::KEPT_MAX as u64 + 10;
+    note(3..3 + many);
+    assert_eq!(untold().0.len(), record::KEPT_MAX);
+    record.told(untold().1 - 1);
+    assert_eq!(untold().0, [(2 + many).to_string()]);
 }

@@ -54,11 +54,17 @@ pub fn health(health: Arc<dyn Health>, alerts: Option<&Alerts>) -> Arc<dyn Healt
     }
 }
 
-/// Starts looking at the rules, which ask the routes of this process.
+/// Starts looking at the rules, which ask the routes of this process; messages say that it is at `url`.
 #[must_use]
-pub fn start(alerts: Option<Alerts>, routes: &Router, is_mine: &IsMine) -> Option<Running> {
+pub fn start(alerts: Option<Alerts>, routes: &Router, is_mine: &IsMine, url: &str) -> Option<Running> {
     let ask: Arc<dyn Ask> = Arc::new(AskRoutes(routes.clone()));
-    alerts.map(|alerts| alerts.start(&ask, is_mine))
+    alerts.map(|alerts| alerts.start(&ask, is_mine, &node(url)))
+}
+
+/// The machine's name and the address: one that listens on all addresses is not told apart by that.
+fn node(url: &str) -> String {
+    let uname = rustix::system::uname();
+    format!("{} {url}", uname.nodename().to_string_lossy())
 }
 
 /// Ends that.

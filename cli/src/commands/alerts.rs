@@ -109,7 +109,10 @@ fn as_text(rule: &Checked) -> String {
     let mut text = format!("{:<8} {}", state(rule), rule.name);
     match &rule.seen {
         Ok(answer) if answer.total > 0 => {
-            text.push_str(&format!(", {} rows", answer.total));
+            let least = if answer.is_cut { "at least " } else { "" };
+            text.push_str(&format!(", {least}{} rows", answer.total));
+            let missing = answer.missing.iter();
+            missing.for_each(|missing| text.push_str(&format!("\n         incomplete, it lacks: {missing}")));
             answer.rows.iter().for_each(|row| text.push_str(&format!("\n         {row}")));
         }
         Ok(_) => {}
@@ -125,6 +128,8 @@ fn as_json(rule: &Checked) -> Value {
         "state": state(rule),
         "rows": answer.map(|answer| &answer.rows),
         "rows_total": answer.map(|answer| answer.total),
+        "rows_cut": answer.map(|answer| answer.is_cut),
+        "missing": answer.and_then(|answer| answer.missing.as_ref()),
         "error": rule.seen.as_ref().err(),
     })
 }
@@ -136,7 +141,7 @@ mod tests {
     use super::*;
 
     fn rule(seen: Result<u64, &str>) -> Checked {
-        let answer = |total| Answer { columns: vec!["n".to_owned()], rows: vec![json!({"n": 7})], total };
+        let answer = |total| Answer { rows: vec![json!({"n": 7})], total, ..Answer::default() };
         Checked { name: "late".to_owned(), seen: seen.map(answer).map_err(str::to_owned) }
     }
 

@@ -29,7 +29,7 @@ const NOT_RUN: u8 = 2;
   reckon canary --url http://gateway:7711 --ask http://serve:7751 --token SECRET --rounds 3
   reckon canary --url http://127.0.0.1:7700 --token SECRET --json | jq .findings
 
-What it sends stays out of top lists, and of SQL that does not name _reckon/. `reckon up` does a round a minute by itself:
+What it sends stays out of top lists, and of SQL whose strings do not name _reckon/. `reckon up` does a round a minute by itself:
 see [canary] in reckon.example.toml, and reckon_canary_… in /metrics.")]
 pub struct Canary {
     /// Where the events go; several front doors, separated by commas, take turns. Without it canary.target, or
@@ -88,6 +88,7 @@ impl Canary {
             door: Arc::new(door),
             // No two of these rounds share an entity, however soon they follow each other.
             settings: CanarySettings { every: Duration::ZERO, ..settings.canary.clone() },
+            commit_every: settings.archive.commit_every,
             partitions: settings.log.partitions,
             clock: Arc::new(SystemClock),
             names: Arc::new(RandomNames),

@@ -91,7 +91,7 @@ impl Server {
         let rest = tokio::spawn(rest::serve(listener, routes.clone(), stopped.clone()));
         let canary = canary.map(|canary| tokio::spawn(canary.run(stopped)));
         remember_address(&dir, &url)?;
-        let alerts = alerts::start(alerts, &routes, &always);
+        let alerts = alerts::start(alerts, &routes, &always, &url);
         Ok(Self { node, dir, url, stop, rest, canary, alerts })
     }
 

@@ -136,8 +136,12 @@ impl Answers for Asked {
 struct Seen(Arc<Record>);
 
 impl Findings for Seen {
-    fn findings(&self) -> Vec<Finding> {
-        self.0.findings()
+    fn untold(&self) -> (Vec<Finding>, u64) {
+        self.0.untold()
+    }
+
+    fn told(&self, mark: u64) {
+        self.0.told(mark);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The canary of a process.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use reckon_audit::canary::{Canary, CanaryParts, HttpDoor, Record};
@@ -25,6 +26,7 @@ pub fn record(settings: &Settings) -> Option<Arc<Record>> {
 /// What a process gives its canary.
 pub struct Nest<'a> {
     pub settings: &'a CanarySettings,
+    pub commit_every: Duration,
     pub partitions: u32,
     pub token: &'a str,
     pub clock: &'a Arc<dyn Clock>,
@@ -40,8 +42,9 @@ impl Nest<'_> {
     pub fn canary(&self, url: &str) -> Result<Canary> {
         let target = if self.settings.target.is_empty() { url } else { &self.settings.target };
         Ok(Canary::new(CanaryParts {
-            door: Arc::new(HttpDoor::new(target, url, self.token)?),
+            door: Arc::new(HttpDoor::new(target, url, self.token)?.of_itself()),
             settings: self.settings.clone(),
+            commit_every: self.commit_every,
             partitions: self.partitions,
             clock: Arc::clone(self.clock),
             names: Arc::clone(self.names),
@@ -69,7 +72,7 @@ mod tests {
     fn a_canary_that_never_flies_has_no_record() {
         let mut settings = Settings::default();
         assert!(record(&settings).is_some());
-        settings.canary.every = std::time::Duration::ZERO;
+        settings.canary.every = Duration::ZERO;
         assert!(record(&settings).is_none());
     }
 }

@@ -180,6 +180,7 @@ impl Node {
         let Some(record) = &self.status.canary else { return Ok(None) };
         let nest = Nest {
             settings: &self.settings.canary,
+            commit_every: self.settings.archive.commit_every,
             partitions: self.status.log.partitions(),
             token: &self.canary_token,
             clock: &self.clock,

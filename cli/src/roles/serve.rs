@@ -83,7 +83,7 @@ impl Serve {
             ..base.rest_parts(alerts::health(Arc::new(status), alerts.as_ref()))
         };
         let routes = rest::router(parts);
-        let alerts = alerts::start(alerts, &routes, &is_mine);
+        let alerts = alerts::start(alerts, &routes, &is_mine, &process.url()?);
         let end = async move {
             alerts::stop(alerts).await;
             serving.stop();
@@ -129,6 +129,7 @@ fn start_canary(process: &Process, partitions: u32) -> Result<Option<Arc<Record>
     }
     let nest = Nest {
         settings: &base.settings.canary,
+        commit_every: base.settings.archive.commit_every,
         partitions,
         token: &base.canary_token,
         clock: &base.clock,

@@ -1,6 +1,7 @@
 //! The sections of the settings, with their defaults.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -360,7 +361,7 @@ impl Default for Audit {
 }
 
 /// The canary: known events that are sent again and again, and asked for.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Canary {
     /// How often a round of events is sent; 0 is never.
@@ -375,6 +376,19 @@ pub struct Canary {
     pub target: String,
     /// What lets the canary's events in at the front door; empty is one that is made up at each start.
     pub token: String,
+}
+
+/// Not the token, which is a secret.
+impl fmt::Debug for Canary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { every, events, patience, target, token: _ } = self;
+        f.debug_struct("Canary")
+            .field("every", every)
+            .field("events", events)
+            .field("patience", patience)
+            .field("target", target)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Canary {

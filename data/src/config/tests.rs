@@ -42,8 +42,13 @@ fn what_makes_no_sense_is_refused_by_name() {
         ("retention.removed_files = '5h 59m'", "retention.removed_files"),
         ("canary.every = '500ms'", "canary.every"),
         ("definition.reserved_prefixes = []", "canary.every"),
+        ("definition.reserved_prefixes = ['_', '_reckon']", "canary.every"),
         ("canary.events = 0", "canary.events"),
+        ("canary.events = 100001", "canary.events"),
+        ("serving.rows_max = 5999", "canary.events"),
         ("canary.patience = '0s'", "canary.patience"),
+        ("canary.patience = '10m'", "canary.patience"),
+        ("stream.dedup_minutes = 1", "canary.patience"),
         ("canary.target = 'here'", "canary.target"),
         ("canary.token = 'a b'", "canary.token"),
         (
@@ -54,4 +59,17 @@ fn what_makes_no_sense_is_refused_by_name() {
         let error = Settings::from_toml(text).expect_err(text);
         assert!(error.to_string().contains(key), "{text}: {error}");
     }
+}
+
+#[test]
+fn a_canary_that_is_off_bounds_nothing() {
+    let text =
+        "canary.every = '0s'\ndefinition.reserved_prefixes = []\nserving.rows_max = 10\nstream.dedup_minutes = 1";
+    Settings::from_toml(text).unwrap();
+}
+
+#[test]
+fn no_log_shows_the_canarys_token() {
+    let settings = Settings::from_toml("canary.token = 'hush'").unwrap();
+    assert!(!format!("{settings:?}").contains("hush"));
 }

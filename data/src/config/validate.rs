@@ -83,11 +83,27 @@ impl Settings {
         self.limits()?;
         self.definition()?;
         self.canary.validate()?;
-        let reserved = &self.definition.reserved_prefixes;
+        if self.canary.every.is_zero() { Ok(()) } else { self.flying_canary() }
+    }
+
+    /// Whether a canary that flies goes with everything else.
+    fn flying_canary(&self) -> Result<(), SettingsError> {
+        let must = |ok: bool, key: &str, reason: &str| if ok { Ok(()) } else { Err(invalid(key, reason)) };
+        // Not a shorter one: queries that happen to name it would read what the canary sends.
         must(
-            self.canary.every.is_zero() || reserved.iter().any(|prefix| CANARY_PREFIX.starts_with(prefix.as_str())),
+            self.definition.reserved_prefixes.iter().any(|prefix| prefix == CANARY_PREFIX),
             "canary.every",
-            "must be 0 when definition.reserved_prefixes do not reserve _reckon/, or totals would hold what it sends",
+            "must be 0 when definition.reserved_prefixes do not have _reckon/, or totals would hold what it sends",
+        )?;
+        must(
+            self.canary.patience < Duration::from_secs(60 * u64::from(self.stream.dedup_minutes)),
+            "canary.patience",
+            "must be less than stream.dedup_minutes, or what it sends again would count twice",
+        )?;
+        must(
+            usize::try_from(self.canary.events).is_ok_and(|events| events <= self.serving.rows_max),
+            "canary.events",
+            "must be at most serving.rows_max, or no answer could name them all",
         )
     }
 

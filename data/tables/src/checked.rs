@@ -137,7 +137,8 @@ impl CheckedStore {
         Ok((part(&blocks, around.start, range), meta, attributes))
     }
 
-    fn forget(&self, location: &Path) {
+    /// A file is no longer there: nothing is known of it any more.
+    pub(crate) fn forget(&self, location: &Path) {
         let mut known = self.known.lock();
         known.sums.remove(location);
         known.removed.remove(location);

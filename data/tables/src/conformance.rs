@@ -239,6 +239,8 @@ async fn older_versions_can_be_read(tables: &dyn Tables, names: &dyn Names) {
         for snapshot in std::iter::once(&before).chain(&seen) {
             let again = tables.snapshot_at(table, snapshot.version).await.expect("an older version");
             assert_eq!(&again, snapshot, "{}", table.name());
+            let told = tables.entry(table, snapshot.version).await.expect("an entry");
+            assert_eq!(told.map(|told| told.version), Some(snapshot.version), "{}", table.name());
         }
         assert_eq!(tables.snapshot(table).await.expect("a snapshot").version, before.version + 3, "it stays as it is");
     }
@@ -247,6 +249,7 @@ async fn older_versions_can_be_read(tables: &dyn Tables, names: &dyn Names) {
 async fn versions_that_never_were_are_refused(tables: &dyn Tables) {
     let table = Table::Events;
     let newest = tables.version(table).await.expect("a version");
+    assert!(tables.entry(table, newest + 1).await.expect("an entry").is_none());
     let refused = tables.snapshot_at(table, newest + 1).await;
     match refused {
         Err(TableError::NoVersion { version, oldest, newest: told, .. }) => {

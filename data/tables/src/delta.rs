@@ -130,6 +130,10 @@ impl Tables for DeltaTables {
     async fn history(&self, table: Table, limit: usize) -> Result<Vec<Version>, TableError> {
         Box::pin(past::history(self.log(table), limit)).await
     }
+
+    async fn entry(&self, table: Table, version: u64) -> Result<Option<Version>, TableError> {
+        Box::pin(past::entry(self.log(table), version)).await
+    }
 }
 
 /// Tries until the commit is in, or has no place any more, or the store has failed too often.

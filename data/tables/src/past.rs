@@ -33,15 +33,20 @@ pub(crate) async fn history(log: &TableLog, limit: usize) -> Result<Vec<Version>
     let newest = log.refresh().await?.version;
     let oldest = newest.saturating_sub((limit as u64).saturating_sub(1));
     let mut entries = futures::stream::iter((oldest..=newest).rev().take(limit))
-        .map(|version| async move { Ok::<_, TableError>((version, log.read_written(version).await?)) })
+        .map(|version| entry(log, version))
         .buffered(CONCURRENCY);
     let mut versions = Vec::new();
-    while let Some((version, entry)) = entries.try_next().await? {
-        // Entries are cleaned away from the oldest on.
-        let Some((text, written)) = entry else { break };
-        versions.push(told(version, &actions::from_bytes(log.table, version, &text)?, written));
+    // Entries are cleaned away from the oldest on.
+    while let Some(Some(version)) = entries.try_next().await? {
+        versions.push(version);
     }
     Ok(versions)
+}
+
+/// What the log's entry of a version says; none when there is no such entry, or no longer.
+pub(crate) async fn entry(log: &TableLog, version: u64) -> Result<Option<Version>, TableError> {
+    let Some((text, written)) = log.read_written(version).await? else { return Ok(None) };
+    Ok(Some(told(version, &actions::from_bytes(log.table, version, &text)?, written)))
 }
 
 /// What the actions of a version say of it; `written` is when its entry was, microseconds.
@@ -74,9 +79,11 @@ pub(crate) async fn snapshot_at(log: &TableLog, version: u64) -> Result<Snapshot
         // A damaged one concerns nobody but whoever asks for it.
         older.iter().for_each(|path| log.storage.removed(log.table, path));
         let older = older.into_iter().map(|path| Storage::path(log.table, path)).collect();
-        if all_there(log, older).await? {
+        let gone = gone(log, older).await?;
+        if gone.is_empty() {
             return Ok(state.snapshot());
         }
+        gone.iter().for_each(|path| log.storage.forget(path));
     }
     let oldest = oldest(log, &newest).await?;
     Err(TableError::NoVersion { table: log.table.name(), version, oldest, newest: newest.version })
@@ -101,18 +108,19 @@ fn floor(listing: &Listing) -> u64 {
     listing.checkpoints.first_key_value().map_or(u64::MAX, |(version, _)| *version)
 }
 
-async fn all_there(log: &TableLog, files: Vec<Path>) -> Result<bool, TableError> {
+/// Those of some files that are no longer there.
+async fn gone(log: &TableLog, files: Vec<Path>) -> Result<Vec<Path>, TableError> {
     let heads = futures::stream::iter(files)
         .map(|file| async move {
             match log.store.head(&file).await {
-                Ok(_) => Ok(true),
-                Err(Error::NotFound { .. }) => Ok(false),
+                Ok(_) => Ok(None),
+                Err(Error::NotFound { .. }) => Ok(Some(file)),
                 Err(error) => Err(storage(log.table, error)),
             }
         })
         .buffer_unordered(CONCURRENCY);
-    let found: Vec<bool> = heads.try_collect().await?;
-    Ok(found.into_iter().all(|there| there))
+    let heads: Vec<Option<Path>> = heads.try_collect().await?;
+    Ok(heads.into_iter().flatten().collect())
 }
 
 /// The oldest version from which on all can still be read. Commits are undone from the newest back: a file that one

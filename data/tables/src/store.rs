@@ -139,6 +139,11 @@ impl Storage {
         self.checked.removed(&Self::path(table, file));
     }
 
+    /// A data file is no longer there.
+    pub(crate) fn forget(&self, file: &Path) {
+        self.checked.forget(file);
+    }
+
     /// The checksums of a data file as text, if they are known.
     pub(crate) fn sums(&self, table: Table, file: &str) -> Option<String> {
         Some(self.checked.sums(&Self::path(table, file))?.encode())

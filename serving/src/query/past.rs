@@ -133,8 +133,8 @@ impl Serving {
         let window = Window::around(query.from, query.to)?;
         check_n(query)?;
         let top = top_selection(self, query, window, self.past_conditions(query.filter.as_ref())?);
-        let _turn = self.top_turns.acquire().await.map_err(ServingError::internal)?;
         let past = self.past(as_of).await?;
+        let _turn = self.top_turns.acquire().await.map_err(ServingError::internal)?;
         let sums = self.index.top(&past.view, &top, EntitySums::new()).await?;
         let n = query.n;
         let listed = offload(move || sums.top(n)).await.map_err(ServingError::internal)?;
@@ -187,18 +187,33 @@ impl Serving {
 
     /// The version that is meant. Whether its files are still there nobody has looked for yet.
     async fn version_at(&self, as_of: AsOf) -> Result<AsOfVersion, ServingError> {
+        match as_of {
+            AsOf::Version(version) => self.version_of(version).await,
+            AsOf::Time(micros) => self.version_by(micros).await,
+        }
+    }
+
+    async fn version_of(&self, version: u64) -> Result<AsOfVersion, ServingError> {
+        let newest = self.parts.tables.version(Table::BatchCounts).await?;
+        if version > newest {
+            let message = format!("there is no version {version} of batch_counts yet: the newest is {newest}");
+            return Err(ServingError::bad("as_of", message));
+        }
+        // Without an entry the table may have it all the same.
+        let told = self.parts.tables.entry(Table::BatchCounts, version).await?;
+        Ok(AsOfVersion { version, committed_at: told.map(|told| told.committed_at) })
+    }
+
+    /// The newest version that was committed at a time or before.
+    async fn version_by(&self, micros: i64) -> Result<AsOfVersion, ServingError> {
         let mut limit = VERSIONS;
         loop {
             let versions = self.versions(limit).await?;
-            let is_it = |version: &&Version| match as_of {
-                AsOf::Version(number) => version.version == number,
-                AsOf::Time(micros) => version.committed_at <= micros,
-            };
-            if let Some(found) = versions.iter().find(is_it) {
+            if let Some(found) = versions.iter().find(|version| version.committed_at <= micros) {
                 return Ok(AsOfVersion { version: found.version, committed_at: Some(found.committed_at) });
             }
             if versions.len() < limit {
-                return untold(as_of, versions.last());
+                return Err(untold(micros, versions.last()));
             }
             limit = limit.saturating_mul(VERSIONS_FACTOR);
         }
@@ -217,21 +232,17 @@ impl Serving {
     }
 }
 
-/// What is said of a version that the table's log does not tell of; `oldest` is the last one that it does.
-fn untold(as_of: AsOf, oldest: Option<&Version>) -> Result<AsOfVersion, ServingError> {
-    match (as_of, oldest) {
-        // The table knows whether it has it all the same.
-        (AsOf::Version(version), _) => Ok(AsOfVersion { version, committed_at: None }),
-        (AsOf::Time(micros), Some(oldest)) => {
-            let (time, number) = (format_time(micros), oldest.version);
-            let message = format!(
-                "no version that was committed by {time} is still there: the oldest one told of is {number}, of {}",
-                format_time(oldest.committed_at)
-            );
-            Err(ServingError::bad("as_of", message))
-        }
-        (AsOf::Time(_), None) => Err(ServingError::unavailable("the log of batch_counts tells of no version")),
-    }
+/// What is said of a time before all versions that the table's log tells of; `oldest` is the last of them.
+fn untold(micros: i64, oldest: Option<&Version>) -> ServingError {
+    let Some(oldest) = oldest else {
+        return ServingError::unavailable("the log of batch_counts tells of no version");
+    };
+    let (time, number) = (format_time(micros), oldest.version);
+    let message = format!(
+        "no version that was committed by {time} is still there: the oldest one told of is {number}, of {}",
+        format_time(oldest.committed_at)
+    );
+    ServingError::bad("as_of", message)
 }
 
 fn refused(error: TableError) -> ServingError {

@@ -285,6 +285,15 @@ async fn what_had_gone_before_it_was_archived_is_named_until_that_is_accepted() 
     world.mark(Table::BatchCounts, &lost(2, 5)).await;
     serving.refresh().await.unwrap();
     assert_eq!(told().await, [Some(5); 4]);
+    // What says nothing of events lacks none.
+    for query in
+        ["SELECT count(*) FROM audit_runs", "SELECT * FROM audit_findings", "SELECT * FROM metrics", "SELECT 1"]
+    {
+        let provenance = serving.sql(query).await.unwrap().provenance;
+        assert!(provenance.complete && provenance.missing.is_empty(), "{query}: {provenance:?}");
+    }
+    let both = serving.sql("SELECT (SELECT count(*) FROM audit_runs), (SELECT sum(count) FROM stats)").await.unwrap();
+    assert!(!both.provenance.complete);
     world.mark(Table::Events, &lost(6, 9)).await;
     assert_eq!(told().await, [Some(5), Some(5), Some(9), Some(9)]);
     let missing = |found: Vec<crate::view::Missing>| found.first().and_then(|missing| missing.to);

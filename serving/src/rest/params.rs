@@ -72,10 +72,7 @@ impl Params {
     /// # Errors
     /// When it is neither.
     pub fn time(&self, name: &str) -> Result<Option<i64>, Failure> {
-        let Some(text) = self.text(name) else { return Ok(None) };
-        // A plus sign in a query string means a space, and stands before an offset.
-        let micros = time::parse_rfc3339(&text.replace(' ', "+")).or_else(|| time::from_millis(text.parse().ok()?));
-        micros.map(Some).ok_or_else(|| bad(name, format!("{name}={text} is neither RFC 3339 nor epoch milliseconds")))
+        self.text(name).map(|text| time_of(name, &text)).transpose()
     }
 
     /// A minute, since 1970: that of a time, which may also be written without seconds.
@@ -87,7 +84,7 @@ impl Params {
             return Err(bad(name, format!("{name} is missing: RFC 3339 or epoch milliseconds")));
         };
         let whole = text.strip_suffix('Z').and_then(|minute| time::parse_rfc3339(&format!("{minute}:00Z")));
-        whole.map_or_else(|| self.time(name), |micros| Ok(Some(micros)))?.map(minute_of).ok_or_else(|| bad(name, text))
+        whole.map_or_else(|| time_of(name, &text), Ok).map(minute_of)
     }
 
     /// Which older version of batch is meant, if one is.
@@ -130,6 +127,12 @@ impl Params {
     pub fn filter(&self, serving: &Serving) -> Result<Option<Filter>, Failure> {
         self.text("filter").map(|text| serving.filter(&text)).transpose().map_err(Failure::from)
     }
+}
+
+fn time_of(name: &str, text: &str) -> Result<i64, Failure> {
+    // A plus sign in a query string means a space, and stands before an offset.
+    let micros = time::parse_rfc3339(&text.replace(' ', "+")).or_else(|| time::from_millis(text.parse().ok()?));
+    micros.ok_or_else(|| bad(name, format!("{name}={text} is neither RFC 3339 nor epoch milliseconds")))
 }
 
 /// The length of a window: a number and a unit.

@@ -69,8 +69,11 @@ impl SqlAnswer {
 /// Longest text of a query, in bytes.
 pub const QUERY_BYTES_MAX: usize = 1 << 20;
 
-/// The raw tables.
-const RAW: [&str; 2] = ["events", "dead_letters"];
+/// Tables that no older version of batch goes with.
+const UNVERSIONED: [&str; 5] = ["events", "dead_letters", "audit_runs", "audit_findings", samples::METRICS];
+/// Tables of events: what is lost or missing of these is missing from an answer that reads one of them.
+const OF_EVENTS: [&str; 7] =
+    ["stats", "stats_hour", "stats_day", "stats_batch", "stats_stream", "events", "dead_letters"];
 
 /// What one query reads, pinned.
 pub(crate) struct Pinned {
@@ -85,6 +88,8 @@ pub(crate) struct Pinned {
     missing: Vec<Missing>,
     /// The older version that it is, if one was asked for.
     as_of: Option<AsOfVersion>,
+    /// Whether it reads any of [`OF_EVENTS`].
+    of_events: bool,
 }
 
 /// What goes with a query.
@@ -108,28 +113,23 @@ impl Serving {
         self.metrics.measure(Question::Sql, self.ask(query, SqlOptions::default(), |answer, _| Ok(answer))).await
     }
 
-    /// As [`Serving::sql`], of an older version of batch: `stats` and its kin hold what batch had counted then,
-    /// `stats_stream` is empty, and `events` and `dead_letters`, which have no version that would fit, are refused.
-    ///
-    /// # Errors
-    /// As there, and [`ServingError::BadRequest`] of `as_of`.
-    pub async fn sql_as_of(&self, query: &str, as_of: AsOf) -> Result<SqlAnswer, ServingError> {
-        self.metrics
-            .measure(
-                Question::Sql,
-                self.ask(query, SqlOptions { as_of: Some(as_of), ..SqlOptions::default() }, |answer, _| Ok(answer)),
-            )
-            .await
-    }
-
     /// As [`Serving::sql`], the answer as it is sent: also made on the threads and within the limits of queries. The
-    /// table `metrics` has what `samples` says ([`samples`]).
+    /// table `metrics` has what `samples` says ([`samples`]). Of an older version of batch `stats` and its kin hold what
+    /// batch had counted then, `stats_stream` is empty, and all other tables, which have no version that would fit, are
+    /// refused.
     ///
     /// # Errors
-    /// As there, and [`ServingError::MemoryLimit`] when the answer is too long.
+    /// As there, [`ServingError::BadRequest`] of `as_of`, and [`ServingError::MemoryLimit`] when the answer is too long.
     pub async fn sql_as(&self, query: &str, options: SqlOptions<'_>, form: Form) -> Result<Vec<u8>, ServingError> {
         let render = move |answer: SqlAnswer, most| answer.render(form, most);
         self.metrics.measure(Question::Sql, self.ask(query, options, render)).await
+    }
+
+    /// As [`Serving::sql`], of an older version of batch.
+    #[cfg(test)]
+    pub(crate) async fn sql_as_of(&self, query: &str, as_of: AsOf) -> Result<SqlAnswer, ServingError> {
+        let options = SqlOptions { as_of: Some(as_of), ..SqlOptions::default() };
+        self.ask(query, options, |answer, _| Ok(answer)).await
     }
 
     /// Answers a query; `finish` is told how many bytes an answer may have.
@@ -155,7 +155,7 @@ impl Serving {
             Some(as_of) => self.pin_past(&names, as_of).await?,
         };
         let provenance = self.provenance_of(&pinned);
-        let visible = reserved::visible(&self.parts.definition, query);
+        let visible = reserved::visible(&self.parts.definition, &statement);
         self.register(&context, &pinned, visible.as_ref())?;
         let samples = samples.filter(|_| names.contains(samples::METRICS)).map(|samples| samples.text());
         context.register_table(samples::METRICS, samples::table(&samples.unwrap_or_default())?)?;
@@ -192,6 +192,7 @@ impl Serving {
             archived: Vec::new(),
             missing,
             as_of: None,
+            of_events: OF_EVENTS.iter().any(|name| names.contains(*name)),
         };
         if names.contains("events") || names.contains("dead_letters") {
             let events = self.snapshots.newest(Table::Events).await?;
@@ -214,7 +215,7 @@ impl Serving {
 
     /// Pins an older version of batch, and nothing else.
     async fn pin_past(&self, names: &BTreeSet<String>, as_of: AsOf) -> Result<Pinned, ServingError> {
-        if let Some(name) = RAW.into_iter().find(|name| names.contains(*name)) {
+        if let Some(name) = UNVERSIONED.into_iter().find(|name| names.contains(*name)) {
             let message =
                 format!("{name} is not kept as it was: leave as_of out, or ask stats, stats_hour or stats_day");
             return Err(ServingError::bad("as_of", message));
@@ -228,11 +229,12 @@ impl Serving {
             stream,
             events: None,
             dead: None,
-            audit_runs: self.newest_if_named(Table::AuditRuns, names).await?,
-            audit_findings: self.newest_if_named(Table::AuditFindings, names).await?,
+            audit_runs: None,
+            audit_findings: None,
             archived: Vec::new(),
             missing,
             as_of,
+            of_events: true,
         })
     }
 
@@ -247,9 +249,9 @@ impl Serving {
             let events = Arc::new(table(Table::Events, pinned.events.as_ref())?);
             register("events", stats::visible_rows(context, events, visible)?)?;
             register("dead_letters", Arc::new(table(Table::DeadLetters, pinned.dead.as_ref())?))?;
+            register("audit_runs", Arc::new(table(Table::AuditRuns, pinned.audit_runs.as_ref())?))?;
+            register("audit_findings", Arc::new(table(Table::AuditFindings, pinned.audit_findings.as_ref())?))?;
         }
-        register("audit_runs", Arc::new(table(Table::AuditRuns, pinned.audit_runs.as_ref())?))?;
-        register("audit_findings", Arc::new(table(Table::AuditFindings, pinned.audit_findings.as_ref())?))?;
         let definition = &self.parts.definition;
         for (name, granularity, has_batch, has_stream) in [
             ("stats", Granularity::Minute, true, true),
@@ -293,6 +295,16 @@ impl Serving {
     }
 
     fn provenance_of(&self, pinned: &Pinned) -> Provenance {
+        let mut provenance = self.provenance_of_events(pinned);
+        if !pinned.of_events {
+            // What audits and metrics say lacks nothing when events are lost.
+            provenance.missing.clear();
+            provenance.complete = true;
+        }
+        provenance
+    }
+
+    fn provenance_of_events(&self, pinned: &Pinned) -> Provenance {
         let missing = pinned.stream.missing.iter().chain(&pinned.missing).cloned().collect();
         // Nobody knows which window a query is about.
         let all = Window { from: i64::MIN, to: i64::MAX };

@@ -1,27 +1,63 @@
 //! Reckon's own entities are left out of the tables of SQL, so that nobody sums up what a canary has sent.
 //!
-//! The rule goes by the text of the query and by nothing else: a reserved prefix (`_reckon/`) that stands anywhere in
-//! it brings its entities in, in every table of the query. So it is the same in every plan, wherever filters end up,
+//! The rule goes by the strings in the query and by nothing else: a reserved prefix (`_reckon/`) that stands anywhere in
+//! one brings its entities in, in every table of the query. So it is the same in every plan, wherever filters end up,
 //! and `entity_id = '_reckon/canary/1'`, `IN ('_reckon/…')`, `LIKE '_reckon/%'` and `starts_with` ask for them alike.
+
+use std::ops::ControlFlow;
 
 use datafusion::functions::string::expr_fn::starts_with;
 use datafusion::logical_expr::{Expr, ident, lit, not};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{ValueWithSpan, Visit, Visitor};
 use reckon_data::definition::Definition;
 
-/// Which rows `query` reads of tables that have entities; none when it is all of them.
+/// Which rows a query reads of tables that have entities; none when it is all of them.
 #[must_use]
-pub fn visible(definition: &Definition, query: &str) -> Option<Expr> {
-    let unnamed = definition.reserved_prefixes.iter().filter(|prefix| !query.contains(prefix.as_str()));
+pub fn visible(definition: &Definition, query: &Statement) -> Option<Expr> {
+    let mut strings = Strings::default();
+    strings.of(query);
+    let is_named = |prefix: &&String| strings.0.iter().any(|string| string.contains(prefix.as_str()));
+    let unnamed = definition.reserved_prefixes.iter().filter(|prefix| !is_named(prefix));
     unnamed.map(|prefix| not(starts_with(ident("entity_id"), lit(prefix.as_str())))).reduce(Expr::and)
+}
+
+/// The strings of a statement.
+#[derive(Debug, Default)]
+struct Strings(Vec<String>);
+
+impl Strings {
+    fn of(&mut self, statement: &Statement) {
+        match statement {
+            Statement::Statement(sql) => {
+                // It goes through all of it: nothing breaks off.
+                let _ = sql.visit(self);
+            }
+            Statement::Explain(explain) => self.of(&explain.statement),
+            // These do not read, and are refused.
+            Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => {}
+        }
+    }
+}
+
+impl Visitor for Strings {
+    type Break = ();
+
+    fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<()> {
+        self.0.extend(value.value.clone().into_string());
+        ControlFlow::Continue(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
+    use datafusion::prelude::SessionContext;
     use serde_json::{Value, json};
 
     use super::*;
     use crate::Serving;
+    use crate::sql::guard;
     use crate::testing::{Ev, Log, World};
 
     const TABLES: [&str; 5] = ["stats", "stats_hour", "stats_day", "stats_batch", "stats_stream"];
@@ -29,9 +65,17 @@ mod tests {
     #[test]
     fn a_query_that_names_a_prefix_reads_its_entities() {
         let mut definition = Definition::default();
+        let context = SessionContext::new();
+        let visible =
+            |definition: &Definition, query: &str| visible(definition, &guard::parse(&context, query).unwrap());
         assert!(visible(&definition, "select sum(count) from stats").is_some());
         assert!(visible(&definition, "select 1 from stats where entity_id like '_reckon/%'").is_none());
         assert!(visible(&definition, "select 1 from stats where entity_id like '\\_reckon/%'").is_none());
+        assert!(visible(&definition, "explain select 1 from stats where starts_with(entity_id, '_reckon/')").is_none());
+        assert!(visible(&definition, "select 1 from stats -- not of _reckon/").is_some());
+        assert!(visible(&definition, "select 1 as \"_reckon/\" from stats").is_some());
+        let deep = "select 1 from (select entity_id from stats where entity_id in ('a', '_reckon/1')) union select 2";
+        assert!(visible(&definition, deep).is_none());
         definition.reserved_prefixes.push("_other/".to_owned());
         let one = visible(&definition, "select 1 from stats where entity_id = '_reckon/1'").unwrap().to_string();
         assert!(one.contains("_other/") && !one.contains("_reckon/"), "{one}");

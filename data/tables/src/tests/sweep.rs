@@ -123,6 +123,8 @@ async fn a_version_whose_files_are_vacuumed_is_refused_and_the_oldest_one_left_i
     let refused = tables.snapshot_at(TABLE, 1).await;
     let named = matches!(refused, Err(TableError::NoVersion { version: 1, oldest: 2, newest: 3, .. }));
     assert!(named, "{refused:?}");
+    assert!(tables.storage().sums(TABLE, &removed.path).is_none(), "nothing is kept of what is gone");
+    assert!(tables.storage().sums(TABLE, &live.path).is_some());
     assert_eq!(tables.snapshot_at(TABLE, 2).await.unwrap().files.len(), 1);
 }
 

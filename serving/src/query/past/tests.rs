@@ -136,14 +136,15 @@ async fn what_an_older_version_cannot_answer_is_refused() {
     let world = world().await;
     world.archive(&[4, 0]).await;
     let serving = world.serve().await;
-    for table in ["events", "dead_letters"] {
+    for table in ["events", "dead_letters", "audit_runs", "audit_findings", "metrics"] {
         let query = format!("SELECT (SELECT sum(count) FROM stats), (SELECT count(*) FROM {table})");
         is_refused(serving.sql_as_of(&query, AsOf::Version(1)).await, table);
     }
     let filter = Some(serving.filter("ip:10.0.0.1").unwrap());
     let raw = CountQuery { filter, ..question("v1") };
     is_refused(serving.count_as_of(&raw, AsOf::Version(1)).await, "raw events");
-    is_refused(serving.count_as_of(&question("v1"), AsOf::Version(3)).await, "newest 2");
+    is_refused(serving.count_as_of(&question("v1"), AsOf::Version(3)).await, "newest is 2");
+    is_refused(serving.top_as_of(&list(), AsOf::Version(u64::MAX)).await, "newest is 2");
     is_refused(serving.count_as_of(&question("v1"), AsOf::Time(-1)).await, "version");
     let short = TopQuery { n: TopQuery::N_MAX + 1, ..list() };
     let refused = serving.top_as_of(&short, AsOf::Version(1)).await;
