@@ -11,6 +11,9 @@ use crate::harness::{Server, number, rows};
 
 /// Batch every other second, and small segments.
 const BUSY: &[&str] = &[
+    // Only those that are asked for.
+    "--audit-after-batch",
+    "false",
     "--batch-schedule",
     "*/2 * * * * *",
     "--archive-commit-every",

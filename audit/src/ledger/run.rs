@@ -331,6 +331,12 @@ impl Ledger {
         let mut findings = Vec::new();
         let whole_log = gathered.log_events.is_some() && pinned.partitions.iter().all(|p| p.log_start == Some(0));
         let raw_told = gathered.findings.iter().any(|finding| finding.table == "events");
+        // Where one date shows that coverage says too much, a single event of another is not lost either.
+        let is_stale = |checked: &DateChecked| {
+            let (found, _) = conclude(checked, &gathered.known, at_cut);
+            found.iter().any(|finding| finding.class == Class::StaleCoverage)
+        };
+        let at_cut = at_cut && !gathered.dates.iter().any(is_stale);
         for checked in &mut gathered.dates {
             let before = findings.len();
             findings.extend(checked.bad.iter().map(|bad| bad_file(bad, Some(checked.date))));
