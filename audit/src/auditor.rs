@@ -62,16 +62,28 @@ impl Auditor {
         run_id: Uuid,
         progress: &OnProgress<'_>,
     ) -> Result<Report, AuditFailure> {
-        let before = self.look(request, run_id, progress).await?;
-        let before = self.keep(before).await?;
+        let (mut before, mark) = self.look(request, run_id, progress).await?;
         let Some(repairs) = self.repairs.as_deref().filter(|_| request.repair && before.errors() > 0) else {
-            return Ok(before);
+            return self.keep((before, mark)).await;
         };
+        // The run's own name is that of the report that it ends with.
+        before.run_id = self.names.fresh();
+        let before = self.keep((before, mark)).await?;
         let mut done = repair(repairs, &before, plan(&before)).await;
-        let (mut after, mark) = self.look(request, self.names.fresh(), progress).await?;
-        done.errors_after = after.errors();
-        after.repair = Some(done);
-        self.keep((after, mark)).await
+        match self.look(request, run_id, progress).await {
+            Ok((mut after, mark)) => {
+                done.errors_after = after.errors();
+                after.repair = Some(done);
+                self.keep((after, mark)).await
+            }
+            Err(error) => {
+                // What was done stands in a report all the same: of before, for nobody knows what it is like after.
+                done.errors_after = before.errors();
+                done.left.push(format!("it could not be audited after that: {error}"));
+                self.store.append(Report { run_id, repair: Some(done), ..before }).await?;
+                Err(error)
+            }
+        }
     }
 
     /// Stores a report; what it holds of the canary stands in no other.

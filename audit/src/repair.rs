@@ -66,7 +66,8 @@ pub fn plan(report: &Report) -> Plan {
             Repair::Impossible => plan.left.push(line(finding, &finding.action)),
             Repair::Rebuild => {
                 let dates = if dates.is_empty() { open_dates(report).collect() } else { dates };
-                plan.rebuild.extend(dates.iter().flat_map(|date| of_date(date, finding.partition, report)));
+                // Of all partitions: a report names a thousand findings, and may leave out those of the others.
+                plan.rebuild.extend(dates.iter().flat_map(|date| of_date(date, report)));
                 plan.recount.extend(dates);
                 plan.run = true;
             }
@@ -78,6 +79,11 @@ pub fn plan(report: &Report) -> Plan {
         }
     }
     plan.hold_back(report);
+    if let Some(finding) = report.findings.iter().find(|finding| is_only_record(finding, report)) {
+        let why = "only the stream's segments have these events, and batch would count past them: nothing is recounted";
+        plan = Plan { left: plan.left, ..Plan::default() };
+        plan.left.push(line(finding, why));
+    }
     plan
 }
 
@@ -85,7 +91,6 @@ impl Plan {
     /// Counts that may be the only record of events are not replaced, unless raw events can be made anew from the very
     /// beginning of the log.
     fn hold_back(&mut self, report: &Report) {
-        let whole_log = report.partitions.iter().all(|state| state.log_start == Some(0));
         for line in &report.dates {
             let date = &line.date;
             if line.closed {
@@ -94,8 +99,8 @@ impl Plan {
             if !(self.recount.contains(date) && (line.closed || line.doubtful)) {
                 continue;
             }
-            if line.doubtful && whole_log {
-                self.rebuild.extend(of_date(date, None, report));
+            if line.doubtful && report.whole_log {
+                self.rebuild.extend(of_date(date, report));
                 continue;
             }
             self.recount.remove(date);
@@ -111,11 +116,20 @@ impl Plan {
     }
 }
 
-/// The raw events of a date: of one log partition, or of all.
-fn of_date(date: &str, partition: Option<u32>, report: &Report) -> Vec<(String, u32)> {
-    let all = || report.partitions.iter().map(|state| state.partition).collect();
-    let partitions: Vec<u32> = partition.map_or_else(all, |partition| vec![partition]);
-    partitions.into_iter().map(|partition| (date.to_owned(), partition)).collect()
+/// The raw events of a date, of every log partition.
+fn of_date(date: &str, report: &Report) -> Vec<(String, u32)> {
+    report.partitions.iter().map(|state| (date.to_owned(), state.partition)).collect()
+}
+
+/// Segments above coverage that may be the only record of events: the log no longer has what the raw events lack. Would
+/// batch count past them, answers would lack them, too.
+fn is_only_record(finding: &Finding, report: &Report) -> bool {
+    let state = finding.partition.and_then(|partition| report.partitions.get(partition as usize));
+    let fewer = finding.table == "events" && finding.found < finding.expected;
+    let of_segment = finding.date.is_none() && finding.class == Class::OffsetHole;
+    let above = state.is_some_and(|state| finding.offset_end.is_some_and(|end| end > state.coverage));
+    let gone = state.is_some_and(|state| state.log_start.is_none_or(|start| finding.offset_start < Some(start)));
+    fewer && of_segment && above && gone
 }
 
 fn open_dates(report: &Report) -> impl Iterator<Item = String> {
@@ -140,7 +154,8 @@ pub async fn repair(repairs: &dyn Repairs, before: &Report, plan: Plan) -> Repai
         match repairs.rebuild(date, *partition).await {
             Ok(rebuilt) => {
                 report.rebuilt.extend(rebuilt.added);
-                if !rebuilt.kept.is_empty() {
+                let is_doubtful = before.dates.iter().any(|line| &line.date == date && line.doubtful);
+                if is_doubtful && !rebuilt.kept.is_empty() {
                     // What they lack, if they lack something, only its counts may have.
                     recount.remove(date);
                     report.left.extend(rebuilt.kept);
@@ -184,14 +199,15 @@ mod tests {
     use crate::report::model::{DateTotals, PartitionState};
     use crate::report::testing::empty;
 
-    fn report(findings: Vec<Finding>, doubtful: bool, log_start: u64) -> Report {
-        let state = |partition| PartitionState { partition, log_start: Some(log_start), ..PartitionState::default() };
+    fn report(findings: Vec<Finding>, doubtful: bool, whole_log: bool) -> Report {
+        let state = |partition| PartitionState { partition, ..PartitionState::default() };
         let line = |date: &str, doubtful| DateTotals { date: date.to_owned(), doubtful, ..DateTotals::default() };
         Report {
             run_id: Uuid::nil(),
             partitions: vec![state(0), state(1)],
             dates: vec![line("2026-01-01", doubtful), line("2026-01-02", false)],
             findings,
+            whole_log,
             ..empty()
         }
     }
@@ -212,7 +228,7 @@ mod tests {
             finding(Class::WrongKey, Repair::Rebuild, Some("2026-01-01"), Some(1)),
             finding(Class::StaleCoverage, Repair::Recount, None, Some(1)),
         ] {
-            let plan = plan(&report(vec![first.clone(), other], true, 7));
+            let plan = plan(&report(vec![first.clone(), other], true, false));
             assert!(!plan.recount.contains("2026-01-01"), "{plan:?}");
             assert_eq!(plan.left.len(), 1);
         }
@@ -220,10 +236,27 @@ mod tests {
 
     #[test]
     fn a_log_that_goes_back_to_its_beginning_makes_good_what_is_doubtful() {
-        let plan = plan(&report(vec![finding(Class::ExtraRows, Repair::Recount, Some("2026-01-01"), None)], true, 0));
+        let plan =
+            plan(&report(vec![finding(Class::ExtraRows, Repair::Recount, Some("2026-01-01"), None)], true, true));
         let all: BTreeSet<(String, u32)> = [0, 1].map(|partition| ("2026-01-01".to_owned(), partition)).into();
         assert_eq!((plan.rebuild, plan.left), (all, Vec::new()));
         assert_eq!(plan.recount, BTreeSet::from(["2026-01-01".to_owned()]));
+    }
+
+    #[test]
+    fn batch_does_not_count_past_segments_that_are_the_only_record() {
+        let mut hole = finding(Class::OffsetHole, Repair::Rebuild, None, Some(1));
+        "events".clone_into(&mut hole.table);
+        (hole.offset_start, hole.offset_end) = (Some(3), Some(9));
+        (hole.expected, hole.found) = (Some(6), Some(0));
+        let mut report = report(vec![hole], false, false);
+        report.partitions[1].log_start = Some(5);
+        let held = plan(&report);
+        assert!(!held.run && held.recount.is_empty() && held.rebuild.is_empty() && held.left.len() == 1, "{held:?}");
+        report.partitions[1].log_start = Some(2);
+        assert!(plan(&report).run, "the log still has them");
+        (report.partitions[1].log_start, report.partitions[1].coverage) = (Some(5), 9);
+        assert!(plan(&report).run, "batch is past them");
     }
 
     /// Rebuilds what it is told, and recounts no run that has a date which it cannot.
@@ -257,14 +290,14 @@ mod tests {
     #[tokio::test]
     async fn one_date_that_cannot_be_recounted_does_not_keep_the_others_from_it() {
         let fake = Fake { impossible: Some("2026-01-01"), ..Fake::default() };
-        let done = repair(&fake, &report(Vec::new(), false, 0), two_dates()).await;
+        let done = repair(&fake, &report(Vec::new(), false, true), two_dates()).await;
         assert_eq!((done.dates, done.left.len()), (vec!["2026-01-02".to_owned()], 1));
     }
 
     #[tokio::test]
     async fn a_date_whose_raw_events_could_not_all_be_made_anew_keeps_its_counts() {
         let fake = Fake { kept: vec!["an old file".to_owned()], ..Fake::default() };
-        let done = repair(&fake, &report(Vec::new(), false, 0), two_dates()).await;
+        let done = repair(&fake, &report(Vec::new(), true, true), two_dates()).await;
         assert_eq!(done.dates, ["2026-01-02"]);
         assert_eq!(done.left, ["an old file"]);
         assert_eq!(*fake.recounted.lock(), [["2026-01-02"]]);

@@ -17,10 +17,18 @@ use crate::finding::{Class, EVENT_IDS_MAX, Finding, Repair};
 
 const TABLE: &str = "batch_counts";
 
-/// The findings of a date's counts, and whether raw events account for all that these count. `at_cut` says whether coverage
-/// lies at a cut, as far as that is known.
+/// What is concluded of a date's counts.
+#[derive(Debug)]
+pub struct Concluded {
+    /// The findings.
+    pub findings: Vec<Finding>,
+    /// Whether its raw events account for all that is counted.
+    pub raw_accounts: bool,
+}
+
+/// Concludes what is wrong with a date's counts. `at_cut` says whether coverage lies at a cut, as far as that is known.
 #[must_use]
-pub fn conclude(checked: &DateChecked, known: &Known, at_cut: bool) -> (Vec<Finding>, bool) {
+pub fn conclude(checked: &DateChecked, known: &Known, at_cut: bool) -> Concluded {
     let mut findings = Vec::new();
     let minutes = checked.diffs.get(&Granularity::Minute).map_or(&[][..], Vec::as_slice);
     let looked_at = &minutes[..minutes.len().min(ROWS_MAX)];
@@ -40,9 +48,9 @@ pub fn conclude(checked: &DateChecked, known: &Known, at_cut: bool) -> (Vec<Find
     findings.extend(checked.closed_rollups.iter().cloned());
     let is_read = checked.raw_whole && !checked.bad.iter().any(|bad| bad.granularity == Some(Granularity::Minute));
     let all_seen = is_read && !checked.more && minutes.len() == looked_at.len() && checked.malformed == 0;
-    let explained = all_seen && causes.iter().all(|cause| cause.class != Class::ExtraRows);
+    let explained = all_seen && causes.iter().all(|cause| cause.proven && cause.class != Class::ExtraRows);
     // One granularity that agrees shows that the raw events are those that were counted.
-    (findings, explained || !checked.agreeing.is_empty())
+    Concluded { findings, raw_accounts: explained || !checked.agreeing.is_empty() }
 }
 
 /// The finding of a date whose sums differ, where no row does.

@@ -136,6 +136,8 @@ impl DateCheck<'_> {
         let agreeing = Granularity::ALL
             .into_iter()
             .filter(|granularity| raw_whole && !is_bad(*granularity) && !differs(*granularity))
+            // Nothing agrees with nothing.
+            .filter(|granularity| expected.count(*granularity) > 0)
             .collect();
         let totals = DateTotals {
             date: format_date(date),

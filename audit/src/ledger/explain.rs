@@ -54,6 +54,8 @@ pub struct Cause {
     pub total: u64,
     /// What happened, for people.
     pub note: String,
+    /// Whether the fingerprints show that it is just these events, and nothing else.
+    pub proven: bool,
 }
 
 /// A row that still has to be explained.
@@ -121,7 +123,7 @@ impl<'a> Explainer<'a> {
 
     fn put(&mut self, class: Class, row: usize, events: Vec<RowEvent>, note: &str) {
         let total = events.len() as u64;
-        self.causes.push(Cause { class, row, other: None, events, total, note: note.to_owned() });
+        self.causes.push(Cause { class, row, other: None, events, total, note: note.to_owned(), proven: true });
     }
 
     /// Rows whose events are right; the others go on.
@@ -208,7 +210,8 @@ impl<'a> Explainer<'a> {
         let class = self.class_of_move(delta.row, other);
         let total = if count == 0 { named.len() as u64 } else { count as u64 };
         let note = format!("counted for {}", describe(&self.diffs[other].key));
-        self.causes.push(Cause { class, row: delta.row, other: Some(other), events: named, total, note });
+        let (row, other, events) = (delta.row, Some(other), named);
+        self.causes.push(Cause { class, row, other, events, total, note, proven: true });
     }
 
     fn class_of_move(&self, from: usize, to: usize) -> Class {
@@ -226,6 +229,7 @@ impl<'a> Explainer<'a> {
             let wanted = usize::try_from(count).unwrap_or(usize::MAX);
             let sum = delta.fingerprint.wrapping_neg();
             let named = subset(&self.hashes(delta.row), wanted, sum).or_else(|| newest(own, wanted, sum));
+            let proven = named.is_some();
             let (events, note) = match named {
                 Some(found) => (found.into_iter().map(|at| own[at].clone()).collect(), ""),
                 None => (own.to_vec(), "which of the events named it is, the fingerprints cannot tell"),
@@ -235,7 +239,8 @@ impl<'a> Explainer<'a> {
                 self.missing.entry(event.hash).or_default().push((cause, at));
             }
             let (row, class) = (delta.row, Class::Lost);
-            self.causes.push(Cause { class, row, other: None, events, total: count, note: note.to_owned() });
+            let note = note.to_owned();
+            self.causes.push(Cause { class, row, other: None, events, total: count, note, proven });
         }
         others
     }
@@ -264,7 +269,8 @@ impl<'a> Explainer<'a> {
             self.elsewhere.insert((cause, at));
             let class = self.class_of_move(row, delta.row);
             let note = format!("counted for {}", describe(&self.diffs[delta.row].key));
-            self.causes.push(Cause { class, row, other: Some(delta.row), events: vec![event], total: 1, note });
+            let (other, events) = (Some(delta.row), vec![event]);
+            self.causes.push(Cause { class, row, other, events, total: 1, note, proven: true });
         }
         true
     }
@@ -276,7 +282,8 @@ impl<'a> Explainer<'a> {
             return false;
         };
         let (row, class) = (delta.row, Class::CountedTwice);
-        self.causes.push(Cause { class, row, other: None, events, total: count as u64, note: String::new() });
+        let (total, note) = (count as u64, String::new());
+        self.causes.push(Cause { class, row, other: None, events, total, note, proven: true });
         true
     }
 
@@ -312,7 +319,8 @@ impl<'a> Explainer<'a> {
                 "no event accounts for what it counts: rows were added, or raw events are gone"
             };
             let (row, class, note) = (delta.row, Class::ExtraRows, note.to_owned());
-            self.causes.push(Cause { class, row, other: None, events: Vec::new(), total, note });
+            let events = Vec::new();
+            self.causes.push(Cause { class, row, other: None, events, total, note, proven: false });
         }
     }
 }

@@ -63,6 +63,8 @@ pub struct Extent {
     pub unreadable: Vec<(u64, String)>,
     /// Records that were given up: what the raw events have of them stays.
     pub given_up: Vec<u64>,
+    /// Up to where: below what was asked for when the log ends there.
+    pub end: u64,
 }
 
 impl Extent {
@@ -148,7 +150,7 @@ async fn read(
     take: &mut (dyn for<'a> FnMut(&Borrowed<'a>) + Send),
 ) -> Result<Extent, AuditError> {
     let mut at = offsets.start;
-    let mut extent = Extent { start: at, ..Extent::default() };
+    let mut extent = Extent { start: at, end: at, ..Extent::default() };
     let mut groups = Groups::default();
     while at < offsets.end {
         let records = match log.read(partition, at, READ_BYTES).await {
@@ -156,6 +158,7 @@ async fn read(
             Err(LogError::Corrupt { offset, reason, .. }) if offset >= at => {
                 extent.unreadable.push((offset, reason));
                 at = offset + 1;
+                extent.end = at.min(offsets.end);
                 continue;
             }
             Err(LogError::Trimmed { start, .. }) if start > at => {
@@ -165,6 +168,7 @@ async fn read(
             Err(error) => return Err(error.into()),
         };
         let Some(last) = records.last().map(|record| record.offset) else { break };
+        extent.end = (last + 1).min(offsets.end);
         for stored in records.iter().filter(|stored| stored.offset < offsets.end) {
             let events = match decode(&stored.bytes).map(|record| record.body) {
                 Ok(Body::Events(events)) => events,

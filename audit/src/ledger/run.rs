@@ -15,7 +15,7 @@ use reckon_data::run::Granularity;
 use reckon_data::table::Tables;
 use uuid::Uuid;
 
-use super::conclude::{bad_file, conclude, unnamed};
+use super::conclude::{Concluded, bad_file, conclude, unnamed};
 use super::datecheck::{DateCheck, DateChecked};
 use super::explain::Known;
 use super::held::{ByPlace, EVENT_BYTES, Reading, cell_start, of_log_cell};
@@ -111,6 +111,7 @@ struct Gathered {
     seconds: BTreeMap<String, f64>,
     log_events: Option<u64>,
     log_raw: u64,
+    whole_log: bool,
     segments: SegmentTotals,
     served: ServedTotals,
 }
@@ -211,7 +212,7 @@ impl Ledger {
         if let Some(log) = self.parts.reader.as_deref().filter(|_| raw_whole) {
             let coarse = gathered.dates.iter().filter(|date| date.coarse).map(|date| date.date).collect();
             let scope = LogScope { counting: Counting::of(&self.parts.definition), closed: pinned.closed, coarse };
-            let mut cells = LogCells::new();
+            let (mut cells, mut whole) = (LogCells::new(), true);
             for state in &pinned.partitions {
                 let step = format!("reading partition {} of the log", state.partition);
                 let total = pinned.partitions.len() as u64;
@@ -219,9 +220,12 @@ impl Ledger {
                 let range = state.log_start.unwrap_or(0)..state.archived;
                 let extent = logcheck::add_up(log, state.partition, range, &scope, &mut cells).await?;
                 starts.insert(state.partition, extent.start);
+                whole &= extent.start == 0 && extent.end == state.archived;
+                whole &= extent.unreadable.is_empty() && extent.given_up.is_empty();
                 let unreadable = extent.unreadable.iter().map(|bad| unreadable_record(state.partition, bad));
                 gathered.findings.extend(unreadable);
             }
+            gathered.whole_log = whole;
             self.compare_with_log(log, pinned, &scope, (&cells, by_place), &starts, gathered).await?;
         }
         if let (Some(records), true) = (&by_place.records, raw_whole) {
@@ -262,9 +266,10 @@ impl Ledger {
             }
             looked_at += 1;
             let archived = pinned.partitions.get(partition as usize).map_or(0, |state| state.archived);
-            let range = start..end.min(archived);
+            let range = start..end.min(archived).max(start);
             let (of_log, extent) = logcheck::events(log, partition, range, scope).await?;
-            let range = extent.start..end.min(archived);
+            // What the raw events have above what is archived is there twice, once it is.
+            let range = extent.start..end;
             let files = overlapping(pinned.events.files.iter(), partition, &range);
             let mut of_raw = scanner.raw_events(files, partition, range, &counting).await?;
             // Of a record that cannot be read nobody knows what it held.
@@ -329,22 +334,21 @@ impl Ledger {
     async fn conclude_dates(&self, pinned: &Pinned, at_cut: bool, gathered: &mut Gathered) -> Result<(), AuditError> {
         let (scanner, counting) = (self.scanner(), Arc::new(Counting::of(&self.parts.definition)));
         let mut findings = Vec::new();
-        let whole_log = gathered.log_events.is_some() && pinned.partitions.iter().all(|p| p.log_start == Some(0));
         let raw_told = gathered.findings.iter().any(|finding| finding.table == "events");
         // Where one date shows that coverage says too much, a single event of another is not lost either.
-        let is_stale = |checked: &DateChecked| {
-            let (found, _) = conclude(checked, &gathered.known, at_cut);
-            found.iter().any(|finding| finding.class == Class::StaleCoverage)
-        };
-        let at_cut = at_cut && !gathered.dates.iter().any(is_stale);
-        for checked in &mut gathered.dates {
+        let is_stale = |found: &Finding| found.class == Class::StaleCoverage;
+        let mut concluded: Vec<Concluded> =
+            gathered.dates.iter().map(|checked| conclude(checked, &gathered.known, at_cut)).collect();
+        if at_cut && concluded.iter().any(|date| date.findings.iter().any(is_stale)) {
+            concluded = gathered.dates.iter().map(|checked| conclude(checked, &gathered.known, false)).collect();
+        }
+        for (checked, concluded) in gathered.dates.iter_mut().zip(concluded) {
             let before = findings.len();
             findings.extend(checked.bad.iter().map(|bad| bad_file(bad, Some(checked.date))));
-            let (wrong, raw_accounts) = conclude(checked, &gathered.known, at_cut);
-            findings.extend(wrong);
+            findings.extend(concluded.findings);
             findings.extend(wrong_hashes(&checked.wrong_hash, checked.date));
             let totals = &mut checked.totals;
-            totals.doubtful = !(totals.closed || raw_accounts || (whole_log && !checked.coarse));
+            totals.doubtful = !(totals.closed || concluded.raw_accounts || (gathered.whole_log && !checked.coarse));
             if !(totals.balanced || totals.closed || raw_told) && findings.len() == before {
                 findings.push(unnamed(checked));
             }
@@ -473,6 +477,7 @@ impl Ledger {
             stages,
             hours: gathered.dates.iter().flat_map(|date| date.hours.iter().cloned()).collect::<Vec<HourTotals>>(),
             dates: gathered.dates.into_iter().map(|date| date.totals).collect::<Vec<DateTotals>>(),
+            whole_log: gathered.whole_log,
             segments: gathered.segments,
             served: gathered.served,
             horizon,
@@ -492,7 +497,10 @@ fn explains(cause: &Finding, answer: &Finding) -> bool {
     // Of several dates, or of none in particular.
     let same_date =
         cause.date.as_deref().is_none_or(|dates| dates.split(' ').any(|date| answer.date.as_deref() == Some(date)));
-    let of_tables = cause.table != "served" && cause.table != "log";
+    // What is about no date and no entity in particular explains nothing, unless it is about what answers are made of.
+    let of_all = matches!(cause.class, Class::StaleCoverage) || cause.table == "stream_counts";
+    let of_some = cause.date.is_some() || cause.entity_id.is_some() || of_all;
+    let of_tables = cause.table != "served" && cause.table != "log" && of_some;
     of_tables && !cause.class.is_expected() && same_entity && same_date
 }
 
@@ -515,9 +523,11 @@ fn leave_out_what_raw_lacks(findings: &mut Vec<Finding>) {
         let of_a_row = finding.entity_id.is_some() && finding.events > 0;
         finding.class == Class::ExtraRows && finding.table == "batch_counts" && of_a_row
     };
-    let missing: u64 = findings.iter().filter(is_missing).map(|finding| finding.events).sum();
-    let more: u64 = findings.iter().filter(|finding| is_more(finding)).map(|finding| finding.events).sum();
-    if more <= missing {
+    let add = |sum: u64, finding: &Finding| sum.saturating_add(finding.events);
+    let missing = findings.iter().filter(is_missing).fold(0, add);
+    let more = findings.iter().filter(|finding| is_more(finding)).fold(0, add);
+    // Exactly as many: what is missing for good explains nothing else.
+    if more == missing {
         findings.retain(|finding| !is_more(finding));
     }
 }
@@ -575,7 +585,9 @@ fn all_delays(dates: &[DateChecked], window: u64) -> Horizon {
 }
 
 fn stages(gathered: &Gathered) -> Vec<Stage> {
-    let sum = |of: &dyn Fn(&DateTotals) -> u64| gathered.dates.iter().map(|date| of(&date.totals)).sum::<u64>();
+    let sum = |of: &dyn Fn(&DateTotals) -> u64| {
+        gathered.dates.iter().fold(0_u64, |sum, date| sum.wrapping_add(of(&date.totals)))
+    };
     let wrong: HashMap<&str, u64> = gathered.findings.iter().filter(|finding| !finding.class.is_expected()).fold(
         HashMap::new(),
         |mut tables, finding| {

@@ -128,6 +128,8 @@ impl Scanner {
                 None => all = Some(part),
                 Some(all) => {
                     all.rows += part.rows;
+                    // Read again, a file may be another: then nothing is known of the date.
+                    all.bad.extend(part.bad);
                     all.reduced.merge(part.reduced);
                 }
             }
