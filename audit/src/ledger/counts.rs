@@ -71,7 +71,7 @@ impl Counts {
     pub fn kept(&self, mask: &[bool]) -> Result<DataFrame, polars::error::PolarsError> {
         let mut frame = self.frame.clone();
         frame.with_column(Column::from(Series::new(MINUTE.into(), &self.minute)))?;
-        frame.filter(Series::new("".into(), mask).bool()?)
+        super::rows::kept(&frame, mask)
     }
 }
 

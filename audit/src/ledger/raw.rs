@@ -142,7 +142,7 @@ impl Events {
         frame.with_column(Column::from(Series::new(PLACE.into(), places)))?;
         frame.with_column(Column::from(Series::new(MINUTE.into(), minutes)))?;
         frame.with_column(Column::from(Series::new(LATE.into(), &self.late)))?;
-        frame.filter(Series::new("".into(), mask).bool()?)
+        super::rows::kept(&frame, mask)
     }
 }
 

@@ -1,6 +1,8 @@
 //! From rows that differ to findings.
 
-use polars::prelude::DataFrame;
+use polars::prelude::{
+    Column, DataFrame, DataType, IntoSeries as _, NamedFrom as _, PlSmallStr, PolarsError, Series, StringChunked,
+};
 use reckon_data::minute::{date_of_minute, format_date, format_time, start_of_minute};
 use reckon_data::run::Granularity;
 
@@ -31,6 +33,23 @@ pub fn stack(frames: Vec<DataFrame>) -> Result<Option<DataFrame>, AuditError> {
         all.vstack_mut(&frame)?;
     }
     Ok(Some(all))
+}
+
+/// The rows of a mask, with texts of their own: a filtered column of Polars keeps the texts of all rows alive.
+///
+/// # Errors
+/// Those of Polars.
+pub fn kept(frame: &DataFrame, mask: &[bool]) -> Result<DataFrame, PolarsError> {
+    let mut kept = frame.filter(Series::new("".into(), mask).bool()?)?;
+    let texts: Vec<PlSmallStr> = (kept.columns().iter())
+        .filter(|column| column.dtype() == &DataType::String)
+        .map(|column| column.name().clone())
+        .collect();
+    for name in texts {
+        let own: StringChunked = kept.column(&name)?.str()?.iter().collect();
+        kept.with_column(Column::from(own.with_name(name).into_series()))?;
+    }
+    Ok(kept)
 }
 
 /// The finding of a cause.
