@@ -59,6 +59,7 @@ fn report(n: u64, findings: usize) -> Report {
         stages: Vec::new(),
         dates: vec![DateTotals { raw: 100 + n, ..DateTotals::default() }],
         hours: Vec::new(),
+        whole_log: true,
         segments: Default::default(),
         served: Default::default(),
         horizon: Default::default(),
