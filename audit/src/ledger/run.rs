@@ -209,7 +209,7 @@ impl Ledger {
         let raw_whole = gathered.dates.iter().all(|date| date.raw_whole);
         let mut starts: BTreeMap<u32, u64> =
             (pinned.partitions.iter()).filter_map(|state| Some((state.partition, state.log_start?))).collect();
-        if let Some(log) = self.parts.reader.as_deref().filter(|_| raw_whole) {
+        if let Some(log) = self.parts.reader.as_deref() {
             let coarse = gathered.dates.iter().filter(|date| date.coarse).map(|date| date.date).collect();
             let scope = LogScope { counting: Counting::of(&self.parts.definition), closed: pinned.closed, coarse };
             let (mut cells, mut whole) = (LogCells::new(), true);
@@ -226,7 +226,9 @@ impl Ledger {
                 gathered.findings.extend(unreadable);
             }
             gathered.whole_log = whole;
-            self.compare_with_log(log, pinned, &scope, (&cells, by_place), &starts, gathered).await?;
+            if raw_whole {
+                self.compare_with_log(log, pinned, &scope, (&cells, by_place), &starts, gathered).await?;
+            }
         }
         if let (Some(records), true) = (&by_place.records, raw_whole) {
             let is_held = |partition, offset| {

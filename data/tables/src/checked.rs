@@ -137,8 +137,15 @@ impl CheckedStore {
         Ok((part(&blocks, around.start, range), meta, attributes))
     }
 
+    /// Forgets what was removed below a folder and is not among those that are there.
+    pub(crate) fn forget_gone(&self, folder: &Path, there: &HashSet<Path>) {
+        let is_gone = |file: &&Path| file.prefix_matches(folder) && !there.contains(*file);
+        let gone: Vec<Path> = self.known.lock().removed.iter().filter(is_gone).cloned().collect();
+        gone.iter().for_each(|file| self.forget(file));
+    }
+
     /// A file is no longer there: nothing is known of it any more.
-    pub(crate) fn forget(&self, location: &Path) {
+    fn forget(&self, location: &Path) {
         let mut known = self.known.lock();
         known.sums.remove(location);
         known.removed.remove(location);

@@ -79,11 +79,9 @@ pub(crate) async fn snapshot_at(log: &TableLog, version: u64) -> Result<Snapshot
         // A damaged one concerns nobody but whoever asks for it.
         older.iter().for_each(|path| log.storage.removed(log.table, path));
         let older = older.into_iter().map(|path| Storage::path(log.table, path)).collect();
-        let gone = gone(log, older).await?;
-        if gone.is_empty() {
+        if all_there(log, older).await? {
             return Ok(state.snapshot());
         }
-        gone.iter().for_each(|path| log.storage.forget(path));
     }
     let oldest = oldest(log, &newest).await?;
     Err(TableError::NoVersion { table: log.table.name(), version, oldest, newest: newest.version })
@@ -108,19 +106,19 @@ fn floor(listing: &Listing) -> u64 {
     listing.checkpoints.first_key_value().map_or(u64::MAX, |(version, _)| *version)
 }
 
-/// Those of some files that are no longer there.
-async fn gone(log: &TableLog, files: Vec<Path>) -> Result<Vec<Path>, TableError> {
+/// Whether some files are still there.
+async fn all_there(log: &TableLog, files: Vec<Path>) -> Result<bool, TableError> {
     let heads = futures::stream::iter(files)
         .map(|file| async move {
             match log.store.head(&file).await {
-                Ok(_) => Ok(None),
-                Err(Error::NotFound { .. }) => Ok(Some(file)),
+                Ok(_) => Ok(true),
+                Err(Error::NotFound { .. }) => Ok(false),
                 Err(error) => Err(storage(log.table, error)),
             }
         })
         .buffer_unordered(CONCURRENCY);
-    let heads: Vec<Option<Path>> = heads.try_collect().await?;
-    Ok(heads.into_iter().flatten().collect())
+    let heads: Vec<bool> = heads.try_collect().await?;
+    Ok(heads.into_iter().all(|is_there| is_there))
 }
 
 /// The oldest version from which on all can still be read. Commits are undone from the newest back: a file that one
@@ -129,6 +127,8 @@ async fn oldest(log: &TableLog, newest: &State) -> Result<u64, TableError> {
     let listing = Listing::of(&log.store, log.table).await?;
     let floor = floor(&listing).max(newest.version.saturating_sub(LOOK_BACK_MAX));
     let there = data_files(log).await?;
+    // Whoever swept them may have been another process.
+    log.storage.forget_gone(log.table, &there);
     let mut version = newest.version;
     while version > floor {
         let Some(text) = log.read(version).await? else { break };

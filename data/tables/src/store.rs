@@ -1,5 +1,6 @@
 //! Where the tables lie: an object store rooted at the data directory's `tables/`.
 
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -139,9 +140,9 @@ impl Storage {
         self.checked.removed(&Self::path(table, file));
     }
 
-    /// A data file is no longer there.
-    pub(crate) fn forget(&self, file: &Path) {
-        self.checked.forget(file);
+    /// Of a table's files that are no longer part of it, only those are there.
+    pub(crate) fn forget_gone(&self, table: Table, there: &HashSet<Path>) {
+        self.checked.forget_gone(&Path::from(table.name()), there);
     }
 
     /// The checksums of a data file as text, if they are known.
