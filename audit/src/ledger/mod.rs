@@ -17,6 +17,7 @@ mod conclude;
 mod counts;
 mod datecheck;
 mod explain;
+mod gathered;
 mod held;
 mod horizon;
 mod load;
@@ -33,6 +34,7 @@ mod segments;
 mod served;
 mod streamcheck;
 mod subset;
+mod told;
 mod weigh;
 mod window;
 

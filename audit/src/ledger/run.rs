@@ -4,37 +4,33 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 use object_store::ObjectStore;
 use reckon_data::clock::Clock;
 use reckon_data::definition::Definition;
 use reckon_data::log::Log;
 use reckon_data::loss::Loss;
-use reckon_data::minute::{format_date, format_time};
-use reckon_data::run::Granularity;
+use reckon_data::minute::format_date;
 use reckon_data::table::Tables;
 use uuid::Uuid;
 
 use super::conclude::{Concluded, bad_file, conclude, unnamed};
-use super::datecheck::{DateCheck, DateChecked};
-use super::explain::Known;
+use super::datecheck::DateCheck;
+use super::gathered::Gathered;
 use super::held::{ByPlace, EVENT_BYTES, Reading, cell_start, of_log_cell};
-use super::horizon::{Delays, horizon};
 use super::logcheck::{self, LogCells, LogScope};
 use super::pin::Pinned;
 use super::place::Place;
 use super::raw::Counting;
 use super::rawcheck::{against_log, by_index, overlapping, wrong_hashes};
-use super::scan::{FileHashes, Scanner};
+use super::scan::Scanner;
 use super::segments::Segments;
 use super::served::{self, Answers, Reach};
 use super::streamcheck::StreamCheck;
+use super::told::{expected, explains, is_same_place, leave_out_what_raw_lacks, unreadable_record};
 use crate::error::AuditError;
 use crate::finding::{Class, Finding, Repair};
-use crate::report::model::{
-    AuditRequest, DateTotals, FINDINGS_MAX, Horizon, HourTotals, Report, SegmentTotals, ServedTotals, Stage,
-    Thresholds, Verdict,
-};
+use crate::report::model::{AuditRequest, Report};
 
 /// Ranges of offsets in which log and raw events differ that are looked at event by event.
 const RANGES_MAX: usize = 64;
@@ -98,22 +94,7 @@ pub type OnProgress<'a> = dyn Fn(Progress) + Send + Sync + 'a;
 /// Recounts, and balances.
 #[derive(Debug, Clone)]
 pub struct Ledger {
-    parts: LedgerParts,
-}
-
-/// What a run has gathered.
-#[derive(Debug, Default)]
-struct Gathered {
-    dates: Vec<DateChecked>,
-    findings: Vec<Finding>,
-    known: Known,
-    hashes: FileHashes,
-    seconds: BTreeMap<String, f64>,
-    log_events: Option<u64>,
-    log_raw: u64,
-    whole_log: bool,
-    segments: SegmentTotals,
-    served: ServedTotals,
+    pub(super) parts: LedgerParts,
 }
 
 impl Ledger {
@@ -438,203 +419,4 @@ impl Ledger {
         }
         gathered.seconds.insert("served".to_owned(), begun.elapsed().as_secs_f64());
     }
-
-    fn report(
-        &self,
-        request: &AuditRequest,
-        run_id: Uuid,
-        started: i64,
-        pinned: &Pinned,
-        mut gathered: Gathered,
-    ) -> Report {
-        let options = &self.parts.options;
-        gathered.findings.sort_by_key(|finding| finding.class.is_expected());
-        let mut findings_total: BTreeMap<String, u64> = BTreeMap::new();
-        for finding in &gathered.findings {
-            *findings_total.entry(finding.class.name().to_owned()).or_default() += 1;
-        }
-        let is_balanced = gathered.findings.iter().all(|finding| finding.class.is_expected());
-        let stages = stages(&gathered);
-        let horizon = all_delays(&gathered.dates, u64::from(options.window_minutes));
-        gathered.findings.truncate(FINDINGS_MAX);
-        Report {
-            run_id,
-            started_at: format_time(started),
-            finished_at: format_time(self.parts.clock.now()),
-            verdict: if is_balanced { Verdict::Balanced } else { Verdict::Findings },
-            request: request.clone(),
-            code_version: options.code_version.clone(),
-            definition: self.parts.definition.version(),
-            configuration: options.configuration.clone(),
-            log: pinned.log,
-            partitions: pinned.partitions.clone(),
-            tables: pinned.tables(),
-            files_hash: gathered.hashes.all(),
-            thresholds: Thresholds {
-                difference_max: 0,
-                served_entities: if self.parts.answers.is_some() { options.served_entities as u64 } else { 0 },
-                rows_compared: rows_compared(&gathered.dates),
-                memory: options.memory,
-            },
-            stages,
-            hours: gathered.dates.iter().flat_map(|date| date.hours.iter().cloned()).collect::<Vec<HourTotals>>(),
-            dates: gathered.dates.into_iter().map(|date| date.totals).collect::<Vec<DateTotals>>(),
-            whole_log: gathered.whole_log,
-            segments: gathered.segments,
-            served: gathered.served,
-            horizon,
-            findings: gathered.findings,
-            findings_total,
-            repair: None,
-            seconds: gathered.seconds,
-            memory_peak: crate::memory::peak(),
-            previous: None,
-        }
-    }
-}
-
-/// Whether a wrong count is the reason for a wrong answer.
-fn explains(cause: &Finding, answer: &Finding) -> bool {
-    let same_entity = cause.entity_id.is_none() || cause.entity_id == answer.entity_id;
-    // Of several dates, or of none in particular.
-    let same_date =
-        cause.date.as_deref().is_none_or(|dates| dates.split(' ').any(|date| answer.date.as_deref() == Some(date)));
-    // What is about no date and no entity in particular explains nothing, unless it is about what answers are made of.
-    let of_all = matches!(cause.class, Class::StaleCoverage) || cause.table == "stream_counts";
-    let of_some = cause.date.is_some() || cause.entity_id.is_some() || of_all;
-    let of_tables = cause.table != "served" && cause.table != "log" && of_some;
-    of_tables && !cause.class.is_expected() && same_entity && same_date
-}
-
-/// Whether two findings are about the same raw events, by their places.
-fn is_same_place(told: &Finding, finding: &Finding) -> bool {
-    let range = |finding: &Finding| Some((finding.offset_start?, finding.offset_end?));
-    let meet = range(told).zip(range(finding)).is_some_and(|((a, b), (c, d))| a < d && c < b);
-    let both = told.table == "events" && finding.table == "events";
-    both && !told.class.is_expected() && told.partition == finding.partition && meet
-}
-
-/// Where raw events are missing of which nobody knows what they were, counts that were made before hold as many more: that
-/// is the same difference.
-fn leave_out_what_raw_lacks(findings: &mut Vec<Finding>) {
-    let is_missing = |finding: &&Finding| {
-        let fewer = matches!(finding.class, Class::Lost | Class::OffsetHole);
-        fewer && finding.table == "events" && finding.event_ids.is_empty()
-    };
-    let is_more = |finding: &Finding| {
-        let of_a_row = finding.entity_id.is_some() && finding.events > 0;
-        finding.class == Class::ExtraRows && finding.table == "batch_counts" && of_a_row
-    };
-    let add = |sum: u64, finding: &Finding| sum.saturating_add(finding.events);
-    let missing = findings.iter().filter(is_missing).fold(0, add);
-    let more = findings.iter().filter(|finding| is_more(finding)).fold(0, add);
-    // Exactly as many: what is missing for good explains nothing else.
-    if more == missing {
-        findings.retain(|finding| !is_more(finding));
-    }
-}
-
-fn unreadable_record(partition: u32, (offset, reason): &(u64, String)) -> Finding {
-    let mut finding = Finding::new(Class::CorruptFile, "log", format!("a record of the log cannot be read: {reason}"));
-    (finding.partition, finding.offset_start, finding.offset_end) = (Some(partition), Some(*offset), Some(offset + 1));
-    finding.repair = Repair::NotNeeded;
-    "it is made anew from the raw events when it is needed; reckon log set-aside gives it up"
-        .clone_into(&mut finding.action);
-    finding
-}
-
-/// A difference that the design expects.
-fn expected(class: Class, date: i32, total: u64, ids: Vec<String>) -> Finding {
-    let (table, text, action) = match class {
-        Class::LateNotRecounted => (
-            "batch_counts",
-            "late events that the stream has counted and batch has not yet",
-            "the next batch run counts them",
-        ),
-        Class::DuplicatePastWindow => (
-            "stream_counts",
-            "repeats that came after the dedup window, and count in the stream",
-            "the next batch run drops them; the horizon says which window would have",
-        ),
-        _ => (
-            "events",
-            "repeats of an event with another minute, dimension or value: the first copy counts",
-            "ask who sends one event id with different contents",
-        ),
-    };
-    let mut finding = Finding::new(class, table, text.to_owned());
-    finding.date = Some(format_date(date));
-    finding.events = total;
-    finding.event_ids = ids;
-    action.clone_into(&mut finding.action);
-    finding
-}
-
-fn rows_compared(dates: &[DateChecked]) -> f64 {
-    let (mut rows, mut compared) = (0.0, 0.0);
-    for date in dates {
-        rows += date.totals.raw as f64;
-        compared += date.totals.raw as f64 * f64::from(date.compared.count_ones()) / 64.0;
-    }
-    if rows > 0.0 { compared / rows } else { 1.0 }
-}
-
-fn all_delays(dates: &[DateChecked], window: u64) -> Horizon {
-    let mut delays = Delays::default();
-    dates.iter().for_each(|date| delays.merge(&date.reduced.delays));
-    let peak = dates.iter().map(|date| date.reduced.peak).max().unwrap_or(0);
-    horizon(&delays, window, peak)
-}
-
-fn stages(gathered: &Gathered) -> Vec<Stage> {
-    let sum = |of: &dyn Fn(&DateTotals) -> u64| {
-        gathered.dates.iter().fold(0_u64, |sum, date| sum.wrapping_add(of(&date.totals)))
-    };
-    let wrong: HashMap<&str, u64> = gathered.findings.iter().filter(|finding| !finding.class.is_expected()).fold(
-        HashMap::new(),
-        |mut tables, finding| {
-            *tables.entry(finding.table.as_str()).or_default() += 1;
-            tables
-        },
-    );
-    let agree = |table: &str| !wrong.contains_key(table);
-    let of_granularity = |granularity: Granularity| {
-        let is = |finding: &&Finding| {
-            finding.table == "batch_counts"
-                && !finding.class.is_expected()
-                && finding.granularity.as_deref().is_none_or(|found| found == granularity.name())
-        };
-        gathered.findings.iter().find(is).is_none()
-    };
-    let stage = |stage: &str, title: &str, expected: u64, found: u64, fingerprints_agree: bool| Stage {
-        stage: stage.to_owned(),
-        title: title.to_owned(),
-        expected,
-        found,
-        fingerprints_agree,
-    };
-    let (raw, repeats) = (sum(&|date| date.raw), sum(&|date| date.repeats));
-    let open: u64 = sum(&|date| if date.closed { 0 } else { date.expected });
-    let of = |level: &dyn Fn(&DateTotals) -> u64| sum(&|date| if date.closed { 0 } else { level(date) });
-    let mut stages = Vec::new();
-    if let Some(events) = gathered.log_events {
-        let title = "raw events of the records that the log still holds";
-        stages.push(stage("log", title, events, gathered.log_raw, agree("events")));
-    }
-    let distinct = sum(&|date| date.expected) + sum(&|date| date.uncovered);
-    stages.push(stage("raw_distinct", "raw events less repeats", raw - repeats, distinct, agree("events")));
-    let segments = &gathered.segments;
-    let due = segments.accepted.saturating_sub(segments.duplicate);
-    stages.push(stage("stream", "segments that are still kept", due, segments.counted, agree("stream_counts")));
-    for (name, title, granularity, found) in [
-        ("batch_minute", "batch, per minute", Granularity::Minute, of(&|date| date.minute)),
-        ("batch_hour", "batch, per hour", Granularity::Hour, of(&|date| date.hour)),
-        ("batch_day", "batch, per day", Granularity::Day, of(&|date| date.day)),
-    ] {
-        stages.push(stage(name, title, open, found, of_granularity(granularity)));
-    }
-    let served = &gathered.served;
-    let due = served.asked - served.incomplete;
-    stages.push(stage("served", "answers that were asked for and right", due, served.equal, agree("served")));
-    stages
 }

@@ -1,0 +1,160 @@
+//! What a run has gathered, and the report that is made of it.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use reckon_data::minute::format_time;
+use reckon_data::run::Granularity;
+use uuid::Uuid;
+
+use super::datecheck::DateChecked;
+use super::explain::Known;
+use super::horizon::{Delays, horizon};
+use super::pin::Pinned;
+use super::run::Ledger;
+use super::scan::FileHashes;
+use crate::finding::Finding;
+use crate::report::model::{
+    AuditRequest, DateTotals, FINDINGS_MAX, Horizon, HourTotals, Report, SegmentTotals, ServedTotals, Stage,
+    Thresholds, Verdict,
+};
+
+/// What a run has gathered.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    pub(super) dates: Vec<DateChecked>,
+    pub(super) findings: Vec<Finding>,
+    pub(super) known: Known,
+    pub(super) hashes: FileHashes,
+    pub(super) seconds: BTreeMap<String, f64>,
+    pub(super) log_events: Option<u64>,
+    pub(super) log_raw: u64,
+    pub(super) whole_log: bool,
+    pub(super) segments: SegmentTotals,
+    pub(super) served: ServedTotals,
+}
+
+impl Ledger {
+    /// The report of what was gathered.
+    pub(super) fn report(
+        &self,
+        request: &AuditRequest,
+        run_id: Uuid,
+        started: i64,
+        pinned: &Pinned,
+        mut gathered: Gathered,
+    ) -> Report {
+        let options = &self.parts.options;
+        gathered.findings.sort_by_key(|finding| finding.class.is_expected());
+        let mut findings_total: BTreeMap<String, u64> = BTreeMap::new();
+        for finding in &gathered.findings {
+            *findings_total.entry(finding.class.name().to_owned()).or_default() += 1;
+        }
+        let is_balanced = gathered.findings.iter().all(|finding| finding.class.is_expected());
+        let stages = stages(&gathered);
+        let horizon = all_delays(&gathered.dates, u64::from(options.window_minutes));
+        gathered.findings.truncate(FINDINGS_MAX);
+        Report {
+            run_id,
+            started_at: format_time(started),
+            finished_at: format_time(self.parts.clock.now()),
+            verdict: if is_balanced { Verdict::Balanced } else { Verdict::Findings },
+            request: request.clone(),
+            code_version: options.code_version.clone(),
+            definition: self.parts.definition.version(),
+            configuration: options.configuration.clone(),
+            log: pinned.log,
+            partitions: pinned.partitions.clone(),
+            tables: pinned.tables(),
+            files_hash: gathered.hashes.all(),
+            thresholds: Thresholds {
+                difference_max: 0,
+                served_entities: if self.parts.answers.is_some() { options.served_entities as u64 } else { 0 },
+                rows_compared: rows_compared(&gathered.dates),
+                memory: options.memory,
+            },
+            stages,
+            hours: gathered.dates.iter().flat_map(|date| date.hours.iter().cloned()).collect::<Vec<HourTotals>>(),
+            dates: gathered.dates.into_iter().map(|date| date.totals).collect::<Vec<DateTotals>>(),
+            whole_log: gathered.whole_log,
+            segments: gathered.segments,
+            served: gathered.served,
+            horizon,
+            findings: gathered.findings,
+            findings_total,
+            repair: None,
+            seconds: gathered.seconds,
+            memory_peak: crate::memory::peak(),
+            previous: None,
+        }
+    }
+}
+
+fn rows_compared(dates: &[DateChecked]) -> f64 {
+    let (mut rows, mut compared) = (0.0, 0.0);
+    for date in dates {
+        rows += date.totals.raw as f64;
+        compared += date.totals.raw as f64 * f64::from(date.compared.count_ones()) / 64.0;
+    }
+    if rows > 0.0 { compared / rows } else { 1.0 }
+}
+
+fn all_delays(dates: &[DateChecked], window: u64) -> Horizon {
+    let mut delays = Delays::default();
+    dates.iter().for_each(|date| delays.merge(&date.reduced.delays));
+    let peak = dates.iter().map(|date| date.reduced.peak).max().unwrap_or(0);
+    horizon(&delays, window, peak)
+}
+
+fn stages(gathered: &Gathered) -> Vec<Stage> {
+    let sum = |of: &dyn Fn(&DateTotals) -> u64| {
+        gathered.dates.iter().fold(0_u64, |sum, date| sum.wrapping_add(of(&date.totals)))
+    };
+    let wrong: HashMap<&str, u64> = gathered.findings.iter().filter(|finding| !finding.class.is_expected()).fold(
+        HashMap::new(),
+        |mut tables, finding| {
+            *tables.entry(finding.table.as_str()).or_default() += 1;
+            tables
+        },
+    );
+    let agree = |table: &str| !wrong.contains_key(table);
+    let of_granularity = |granularity: Granularity| {
+        let is = |finding: &&Finding| {
+            finding.table == "batch_counts"
+                && !finding.class.is_expected()
+                && finding.granularity.as_deref().is_none_or(|found| found == granularity.name())
+        };
+        gathered.findings.iter().find(is).is_none()
+    };
+    let stage = |stage: &str, title: &str, expected: u64, found: u64, fingerprints_agree: bool| Stage {
+        stage: stage.to_owned(),
+        title: title.to_owned(),
+        expected,
+        found,
+        fingerprints_agree,
+    };
+    let (raw, repeats) = (sum(&|date| date.raw), sum(&|date| date.repeats));
+    let open: u64 = sum(&|date| if date.closed { 0 } else { date.expected });
+    let of = |level: &dyn Fn(&DateTotals) -> u64| sum(&|date| if date.closed { 0 } else { level(date) });
+    let mut stages = Vec::new();
+    if let Some(events) = gathered.log_events {
+        let title = "raw events of the records that the log still holds";
+        stages.push(stage("log", title, events, gathered.log_raw, agree("events")));
+    }
+    let distinct = sum(&|date| date.expected) + sum(&|date| date.uncovered);
+    stages.push(stage("raw_distinct", "raw events less repeats", raw - repeats, distinct, agree("events")));
+    let segments = &gathered.segments;
+    let due = segments.accepted.saturating_sub(segments.duplicate);
+    stages.push(stage("stream", "segments that are still kept", due, segments.counted, agree("stream_counts")));
+    for (name, title, granularity, found) in [
+        ("batch_minute", "batch, per minute", Granularity::Minute, of(&|date| date.minute)),
+        ("batch_hour", "batch, per hour", Granularity::Hour, of(&|date| date.hour)),
+        ("batch_day", "batch, per day", Granularity::Day, of(&|date| date.day)),
+    ] {
+        stages.push(stage(name, title, open, found, of_granularity(granularity)));
+    }
+    let served = &gathered.served;
+    let due = served.asked - served.incomplete;
+    stages.push(stage("served", "answers that were asked for and right", due, served.equal, agree("served")));
+    stages
+}
