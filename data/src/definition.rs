@@ -102,6 +102,20 @@ impl Definition {
     }
 }
 
+/// The first text after all those that begin with `prefix`; none when every text after it does, too.
+#[must_use]
+pub fn prefix_end(prefix: &str) -> Option<String> {
+    let mut end = prefix.to_owned();
+    // The order of texts is that of their characters.
+    while let Some(last) = end.pop() {
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            end.push(next);
+            return Some(end);
+        }
+    }
+    None
+}
+
 /// [`Definition::late_before`] with that lateness, microseconds.
 #[must_use]
 pub fn late_before(lateness: i64, append_time: i64) -> i64 {
@@ -139,5 +153,23 @@ mod tests {
         let definition = Definition::default();
         assert_eq!(definition.reserved_prefix("_reckon/canary-1"), Some("_reckon/"));
         assert_eq!(definition.reserved_prefix("video-1"), None);
+    }
+
+    #[test]
+    fn a_prefix_ends_where_no_text_begins_with_it() {
+        let last = char::MAX.to_string();
+        for (prefix, end) in [
+            ("_reckon/", Some("_reckon0")),
+            ("a\u{7f}", Some("a\u{80}")),
+            ("a\u{d7ff}", Some("a\u{e000}")),
+            (&format!("a{last}{last}"), Some("b")),
+            (&last, None),
+            ("", None),
+        ] {
+            assert_eq!(prefix_end(prefix).as_deref(), end, "{prefix:?}");
+            if let Some(end) = prefix_end(prefix) {
+                assert!(format!("{prefix}{last}") < end, "{prefix:?}");
+            }
+        }
     }
 }

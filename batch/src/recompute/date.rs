@@ -249,7 +249,11 @@ impl DateJob {
     async fn fold(&self, engine: &Engine, runs: Vec<SortedRun>) -> Result<Folded, BatchError> {
         let rows: u64 = runs.iter().map(|run| run.rows).sum();
         let events: u64 = runs.iter().map(|run| run.events).sum();
-        let ranges = if rows < SHARED_MERGE_ROWS { vec![Entities::default()] } else { split(&runs, engine.parallel) };
+        let ranges = if rows < SHARED_MERGE_ROWS {
+            vec![Entities::default()]
+        } else {
+            split(&runs, engine.parallel, &self.definition.reserved_prefixes)
+        };
         let (runs, definition) = (Arc::new(runs), self.definition.version());
         let tasks = ranges.into_iter().map(|range| {
             let target =

@@ -4,9 +4,12 @@
 //! after the other, and whoever takes them adds them up.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::iter;
 
 use arrow::array::{Array, AsArray, BinaryArray, Decimal128Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Decimal128Type, Int32Type, Int64Type};
+use reckon_data::definition::prefix_end;
 use reckon_data::invariant::MERGEABLE;
 use reckon_data::metric::{Distinct, ValueState};
 
@@ -334,20 +337,18 @@ impl Merge {
     }
 }
 
-/// Cuts all entities into `parts` ranges with about as many rows each.
+/// Cuts all entities into `parts` ranges with about as many rows each, and those of a reserved prefix out of them: in files
+/// of their own they cost nothing where they are not asked for.
 #[must_use]
-pub fn split<'a>(runs: impl IntoIterator<Item = &'a SortedRun>, parts: usize) -> Vec<Entities> {
+pub fn split(runs: &[SortedRun], parts: usize, reserved_prefixes: &[String]) -> Vec<Entities> {
     // Every batch but the last of a run has as many rows as any other.
-    let mut firsts: Vec<&str> = runs.into_iter().flat_map(|run| run.firsts().iter().map(AsRef::as_ref)).collect();
+    let mut firsts: Vec<&str> = runs.iter().flat_map(|run| run.firsts().iter().map(AsRef::as_ref)).collect();
     firsts.sort_unstable();
-    let mut cuts: Vec<Option<Box<str>>> = vec![None];
-    for part in 1..parts {
-        if let Some(cut) = firsts.get(part * firsts.len() / parts)
-            && cuts.last().is_some_and(|last| last.as_deref().is_none_or(|last| last < *cut))
-        {
-            cuts.push(Some((*cut).into()));
-        }
-    }
-    cuts.push(None);
-    cuts.windows(2).map(|ends| Entities { from: ends[0].clone(), to: ends[1].clone() }).collect()
+    let shares = (1..parts).filter_map(|part| firsts.get(part * firsts.len() / parts)).map(|first| (*first).to_owned());
+    let bounds = reserved_prefixes.iter().flat_map(|prefix| [Some(prefix.clone()), prefix_end(prefix)]).flatten();
+    // Nothing is below the empty text.
+    let cuts: BTreeSet<String> = shares.chain(bounds).filter(|cut| !cut.is_empty()).collect();
+    let cuts = cuts.into_iter().map(|cut| Some(cut.into_boxed_str()));
+    let ends: Vec<Option<Box<str>>> = iter::once(None).chain(cuts).chain(iter::once(None)).collect();
+    ends.windows(2).map(|ends| Entities { from: ends[0].clone(), to: ends[1].clone() }).collect()
 }

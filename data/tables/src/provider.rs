@@ -66,7 +66,7 @@ impl From<DataFile> for Piece {
 }
 
 /// A piece with the values of the partition columns, in their order.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Placed {
     piece: Piece,
     values: Vec<ScalarValue>,
@@ -123,6 +123,14 @@ impl PinnedTable {
         let fields = without_views(self.schema.file_schema());
         self.schema = TableSchema::builder(fields).with_table_partition_cols(partition).build();
         self
+    }
+
+    /// The rows of the files that `of` holds of, and those of the others.
+    #[must_use]
+    pub fn parted(&self, of: impl Fn(&DataFile) -> bool) -> (Self, Self) {
+        let (some, others) = self.pieces.iter().cloned().partition(|placed| of(&placed.piece.file));
+        let with = |pieces: Vec<Placed>| Self { pieces: Arc::new(pieces), ..self.clone() };
+        (with(some), with(others))
     }
 
     /// The table that the files are of.

@@ -27,7 +27,6 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::logical_expr::Expr;
 use datafusion::prelude::SessionContext;
 use reckon_data::run::Granularity;
 use reckon_data::table::{DataFile, Snapshot, Table};
@@ -44,6 +43,8 @@ use crate::view::{AsOfVersion, BatchView, Missing, MissingWhat, Part, Provenance
 pub use engine::Engine;
 pub use render::Form;
 pub use samples::Samples;
+
+use reserved::Hidden;
 
 /// The answer to a query.
 #[derive(Debug, Clone)]
@@ -155,8 +156,8 @@ impl Serving {
             Some(as_of) => self.pin_past(&names, as_of).await?,
         };
         let provenance = self.provenance_of(&pinned);
-        let visible = reserved::visible(&self.parts.definition, &statement);
-        self.register(&context, &pinned, visible.as_ref())?;
+        let hidden = Hidden::from(&self.parts.definition, &statement);
+        self.register(&context, &pinned, &hidden)?;
         let samples = samples.filter(|_| names.contains(samples::METRICS)).map(|samples| samples.text());
         context.register_table(samples::METRICS, samples::table(&samples.unwrap_or_default())?)?;
         let limits = self.engine.limits();
@@ -238,16 +239,16 @@ impl Serving {
         })
     }
 
-    /// Makes the tables; of those that have entities, `visible` rows only.
-    fn register(&self, context: &SessionContext, pinned: &Pinned, visible: Option<&Expr>) -> Result<(), ServingError> {
+    /// Makes the tables; without the entities that are `hidden`.
+    fn register(&self, context: &SessionContext, pinned: &Pinned, hidden: &Hidden) -> Result<(), ServingError> {
         let table = |table, snapshot: Option<&Arc<Snapshot>>| {
             let files = snapshot.map_or_else(Vec::new, |snapshot| snapshot.files.to_vec());
             self.pinned_table(table, files)
         };
         let register = |name: &str, provider| context.register_table(name, provider).map(|_| ());
         if pinned.as_of.is_none() {
-            let events = Arc::new(table(Table::Events, pinned.events.as_ref())?);
-            register("events", stats::visible_rows(context, events, visible)?)?;
+            let events = table(Table::Events, pinned.events.as_ref())?;
+            register("events", hidden.rows_of(context, &events)?.into_view())?;
             register("dead_letters", Arc::new(table(Table::DeadLetters, pinned.dead.as_ref())?))?;
             register("audit_runs", Arc::new(table(Table::AuditRuns, pinned.audit_runs.as_ref())?))?;
             register("audit_findings", Arc::new(table(Table::AuditFindings, pinned.audit_findings.as_ref())?))?;
@@ -271,7 +272,7 @@ impl Serving {
                 rows.push(stats::Rows::Runs(stream::StreamTable::new(runs, definition, granularity)?));
                 rows.extend(self.sealed(&pinned.stream.on_disk, granularity)?);
             }
-            register(name, stats::merged(context, definition, rows, visible)?)?;
+            register(name, stats::merged(context, definition, rows, hidden)?)?;
         }
         Ok(())
     }

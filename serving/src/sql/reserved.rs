@@ -4,22 +4,66 @@
 //! one brings its entities in, in every table of the query. So it is the same in every plan, wherever filters end up,
 //! and `entity_id = '_reckon/canary/1'`, `IN ('_reckon/…')`, `LIKE '_reckon/%'` and `starts_with` ask for them alike.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
+use datafusion::common::Result;
 use datafusion::functions::string::expr_fn::starts_with;
 use datafusion::logical_expr::{Expr, ident, lit, not};
+use datafusion::prelude::{DataFrame, SessionContext};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{ValueWithSpan, Visit, Visitor};
 use reckon_data::definition::Definition;
+use reckon_data::table::DataFile;
+use reckon_tables::provider::PinnedTable;
+use serde_json::Value;
 
-/// Which rows a query reads of tables that have entities; none when it is all of them.
-#[must_use]
-pub fn visible(definition: &Definition, query: &Statement) -> Option<Expr> {
-    let mut strings = Strings::default();
-    strings.of(query);
-    let is_named = |prefix: &&String| strings.0.iter().any(|string| string.contains(prefix.as_str()));
-    let unnamed = definition.reserved_prefixes.iter().filter(|prefix| !is_named(prefix));
-    unnamed.map(|prefix| not(starts_with(ident("entity_id"), lit(prefix.as_str())))).reduce(Expr::and)
+/// The prefixes of the entities that a query does not see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hidden(Vec<String>);
+
+impl Hidden {
+    /// Those that `query` does not name.
+    #[must_use]
+    pub fn from(definition: &Definition, query: &Statement) -> Self {
+        let mut strings = Strings::default();
+        strings.of(query);
+        let is_named = |prefix: &&String| strings.0.iter().any(|string| string.contains(prefix.as_str()));
+        Self(definition.reserved_prefixes.iter().filter(|prefix| !is_named(prefix)).cloned().collect())
+    }
+
+    /// The rows of `rows` that a query sees.
+    ///
+    /// # Errors
+    /// When they have no entities.
+    pub fn leave_out(&self, rows: DataFrame) -> Result<DataFrame> {
+        let seen = self.0.iter().map(|prefix| not(starts_with(ident("entity_id"), lit(prefix.as_str()))));
+        match seen.reduce(Expr::and) {
+            Some(seen) => rows.filter(seen),
+            None => Ok(rows),
+        }
+    }
+
+    /// The rows of a table that a query sees. Texts are compared only in files that may hold one that it does not: over
+    /// millions of rows that takes longer than to add them up.
+    ///
+    /// # Errors
+    /// As [`Hidden::leave_out`].
+    pub fn rows_of(&self, context: &SessionContext, table: &PinnedTable) -> Result<DataFrame> {
+        let (some, none) = table.parted(|file| self.may_lie_in(file));
+        let none = context.read_table(Arc::new(none))?;
+        if some.pieces().next().is_none() {
+            return Ok(none);
+        }
+        none.union(self.leave_out(context.read_table(Arc::new(some))?)?)
+    }
+
+    fn may_lie_in(&self, file: &DataFile) -> bool {
+        let bound = |of: &BTreeMap<String, Value>| of.get("entity_id")?.as_str().map(str::to_owned);
+        let (Some(low), Some(high)) = (bound(&file.min), bound(&file.max)) else { return !self.0.is_empty() };
+        self.0.iter().any(|prefix| high >= *prefix && (low < *prefix || low.starts_with(prefix.as_str())))
+    }
 }
 
 /// The strings of a statement.
@@ -52,8 +96,7 @@ impl Visitor for Strings {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
-    use datafusion::prelude::SessionContext;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::Serving;
@@ -66,21 +109,48 @@ mod tests {
     fn a_query_that_names_a_prefix_reads_its_entities() {
         let mut definition = Definition::default();
         let context = SessionContext::new();
-        let visible =
-            |definition: &Definition, query: &str| visible(definition, &guard::parse(&context, query).unwrap());
-        assert!(visible(&definition, "select sum(count) from stats").is_some());
-        assert!(visible(&definition, "select 1 from stats where entity_id like '_reckon/%'").is_none());
-        assert!(visible(&definition, "select 1 from stats where entity_id like '\\_reckon/%'").is_none());
-        assert!(visible(&definition, "explain select 1 from stats where starts_with(entity_id, '_reckon/')").is_none());
-        assert!(visible(&definition, "select 1 from stats -- not of _reckon/").is_some());
-        assert!(visible(&definition, "select 1 as \"_reckon/\" from stats").is_some());
+        let hidden =
+            |definition: &Definition, query: &str| Hidden::from(definition, &guard::parse(&context, query).unwrap()).0;
+        assert_eq!(hidden(&definition, "select sum(count) from stats"), ["_reckon/"]);
+        assert!(hidden(&definition, "select 1 from stats where entity_id like '_reckon/%'").is_empty());
+        assert!(hidden(&definition, "select 1 from stats where entity_id like '\\_reckon/%'").is_empty());
+        assert!(hidden(&definition, "explain select 1 from stats where starts_with(entity_id, '_reckon/')").is_empty());
+        assert_eq!(hidden(&definition, "select 1 from stats -- not of _reckon/"), ["_reckon/"]);
+        assert_eq!(hidden(&definition, "select 1 as \"_reckon/\" from stats"), ["_reckon/"]);
         let deep = "select 1 from (select entity_id from stats where entity_id in ('a', '_reckon/1')) union select 2";
-        assert!(visible(&definition, deep).is_none());
+        assert!(hidden(&definition, deep).is_empty());
         definition.reserved_prefixes.push("_other/".to_owned());
-        let one = visible(&definition, "select 1 from stats where entity_id = '_reckon/1'").unwrap().to_string();
-        assert!(one.contains("_other/") && !one.contains("_reckon/"), "{one}");
+        assert_eq!(hidden(&definition, "select 1 from stats where entity_id = '_reckon/1'"), ["_other/"]);
         definition.reserved_prefixes.clear();
-        assert!(visible(&definition, "select sum(count) from stats").is_none());
+        assert!(hidden(&definition, "select sum(count) from stats").is_empty());
+    }
+
+    #[test]
+    fn a_file_is_looked_at_when_its_entities_may_be_hidden() {
+        let hidden = Hidden(vec!["_reckon/".to_owned(), "x/".to_owned()]);
+        let file = |bounds: Option<(&str, &str)>| {
+            let bound = |of: &str| BTreeMap::from([("entity_id".to_owned(), json!(of))]);
+            let (min, max) = bounds.map_or_else(Default::default, |(min, max)| (bound(min), bound(max)));
+            DataFile { path: String::new(), bytes: 1, rows: 1, partition: BTreeMap::new(), min, max }
+        };
+        for (low, high, expected) in [
+            ("A", "Z", false),
+            ("A", "_reckon", false),
+            ("A", "_reckon/", true),
+            ("_reckon/1", "_reckon/2", true),
+            ("_reckon/~", "a", true),
+            ("_reckon0", "w", false),
+            ("_reckon0", "x", false),
+            ("_reckon0", "x/", true),
+            ("A", "z", true),
+            ("x/1", "z", true),
+            ("x0", "z", false),
+        ] {
+            assert_eq!(hidden.may_lie_in(&file(Some((low, high)))), expected, "{low} to {high}");
+        }
+        assert!(hidden.may_lie_in(&file(None)));
+        assert!(!Hidden(Vec::new()).may_lie_in(&file(None)));
+        assert!(!Hidden(Vec::new()).may_lie_in(&file(Some(("A", "z")))));
     }
 
     /// Every third event is of an entity that is reserved; events of all kinds lie in both layers.

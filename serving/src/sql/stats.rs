@@ -16,6 +16,7 @@ use reckon_tables::provider::PinnedTable;
 use reckon_tables::schema::KIND_COUNT;
 
 use super::functions::{average, distinct, step_start};
+use super::reserved::Hidden;
 use super::stream::StreamTable;
 use crate::index::segments::Chunk;
 
@@ -38,17 +39,18 @@ pub enum Rows {
 }
 
 impl Rows {
-    fn frame(self, context: &SessionContext, definition: &Definition) -> Result<DataFrame> {
+    /// The rows but those that are `hidden`.
+    fn frame(self, context: &SessionContext, definition: &Definition, hidden: &Hidden) -> Result<DataFrame> {
         let columns = stored(definition);
         // Null in place of 0 where it is stored.
         let late = coalesce(vec![ident(LATE_COLUMN), lit(0_i64)]).alias(LATE_COLUMN);
         let whole = |column: Expr| if column == ident(LATE_COLUMN) { late.clone() } else { column };
         let columns: Vec<Expr> = columns.into_iter().map(whole).collect();
         match self {
-            Self::Batch(table) => context.read_table(Arc::new(table))?.select(columns),
-            Self::Runs(table) => context.read_table(Arc::new(table))?.select(columns),
+            Self::Batch(table) => hidden.rows_of(context, &table)?.select(columns),
+            Self::Runs(table) => hidden.leave_out(context.read_table(Arc::new(table))?)?.select(columns),
             Self::Sealed { table, filter, granularity } => {
-                let rows = context.read_table(Arc::new(table))?.filter(filter)?.select(columns.clone())?;
+                let rows = hidden.rows_of(context, &table)?.filter(filter)?.select(columns.clone())?;
                 if granularity == Granularity::Minute {
                     return Ok(rows);
                 }
@@ -88,7 +90,7 @@ pub fn within(chunks: &[&Chunk]) -> Expr {
     ident("kind").eq(lit(KIND_COUNT)).and(ranges.reduce(Expr::or).unwrap_or_else(|| lit(false)))
 }
 
-/// A table over the rows that are `visible`, all of them when that is none, as a view: filters on its keys reach the files.
+/// A table over the rows that are not `hidden`, as a view: filters on its keys reach the files.
 ///
 /// # Errors
 /// Never, unless the tables' columns are not what they should be.
@@ -96,31 +98,12 @@ pub fn merged(
     context: &SessionContext,
     definition: &Definition,
     rows: Vec<Rows>,
-    visible: Option<&Expr>,
+    hidden: &Hidden,
 ) -> Result<Arc<dyn TableProvider>> {
-    let frames = rows.into_iter().map(|rows| rows.frame(context, definition));
+    let frames = rows.into_iter().map(|rows| rows.frame(context, definition, hidden));
     let rows = frames.reduce(|all, more| all?.union(more?));
     let Some(rows) = rows.transpose()? else { return context.read_empty().map(DataFrame::into_view) };
-    let rows = match visible {
-        Some(visible) => rows.filter(visible.clone())?,
-        None => rows,
-    };
     Ok(rows.aggregate(keys(definition), sums(definition))?.select(metrics(definition))?.into_view())
-}
-
-/// A table's rows that are `visible`; all of them when that is none.
-///
-/// # Errors
-/// When the table lacks a column that `visible` asks for.
-pub fn visible_rows(
-    context: &SessionContext,
-    table: Arc<dyn TableProvider>,
-    visible: Option<&Expr>,
-) -> Result<Arc<dyn TableProvider>> {
-    match visible {
-        Some(visible) => Ok(context.read_table(table)?.filter(visible.clone())?.into_view()),
-        None => Ok(table),
-    }
 }
 
 fn keys(definition: &Definition) -> Vec<Expr> {
