@@ -110,6 +110,11 @@ mod tests {
     }
 
     #[test]
+    fn a_repeat_is_past_the_window_when_it_is_later_by_a_whole_minute() {
+        assert_eq!(horizon(&of(&[(600, 1), (659, 2), (660, 4)]), 10, 1).past_window, 4);
+    }
+
+    #[test]
     fn delays_of_days_are_kept_by_the_minute() {
         let mut delays = Delays::default();
         [59, 86_400, 86_401, 86_430].into_iter().for_each(|seconds| delays.add(seconds));

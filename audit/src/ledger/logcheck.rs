@@ -227,3 +227,26 @@ pub fn differing(log: &LogCells, raw: &LogCells, starts: &BTreeMap<u32, u64>) ->
     cells.dedup();
     cells.into_iter().filter(|cell| log.get(cell) != raw.get(cell)).map(of_log_cell).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cells(places: &[(i64, i64)]) -> LogCells {
+        let mut cells = LogCells::new();
+        for (partition, offset) in places {
+            add_to_cell(&mut cells, Place::new(*partition, *offset, 0).unwrap(), 7);
+        }
+        cells
+    }
+
+    #[test]
+    fn ranges_in_which_only_the_log_or_only_the_raw_events_have_some_differ() {
+        let (log, raw) = (cells(&[(0, 5), (1, 1_030)]), cells(&[(0, 5), (0, 3_000), (2, 70)]));
+        let starts = BTreeMap::from([(0, 0), (1, 0), (2, 0)]);
+        assert_eq!(differing(&log, &raw, &starts), [(0, 2_048, 3_072), (1, 1_024, 2_048), (2, 0, 1_024)]);
+        // The log begins behind the first of these, and has no partition 2.
+        let starts = BTreeMap::from([(0, 2_049), (1, 1_024)]);
+        assert_eq!(differing(&log, &raw, &starts), [(1, 1_024, 2_048)]);
+    }
+}

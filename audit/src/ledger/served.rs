@@ -251,3 +251,33 @@ fn of(sample: &Sample, text: String) -> Finding {
         .clone_into(&mut finding.action);
     finding
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two events that batch has counted, and two that it has not, at offsets 7 and 8; and a repeat that may count.
+    fn of_four() -> Sample {
+        let (entity_id, event_type) = ("v1".to_owned(), "view".to_owned());
+        let rest = [7, 8].map(|offset| Place::new(0, offset, 0).unwrap()).to_vec();
+        let question = Question { entity_id, event_type, from: 0, to: MICROS_PER_DAY };
+        Sample { question, batch: 2, rest, repeats: 1, event_ids: vec!["e1".to_owned()] }
+    }
+
+    #[test]
+    fn an_answer_is_wrong_when_it_is_one_too_low_or_more_than_the_repeats_too_high() {
+        let reach = Reach { batch_version: 5, archived: vec![9] };
+        for (count, wrong_by) in [(2, Some(1)), (3, None), (4, None), (5, Some(2))] {
+            let answer = Answer { count, batch: 2, complete: true, batch_version: 5, positions: vec![Some(8)] };
+            let found = match judge(&of_four(), &answer, &reach) {
+                Judged::Right => None,
+                Judged::Wrong(found) => Some((found.class, found.entity_id, found.expected, found.found, found.events)),
+                Judged::Later => panic!("it can be compared"),
+            };
+            let wrong = |events: u64| {
+                (Class::ServedDiffers, Some("v1".to_owned()), Some(3), i64::try_from(count).ok(), events)
+            };
+            assert_eq!(found, wrong_by.map(wrong));
+        }
+    }
+}

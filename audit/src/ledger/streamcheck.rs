@@ -455,3 +455,51 @@ fn add_totals(totals: &mut SegmentTotals, checked: &[Checked<'_>]) {
         totals.dead = totals.dead.saturating_add(seg.said.dead);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use super::super::weigh::Cell;
+    use super::*;
+
+    #[test]
+    fn rows_that_are_not_what_their_summary_says_are_unbalanced() {
+        let said = Said { end: 30, accepted: 5, counted: 4, duplicate: 1, fingerprint: 99, ..Said::default() };
+        let found = |count: u64, fingerprint: u64| {
+            let rows = Cell { count, ..Cell::default() };
+            let segment = Segment { said: Some(said), summaries: 1, rows, fingerprint, ..Segment::default() };
+            let finding = own_rows(&Checked { key: (2, 20), said, segment: &segment })?;
+            let place = (finding.partition, finding.offset_start, finding.offset_end);
+            Some((finding.class, place, finding.expected, finding.found))
+        };
+        let unbalanced = |rows: i64| Some((Class::Unbalanced, (Some(2), Some(20), Some(30)), Some(4), Some(rows)));
+        assert_eq!(found(4, 99), None);
+        assert_eq!(found(3, 99), unbalanced(3));
+        assert_eq!(found(4, 98), unbalanced(4));
+    }
+
+    /// The holes in segments of partition 1, where offsets 10 to 40 are needed.
+    fn holes(segments: &[Range<u64>], all_read: bool) -> Vec<Range<u64>> {
+        let segment = Segment::default();
+        let one = |offsets: &Range<u64>| {
+            let said = Said { end: offsets.end, ..Said::default() };
+            Checked { key: (1, offsets.start), said, segment: &segment }
+        };
+        let checked: Vec<Checked<'_>> = segments.iter().map(one).collect();
+        let offsets = |found: Finding| {
+            assert_eq!((found.class, found.table.as_str(), found.partition), (Class::OffsetHole, TABLE, Some(1)));
+            found.offset_start.unwrap()..found.offset_end.unwrap()
+        };
+        order(1, &checked, 10..40, all_read).into_iter().map(offsets).collect()
+    }
+
+    #[test]
+    fn segments_that_are_gone_leave_holes_before_between_and_behind_the_others() {
+        assert!(holes(&[0..20, 20..40], true).is_empty());
+        assert_eq!(holes(&[20..25, 30..35], true), [10..20, 25..30, 35..40]);
+        assert_eq!(holes(&[], true), [10..40]);
+        // They may be in a file that cannot be read.
+        assert!(holes(&[20..25, 30..35], false).is_empty());
+    }
+}

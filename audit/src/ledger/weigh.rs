@@ -162,6 +162,22 @@ mod tests {
         assert_eq!(bucket(absent), bucket(groups.number("a", "like", [Some("x")].into_iter())));
     }
 
+    #[test]
+    fn every_number_of_a_row_has_a_weight_of_its_own() {
+        let row = Amount { count: 5, fingerprint: 77, late: 1, values: 2, value: 30 };
+        let rows = [
+            row,
+            Amount { count: 6, ..row },
+            Amount { fingerprint: 78, ..row },
+            Amount { late: 2, ..row },
+            Amount { values: 3, ..row },
+            Amount { value: 31, ..row },
+        ];
+        let place = place(group("a"), Granularity::Minute, 7);
+        let sums: std::collections::BTreeSet<u64> = rows.iter().map(|row| row.weighed(place)).collect();
+        assert_eq!(sums.len(), rows.len());
+    }
+
     proptest! {
         /// Events give what their rows give, in whatever order, and nothing else does.
         #[test]
