@@ -112,6 +112,10 @@ async fn streamed(is: impl Fn(&Group) -> bool) -> (World, Group) {
     pick(|seen| seen.streamed().into_iter().find(|group| is(group))).await
 }
 
+fn has_values(group: &Group) -> bool {
+    group.events.iter().any(|event| event.value.is_some())
+}
+
 #[test]
 fn no_finding_on_a_hundred_healthy_sets() {
     let (mut segments, mut uncovered, mut asked, mut repeats) = (0, 0, 0, 0);

@@ -2,17 +2,20 @@
 
 use arrow::array::RecordBatch;
 use reckon_audit::finding::Class;
+use reckon_audit::report::model::Report;
 use reckon_data::log::Log as _;
-use reckon_data::minute::{date_of_minute, minute_of};
+use reckon_data::minute::{date_of_minute, format_date, minute_of};
 use reckon_data::paths::Transaction;
 use reckon_data::table::{DataFile, Step, Table, Tables as _};
 
 use super::super::damage::{counted, moved, once_more, only, plus, plus_decimal, with_text, without};
 use super::super::look::{Counted, Group, Seen};
 use super::super::world::{World, in_time};
-use super::{Expected, hold, hold_all, minute, pick};
+use super::{Expected, has_values, hold, hold_all, minute, pick};
 
 const TABLE: &str = "batch_counts";
+/// A hash that no event has.
+const NOBODY: i64 = 0x0123_4567_89ab_cdef;
 
 fn many(group: &Group) -> bool {
     (2..=3).contains(&group.row.count)
@@ -44,18 +47,49 @@ fn an_event_that_is_dropped_from_a_minute_is_lost() {
     });
 }
 
+/// Drops an event of a hash from a row's minute, hour and day.
+async fn drop_everywhere(world: &mut World, group: &Group, hash: i64) {
+    for granularity in ["minute", "hour", "day"] {
+        let row = of(&world.seen, group, granularity).clone();
+        let change = |rows: &RecordBatch| counted(rows, row.at.row, -1, hash);
+        world.change(Table::BatchCounts, &row.at.file, Box::new(change)).await;
+    }
+}
+
+/// The dates whose counts may be the only record of events.
+fn doubtful(report: &Report) -> Vec<&str> {
+    report.dates.iter().filter(|line| line.doubtful).map(|line| line.date.as_str()).collect()
+}
+
 #[test]
 fn an_event_that_is_dropped_from_minute_hour_and_day_is_lost_once() {
     in_time(async {
         let (mut world, group) = minute(many).await;
-        let hash = group.events[0].hash;
-        for granularity in ["minute", "hour", "day"] {
-            let row = of(&world.seen, &group, granularity).clone();
-            let change = |rows: &RecordBatch| counted(rows, row.at.row, -1, hash);
-            world.change(Table::BatchCounts, &row.at.file, Box::new(change)).await;
-        }
+        drop_everywhere(&mut world, &group, group.events[0].hash).await;
         let count = group.row.count;
-        hold(&world.audit(true).await, &[of_batch(Class::Lost, &group, 1).numbers(count, count - 1)]);
+        let expected = of_batch(Class::Lost, &group, 1).numbers(count, count - 1);
+        for reads_log in [true, false] {
+            let report = world.audit(reads_log).await;
+            hold(&report, std::slice::from_ref(&expected));
+            assert_eq!(doubtful(&report), Vec::<&str>::new(), "the fingerprints show that it is this event");
+        }
+    });
+}
+
+#[test]
+fn a_loss_that_no_fingerprint_proves_makes_a_date_doubtful_unless_the_log_is_whole() {
+    in_time(async {
+        let (mut world, group) = minute(many).await;
+        drop_everywhere(&mut world, &group, NOBODY).await;
+        let count = group.row.count;
+        // It may be any of them.
+        let expected = Expected::of(Class::Lost, TABLE, &group, &group.events).numbers(count, count - 1);
+        let report = world.audit(true).await;
+        hold(&report, std::slice::from_ref(&expected));
+        assert_eq!(doubtful(&report), Vec::<&str>::new(), "the log has all raw events that there should be");
+        let report = world.audit(false).await;
+        hold(&report, &[expected]);
+        assert_eq!(doubtful(&report), [format_date(date_of_minute(group.row.key.3)).as_str()]);
     });
 }
 
@@ -191,7 +225,7 @@ fn a_row_that_no_event_accounts_for_is_extra() {
         let change = |rows: &RecordBatch| {
             let rows = once_more(rows, row);
             let last = rows.num_rows() - 1;
-            counted(&with_text(&rows, "entity_id", last, Some("v-of-nobody")), last, 1, 0x0123_4567_89ab_cdef)
+            counted(&with_text(&rows, "entity_id", last, Some("v-of-nobody")), last, 1, NOBODY)
         };
         world.change(Table::BatchCounts, &file, Box::new(change)).await;
         let mut expected = Expected::new(Class::ExtraRows, TABLE).numbers(0, group.row.count + 1);
@@ -249,15 +283,27 @@ fn a_count_that_its_fingerprint_belies_is_a_wrong_value() {
     });
 }
 
+async fn changed_value(column: &'static str, by: i128) {
+    let (mut world, group) = minute(has_values).await;
+    let (row, file, count) = (group.row.at.row, group.row.at.file.clone(), group.row.count);
+    world.change(Table::BatchCounts, &file, Box::new(|rows| plus_decimal(rows, column, row, by))).await;
+    let expected = Expected::of(Class::WrongValue, TABLE, &group, &[]).numbers(count, count);
+    hold(&world.audit(true).await, &[expected]);
+}
+
 #[test]
 fn a_sum_that_is_another_is_a_wrong_value() {
-    in_time(async {
-        let (mut world, group) = minute(|group| group.events.iter().any(|event| event.value.is_some())).await;
-        let (row, file, count) = (group.row.at.row, group.row.at.file.clone(), group.row.count);
-        world.change(Table::BatchCounts, &file, Box::new(|rows| plus_decimal(rows, "value_sum", row, 1))).await;
-        let expected = Expected::of(Class::WrongValue, TABLE, &group, &[]).numbers(count, count);
-        hold(&world.audit(true).await, &[expected]);
-    });
+    in_time(changed_value("value_sum", 1));
+}
+
+#[test]
+fn a_smallest_value_that_is_another_is_a_wrong_value() {
+    in_time(changed_value("value_min", -1));
+}
+
+#[test]
+fn a_largest_value_that_is_another_is_a_wrong_value() {
+    in_time(changed_value("value_max", 1));
 }
 
 #[test]

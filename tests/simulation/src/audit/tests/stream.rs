@@ -5,10 +5,10 @@ use reckon_audit::finding::Class;
 use reckon_data::minute::date_of_minute;
 use reckon_data::table::Table;
 
-use super::super::damage::{counted, moved, only, plus, without};
+use super::super::damage::{counted, moved, only, plus, plus_decimal, without};
 use super::super::look::{Group, Seen, Segment};
 use super::super::world::in_time;
-use super::{Expected, hold, pick, streamed};
+use super::{Expected, has_values, hold, pick, streamed};
 
 pub(super) const TABLE: &str = "stream_counts";
 
@@ -57,6 +57,17 @@ fn a_row_that_is_moved_is_in_a_wrong_minute() {
         let (row, file) = (group.row.at.row, group.row.at.file.clone());
         world.change(Table::StreamCounts, &file, Box::new(|rows| moved(rows, "minute", row, 1))).await;
         let expected = Expected::of(Class::WrongMinute, TABLE, &group, &group.events).numbers(group.row.count, 0);
+        hold(&world.audit(true).await, &[expected]);
+    });
+}
+
+#[test]
+fn a_sum_that_is_another_is_a_wrong_value() {
+    in_time(async {
+        let (mut world, group) = streamed(has_values).await;
+        let (row, file, count) = (group.row.at.row, group.row.at.file.clone(), group.row.count);
+        world.change(Table::StreamCounts, &file, Box::new(|rows| plus_decimal(rows, "value_sum", row, 1))).await;
+        let expected = Expected::of(Class::WrongValue, TABLE, &group, &[]).numbers(count, count);
         hold(&world.audit(true).await, &[expected]);
     });
 }
