@@ -259,17 +259,21 @@ mod tests {
         assert!(plan(&report).run, "batch is past them");
     }
 
-    /// Rebuilds what it is told, and recounts no run that has a date which it cannot.
+    /// Does not rebuild the date that is unreadable, and recounts no run that has the impossible one.
     #[derive(Debug, Default)]
     struct Fake {
         kept: Vec<String>,
+        unreadable: Option<&'static str>,
         impossible: Option<&'static str>,
         recounted: Mutex<Vec<Vec<String>>>,
     }
 
     #[async_trait]
     impl Repairs for Fake {
-        async fn rebuild(&self, _: &str, _: u32) -> Result<RebuiltRaw, String> {
+        async fn rebuild(&self, date: &str, _: u32) -> Result<RebuiltRaw, String> {
+            if Some(date) == self.unreadable {
+                return Err("a record cannot be read".to_owned());
+            }
             Ok(RebuiltRaw { kept: self.kept.clone(), ..RebuiltRaw::default() })
         }
 
@@ -300,6 +304,15 @@ mod tests {
         let done = repair(&fake, &report(Vec::new(), true, true), two_dates()).await;
         assert_eq!(done.dates, ["2026-01-02"]);
         assert_eq!(done.left, ["an old file"]);
+        assert_eq!(*fake.recounted.lock(), [["2026-01-02"]]);
+    }
+
+    #[tokio::test]
+    async fn a_date_whose_raw_events_could_not_be_made_anew_is_not_recounted() {
+        let fake = Fake { unreadable: Some("2026-01-01"), ..Fake::default() };
+        let done = repair(&fake, &report(Vec::new(), false, true), two_dates()).await;
+        assert_eq!(done.dates, ["2026-01-02"]);
+        assert_eq!(done.left, ["raw events of 2026-01-01, partition 0: a record cannot be read"]);
         assert_eq!(*fake.recounted.lock(), [["2026-01-02"]]);
     }
 }

@@ -216,6 +216,25 @@ async fn a_row_that_was_changed_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_its_hash_was_not_made_of_is_not_handed_out() {
+    let store = three().await;
+    for n in [1, 24] {
+        let old = file(&store, Table::AuditRuns, n).await;
+        let row = read(&store, Table::AuditRuns, &old).await;
+        let other = text(&row, "report").replace("c0ffee", "tea");
+        exchange(&store, Table::AuditRuns, old, Some(with(&row, "report", texts(&other)))).await;
+    }
+    for (n, got) in [(1, store.get(id(1)).await), (24, store.get(id(24)).await), (24, store.latest().await)] {
+        let path = file(&store, Table::AuditRuns, n).await.path;
+        let why = "a report is not the one that its hash was made of";
+        let refused = format!("file {path} is not what the audit has written: {why}");
+        assert_eq!(got.map_err(|error| error.to_string()), Err(refused));
+    }
+    // The one between them is as it was written.
+    assert_eq!(store.get(id(2)).await.unwrap().map(|report| report.run_id), Some(id(2)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_was_taken_out_is_missed() {
     for (n, number) in [(1, 1), (2, 2), (24, 3)] {
         let store = three().await;

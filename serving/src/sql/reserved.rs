@@ -207,6 +207,25 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn of_two_prefixes_a_query_brings_in_the_one_that_it_names() {
+        let mut world = world().await;
+        world.definition.reserved_prefixes.push("v1".to_owned());
+        let serving = world.serve().await;
+        // Of 240 events 80 are of `_reckon/`, 24 of `v1` and 136 of others.
+        for (condition, expected) in [
+            ("", 136),
+            ("WHERE entity_id <> '_reckon/'", 216),
+            ("WHERE entity_id <> 'v1/'", 160),
+            ("WHERE entity_id NOT IN ('_reckon/', 'v1/')", 240),
+        ] {
+            for total in ["sum(count) FROM stats", "sum(count) FROM stats_day", "count(*) FROM events"] {
+                let query = format!("SELECT {total} {condition}");
+                assert_eq!(number(&serving, &query).await, expected, "{query}");
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn both_layers_and_raw_events_follow_the_rule() {
         let world = world().await;
         let serving = world.serve().await;

@@ -184,6 +184,14 @@ fn whatever_overlaps_a_file_that_is_kept_is_kept() {
     assert_eq!(planned(&files[..3], BOUNDS).2, [10, 100], "nothing is kept");
 }
 
+/// It begins later and ends before: as rows are made anew only from the end of what is kept, its own would be lost.
+#[test]
+fn a_file_within_one_that_is_kept_is_kept() {
+    let files = [file("within", [1, 1], [20, 30]), file("behind", [1, 1], [61, 70]), file("around", [1, 1], [9, 60])];
+    let kept = owned([("around", Why::Gone), ("within", Why::Beside)]);
+    assert_eq!(planned(&files, BOUNDS), (vec!["behind".to_owned()], kept, [61, 100]));
+}
+
 #[test]
 fn a_file_of_several_partitions_is_kept_and_what_begins_below_its_end() {
     let files = [file("a", [1, 1], [10, 12]), file("mixed", [0, 2], [20, 29]), file("b", [1, 1], [30, 31])];

@@ -76,6 +76,23 @@ async fn a_time_means_the_newest_version_that_was_committed_by_then() {
     assert_eq!((live.count, live.stream, live.provenance.as_of), (3, 1, None));
 }
 
+/// The version that a time means, and what it counts of v1.
+async fn counted_by(serving: &Serving, seconds: i64) -> (Option<u64>, u64) {
+    let answer = serving.count_as_of(&question("v1"), AsOf::Time(seconds * SECOND)).await.unwrap();
+    (answer.provenance.as_of.map(|at| at.version), answer.count)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_was_committed_after_the_first_question_is_known_to_the_next() {
+    let world = world().await;
+    let serving = world.serve().await;
+    assert_eq!(counted_by(&serving, 30).await, (Some(2), 2));
+    world.clock.set(30 * SECOND);
+    world.batch(&[4, 0]).await;
+    assert_eq!(counted_by(&serving, 29).await, (Some(2), 2));
+    assert_eq!(counted_by(&serving, 30).await, (Some(3), 3));
+}
+
 /// it is whole as far as its version goes, and says that it is not live.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_says_which_version_it_is_of() {
