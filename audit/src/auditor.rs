@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::error::AuditError;
 use crate::finding::{Class, Finding};
 use crate::ledger::{Ledger, OnProgress};
-use crate::repair::{Repairs, plan, repair};
+use crate::repair::{Repairs, repair};
 use crate::report::model::{AuditRequest, FINDINGS_MAX, Report, Verdict};
 use crate::store::{AuditStore, StoreError};
 
@@ -69,7 +69,7 @@ impl Auditor {
         // The run's own name is that of the report that it ends with.
         before.run_id = self.names.fresh();
         let before = self.keep((before, mark)).await?;
-        let mut done = repair(repairs, &before, plan(&before)).await;
+        let mut done = repair(repairs, &before, before.plan.clone()).await;
         match self.look(request, run_id, progress).await {
             Ok((mut after, mark)) => {
                 done.errors_after = after.errors();

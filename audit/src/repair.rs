@@ -4,12 +4,12 @@
 //! are made of them. A date is recounted in place of what it has only when its raw events are known to be whole:
 //! otherwise its counts may be the only record of events that are gone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 
 use crate::finding::{Class, Finding, Repair};
-use crate::report::model::{RepairReport, Report};
+use crate::report::model::{DateTotals, FINDINGS_MAX, RepairReport, Report};
 
 /// Raw events of a date and a log partition that were made anew.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,8 +22,19 @@ pub struct RebuiltRaw {
     pub rows_before: u64,
     /// Events now.
     pub rows_after: u64,
-    /// Files that stayed because the log no longer holds all their records, and why.
-    pub kept: Vec<String>,
+    /// From which offset on there are those of the log now.
+    pub from: u64,
+    /// Files that stayed because the log no longer holds all their records.
+    pub kept: Vec<KeptRaw>,
+}
+
+/// A file of raw events that was not made anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeptRaw {
+    /// The file.
+    pub file: String,
+    /// Why it stayed.
+    pub why: String,
 }
 
 /// Who can make good.
@@ -45,8 +56,10 @@ pub trait Repairs: std::fmt::Debug + Send + Sync {
 /// What is to be done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Raw events to be made anew: date and log partition.
-    pub rebuild: BTreeSet<(String, u32)>,
+    /// Raw events to be made anew: date and log partition, and the first offset where they are known to be wrong.
+    pub rebuild: BTreeMap<(String, u32), Option<u64>>,
+    /// Files of raw events that cannot be read.
+    pub unreadable: BTreeSet<String>,
     /// Dates to be recounted in place of what they have.
     pub recount: BTreeSet<String>,
     /// Whether batch has to run at all.
@@ -55,19 +68,20 @@ pub struct Plan {
     pub left: Vec<String>,
 }
 
-/// What a report's findings ask for.
+/// What a report's findings ask for. The report has to have all of them.
 #[must_use]
 pub fn plan(report: &Report) -> Plan {
     let mut plan = Plan::default();
     for finding in report.findings.iter().filter(|finding| !finding.class.is_expected()) {
         let dates: Vec<String> = finding.date.iter().flat_map(|dates| dates.split(' ')).map(str::to_owned).collect();
         match finding.repair {
-            Repair::NotNeeded => plan.left.push(line(finding, "nothing is to be done about it")),
-            Repair::Impossible => plan.left.push(line(finding, &finding.action)),
+            Repair::NotNeeded | Repair::Impossible => plan.leave(finding),
             Repair::Rebuild => {
                 let dates = if dates.is_empty() { open_dates(report).collect() } else { dates };
-                // Of all partitions: a report names a thousand findings, and may leave out those of the others.
-                plan.rebuild.extend(dates.iter().flat_map(|date| of_date(date, report)));
+                for date in &dates {
+                    plan.rebuild_date(date, report);
+                    plan.note_wrong(date, finding);
+                }
                 plan.recount.extend(dates);
                 plan.run = true;
             }
@@ -79,28 +93,57 @@ pub fn plan(report: &Report) -> Plan {
         }
     }
     plan.hold_back(report);
-    if let Some(finding) = report.findings.iter().find(|finding| is_only_record(finding, report)) {
-        let why = "only the stream's segments have these events, and batch would count past them: nothing is recounted";
-        plan = Plan { left: plan.left, ..Plan::default() };
-        plan.left.push(line(finding, why));
+    if let Some(why) = why_not_to_run(&plan, report) {
+        plan.run = false;
+        plan.recount.clear();
+        plan.left.push(why);
     }
+    plan.left.truncate(FINDINGS_MAX);
     plan
 }
 
 impl Plan {
+    /// Says of a finding that nothing is done about it.
+    pub fn leave(&mut self, finding: &Finding) {
+        let why = if finding.repair == Repair::NotNeeded { "nothing is to be done about it" } else { &finding.action };
+        self.left.push(line(finding, why));
+    }
+
+    /// The raw events of a date, of every log partition: where nothing is known to be wrong something may be all the same.
+    fn rebuild_date(&mut self, date: &str, report: &Report) {
+        for state in &report.partitions {
+            self.rebuild.entry((date.to_owned(), state.partition)).or_default();
+        }
+    }
+
+    /// Notes where the raw events of a date are wrong.
+    fn note_wrong(&mut self, date: &str, finding: &Finding) {
+        if let Some(file) = &finding.file {
+            self.unreadable.insert(file.clone());
+            return;
+        }
+        let is_meant = |partition: u32| finding.partition.is_none_or(|of| of == partition);
+        for ((of, partition), first) in &mut self.rebuild {
+            if of == date && is_meant(*partition) {
+                let start = finding.offset_start.unwrap_or(0);
+                *first = Some(first.map_or(start, |first| first.min(start)));
+            }
+        }
+    }
+
     /// Counts that may be the only record of events are not replaced, unless raw events can be made anew from the very
     /// beginning of the log.
     fn hold_back(&mut self, report: &Report) {
         for line in &report.dates {
             let date = &line.date;
             if line.closed {
-                self.rebuild.retain(|(other, _)| other != date);
+                self.rebuild.retain(|(other, _), _| other != date);
             }
             if !(self.recount.contains(date) && (line.closed || line.doubtful)) {
                 continue;
             }
             if line.doubtful && report.whole_log {
-                self.rebuild.extend(of_date(date, report));
+                self.rebuild_date(date, report);
                 continue;
             }
             self.recount.remove(date);
@@ -116,9 +159,31 @@ impl Plan {
     }
 }
 
-/// The raw events of a date, of every log partition.
-fn of_date(date: &str, report: &Report) -> Vec<(String, u32)> {
-    report.partitions.iter().map(|state| (date.to_owned(), state.partition)).collect()
+/// Why batch must not count up to now: it would put what can be counted in the place of the only record of what cannot.
+fn why_not_to_run(plan: &Plan, report: &Report) -> Option<String> {
+    if !plan.run {
+        return None;
+    }
+    if let Some(finding) = report.findings.iter().find(|finding| is_only_record(finding, report)) {
+        let why = "only the stream's segments have these events, and batch would count past them: nothing is recounted";
+        return Some(line(finding, why));
+    }
+    let is_blind = |partition: &&u32| {
+        let state = report.partitions.get(**partition as usize);
+        state.is_none_or(|state| state.log_start.is_none_or(|start| start > state.coverage))
+    };
+    if let Some(partition) = report.segments.not_held.iter().find(is_blind) {
+        return Some(format!(
+            "partition {partition}: segments above what batch has counted cannot be held against raw events, and the log \
+             no longer has them: nothing is recounted"
+        ));
+    }
+    let kept = |date: &&DateTotals| date.doubtful && date.uncovered > 0 && !plan.recount.contains(&date.date);
+    let date = report.dates.iter().find(kept)?;
+    Some(format!(
+        "{}: batch would replace its counts, for it has events that are not counted yet; nothing is recounted",
+        date.date
+    ))
 }
 
 /// Segments above coverage that may be the only record of events: the log no longer has what the raw events lack. Would
@@ -126,7 +191,7 @@ fn of_date(date: &str, report: &Report) -> Vec<(String, u32)> {
 fn is_only_record(finding: &Finding, report: &Report) -> bool {
     let state = finding.partition.and_then(|partition| report.partitions.get(partition as usize));
     let fewer = finding.table == "events" && finding.found < finding.expected;
-    let of_segment = finding.date.is_none() && finding.class == Class::OffsetHole;
+    let of_segment = finding.date.is_none();
     let above = state.is_some_and(|state| finding.offset_end.is_some_and(|end| end > state.coverage));
     let gone = state.is_some_and(|state| state.log_start.is_none_or(|start| finding.offset_start < Some(start)));
     fewer && of_segment && above && gone
@@ -150,16 +215,17 @@ pub async fn repair(repairs: &dyn Repairs, before: &Report, plan: Plan) -> Repai
         ..RepairReport::default()
     };
     let mut recount = plan.recount;
-    for (date, partition) in &plan.rebuild {
+    for ((date, partition), wrong_from) in &plan.rebuild {
         match repairs.rebuild(date, *partition).await {
             Ok(rebuilt) => {
-                report.rebuilt.extend(rebuilt.added);
                 let is_doubtful = before.dates.iter().any(|line| &line.date == date && line.doubtful);
-                if is_doubtful && !rebuilt.kept.is_empty() {
+                if let Some(why) = still_wrong(&rebuilt, *wrong_from, &plan.unreadable, is_doubtful) {
                     // What they lack, if they lack something, only its counts may have.
                     recount.remove(date);
-                    report.left.extend(rebuilt.kept);
+                    let why = format!("raw events of {date}, partition {partition}: {why}; the date's counts stay");
+                    report.left.push(why);
                 }
+                report.rebuilt.extend(rebuilt.added);
             }
             Err(reason) => {
                 report.left.push(format!("raw events of {date}, partition {partition}: {reason}"));
@@ -172,6 +238,21 @@ pub async fn repair(repairs: &dyn Repairs, before: &Report, plan: Plan) -> Repai
         recount_all(repairs, recount.into_iter().collect(), &mut report).await;
     }
     report
+}
+
+/// Why raw events may still lack something although they were made anew as far as that goes.
+fn still_wrong(
+    rebuilt: &RebuiltRaw,
+    wrong_from: Option<u64>,
+    unreadable: &BTreeSet<String>,
+    is_doubtful: bool,
+) -> Option<String> {
+    if let Some(kept) = rebuilt.kept.iter().find(|kept| is_doubtful || unreadable.contains(&kept.file)) {
+        return Some(format!("{}: {}", kept.file, kept.why));
+    }
+    let from = rebuilt.from;
+    let is_below = wrong_from.is_some_and(|wrong| wrong < from) || is_doubtful && from > 0;
+    is_below.then(|| format!("below offset {from} they could not be made anew from the log"))
 }
 
 /// All dates in one run; one by one, when that is not possible because of some of them.
@@ -238,7 +319,7 @@ mod tests {
     fn a_log_that_goes_back_to_its_beginning_makes_good_what_is_doubtful() {
         let plan =
             plan(&report(vec![finding(Class::ExtraRows, Repair::Recount, Some("2026-01-01"), None)], true, true));
-        let all: BTreeSet<(String, u32)> = [0, 1].map(|partition| ("2026-01-01".to_owned(), partition)).into();
+        let all = BTreeMap::from([0, 1].map(|partition| (("2026-01-01".to_owned(), partition), None)));
         assert_eq!((plan.rebuild, plan.left), (all, Vec::new()));
         assert_eq!(plan.recount, BTreeSet::from(["2026-01-01".to_owned()]));
     }
@@ -252,7 +333,10 @@ mod tests {
         let mut report = report(vec![hole], false, false);
         report.partitions[1].log_start = Some(5);
         let held = plan(&report);
-        assert!(!held.run && held.recount.is_empty() && held.rebuild.is_empty() && held.left.len() == 1, "{held:?}");
+        assert!(!held.run && held.recount.is_empty() && held.left.len() == 1, "{held:?}");
+        assert_eq!(held.rebuild.len(), 4, "what the log has may come back");
+        report.findings[0].class = Class::Lost;
+        assert!(!plan(&report).run, "however it was found");
         report.partitions[1].log_start = Some(2);
         assert!(plan(&report).run, "the log still has them");
         (report.partitions[1].log_start, report.partitions[1].coverage) = (Some(5), 9);
@@ -262,7 +346,8 @@ mod tests {
     /// Does not rebuild the date that is unreadable, and recounts no run that has the impossible one.
     #[derive(Debug, Default)]
     struct Fake {
-        kept: Vec<String>,
+        kept: Vec<KeptRaw>,
+        from: u64,
         unreadable: Option<&'static str>,
         impossible: Option<&'static str>,
         recounted: Mutex<Vec<Vec<String>>>,
@@ -274,7 +359,7 @@ mod tests {
             if Some(date) == self.unreadable {
                 return Err("a record cannot be read".to_owned());
             }
-            Ok(RebuiltRaw { kept: self.kept.clone(), ..RebuiltRaw::default() })
+            Ok(RebuiltRaw { kept: self.kept.clone(), from: self.from, ..RebuiltRaw::default() })
         }
 
         async fn recount(&self, dates: &[String]) -> Result<(), String> {
@@ -288,7 +373,8 @@ mod tests {
 
     fn two_dates() -> Plan {
         let dates = ["2026-01-01", "2026-01-02"].map(str::to_owned);
-        Plan { rebuild: [(dates[0].clone(), 0)].into(), recount: dates.into(), run: true, left: Vec::new() }
+        let rebuild = [((dates[0].clone(), 0), Some(7_000))].into();
+        Plan { rebuild, recount: dates.into(), run: true, ..Plan::default() }
     }
 
     #[tokio::test]
@@ -300,11 +386,27 @@ mod tests {
 
     #[tokio::test]
     async fn a_date_whose_raw_events_could_not_all_be_made_anew_keeps_its_counts() {
-        let fake = Fake { kept: vec!["an old file".to_owned()], ..Fake::default() };
-        let done = repair(&fake, &report(Vec::new(), true, true), two_dates()).await;
-        assert_eq!(done.dates, ["2026-01-02"]);
-        assert_eq!(done.left, ["an old file"]);
-        assert_eq!(*fake.recounted.lock(), [["2026-01-02"]]);
+        let kept = vec![KeptRaw { file: "an old file".to_owned(), why: "the log begins in it".to_owned() }];
+        let (first, other) = ("raw events of 2026-01-01, partition 0: ", "; the date's counts stay");
+        for (kept, from, is_doubtful, unreadable, why) in [
+            // It may lack anything.
+            (kept.clone(), 0, true, None, Some("an old file: the log begins in it")),
+            (Vec::new(), 1, true, None, Some("below offset 1 they could not be made anew from the log")),
+            (Vec::new(), 0, true, None, None),
+            // What it is known to lack lies in what stays, or does not.
+            (kept.clone(), 9_000, false, None, Some("below offset 9000 they could not be made anew from the log")),
+            (kept.clone(), 7_001, false, None, Some("below offset 7001 they could not be made anew from the log")),
+            (kept.clone(), 7_000, false, None, None),
+            (kept, 10, false, Some("an old file"), Some("an old file: the log begins in it")),
+        ] {
+            let fake = Fake { kept, from, ..Fake::default() };
+            let plan = Plan { unreadable: unreadable.into_iter().map(str::to_owned).collect(), ..two_dates() };
+            let done = repair(&fake, &report(Vec::new(), is_doubtful, true), plan).await;
+            assert_eq!(done.left, why.map(|why| format!("{first}{why}{other}")).into_iter().collect::<Vec<_>>());
+            let expected: &[&str] = if why.is_some() { &["2026-01-02"] } else { &["2026-01-01", "2026-01-02"] };
+            assert_eq!(done.dates, expected, "{why:?}");
+            assert_eq!(*fake.recounted.lock(), [expected]);
+        }
     }
 
     #[tokio::test]

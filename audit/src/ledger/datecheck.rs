@@ -81,6 +81,14 @@ pub struct DateChecked {
     pub last_covered: BTreeMap<u32, u64>,
 }
 
+impl DateChecked {
+    /// Whether its raw events can be held against the log: all could be read, with everything that is counted of them.
+    #[must_use]
+    pub const fn is_held_against_log(&self) -> bool {
+        self.raw_whole && !self.coarse
+    }
+}
+
 impl DateCheck<'_> {
     /// Checks a date. `by_place` and `hashes` take in what they are about.
     ///
@@ -150,6 +158,7 @@ impl DateCheck<'_> {
             day: found.count(Granularity::Day),
             reserved: raw.reduced.reserved,
             doubtful: false,
+            coarse: reading.counting.lateness.is_none(),
             closed,
             balanced: closed || !Granularity::ALL.into_iter().any(differs),
         };

@@ -14,6 +14,7 @@ use super::pin::Pinned;
 use super::run::Ledger;
 use super::scan::FileHashes;
 use crate::finding::Finding;
+use crate::repair::{Plan, plan};
 use crate::report::model::{
     AuditRequest, DateTotals, FINDINGS_MAX, Horizon, HourTotals, Report, SegmentTotals, ServedTotals, Stage,
     Thresholds, Verdict,
@@ -27,15 +28,29 @@ pub(super) struct Gathered {
     pub(super) known: Known,
     pub(super) hashes: FileHashes,
     pub(super) seconds: BTreeMap<String, f64>,
+    /// From which offset on the log was read, of each partition; none: it was not.
+    pub(super) log_starts: Option<BTreeMap<u32, u64>>,
     pub(super) log_events: Option<u64>,
     pub(super) log_raw: u64,
     pub(super) whole_log: bool,
+    /// Whether the events of every record were counted, also of those that the log no longer has.
+    pub(super) records_counted: bool,
     pub(super) segments: SegmentTotals,
     pub(super) served: ServedTotals,
 }
 
+impl Gathered {
+    /// From which offset of each partition on the raw events are known to be those of the log.
+    pub(super) fn proven_from(&self) -> BTreeMap<u32, u64> {
+        let of_raw = |finding: &Finding| finding.table == "events" || finding.table == "log";
+        let differ = self.findings.iter().any(|finding| !finding.class.is_expected() && of_raw(finding));
+        let all_held = self.dates.iter().all(DateChecked::is_held_against_log);
+        if differ || !all_held { BTreeMap::new() } else { self.log_starts.clone().unwrap_or_default() }
+    }
+}
+
 impl Ledger {
-    /// The report of what was gathered.
+    /// The report of what was gathered, and what all of its findings ask for.
     pub(super) fn report(
         &self,
         request: &AuditRequest,
@@ -43,7 +58,7 @@ impl Ledger {
         started: i64,
         pinned: &Pinned,
         mut gathered: Gathered,
-    ) -> Report {
+    ) -> (Report, Plan) {
         let options = &self.parts.options;
         gathered.findings.sort_by_key(|finding| finding.class.is_expected());
         let mut findings_total: BTreeMap<String, u64> = BTreeMap::new();
@@ -53,8 +68,7 @@ impl Ledger {
         let is_balanced = gathered.findings.iter().all(|finding| finding.class.is_expected());
         let stages = stages(&gathered);
         let horizon = all_delays(&gathered.dates, u64::from(options.window_minutes));
-        gathered.findings.truncate(FINDINGS_MAX);
-        Report {
+        let mut report = Report {
             run_id,
             started_at: format_time(started),
             finished_at: format_time(self.parts.clock.now()),
@@ -71,6 +85,7 @@ impl Ledger {
                 difference_max: 0,
                 served_entities: if self.parts.answers.is_some() { options.served_entities as u64 } else { 0 },
                 rows_compared: rows_compared(&gathered.dates),
+                records_counted: gathered.records_counted,
                 memory: options.memory,
             },
             stages,
@@ -86,7 +101,10 @@ impl Ledger {
             seconds: gathered.seconds,
             memory_peak: crate::memory::peak(),
             previous: None,
-        }
+        };
+        let plan = plan(&report);
+        report.findings.truncate(FINDINGS_MAX);
+        (report, plan)
     }
 }
 

@@ -216,8 +216,13 @@ pub const fn of_log_cell(cell: u64) -> (u32, u64, u64) {
 /// Adds an event to the sum of its place.
 pub fn add_to_cell(cells: &mut HashMap<u64, (u64, u64)>, place: Place, content: u64) {
     let cell = cells.entry(log_cell(place.record())).or_default();
-    let sum = content.wrapping_mul(mix(place.bits()) | 1);
-    *cell = (cell.0 + 1, cell.1.wrapping_add(sum));
+    *cell = (cell.0 + 1, cell.1.wrapping_add(weighed(place, content)));
+}
+
+/// What the contents of an event at a place add to a sum.
+#[must_use]
+pub const fn weighed(place: Place, content: u64) -> u64 {
+    content.wrapping_mul(mix(place.bits()) | 1)
 }
 
 /// What a file of raw events has become.

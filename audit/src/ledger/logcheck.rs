@@ -1,6 +1,6 @@
 //! The raw events against the log, record by record, as far as it still holds them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::{HashMap, HashSet};
 use reckon_data::event::{Event, Reason};
@@ -10,7 +10,7 @@ use reckon_data::minute::date_of;
 use reckon_data::record::{Body, decode};
 use reckon_data::run::Dimension;
 
-use super::held::{add_to_cell, of_log_cell};
+use super::held::{add_to_cell, of_log_cell, weighed};
 use super::place::Place;
 use super::raw::{Counting, content};
 use super::weigh::Groups;
@@ -50,8 +50,25 @@ pub struct LogScope {
     pub counting: Counting,
     /// Dates before this one may have lost raw events to retention: they are left out.
     pub closed: i64,
-    /// Dates whose raw events were read without their dimensions: they are left out, too.
-    pub coarse: HashSet<i32>,
+    /// Dates that are left out, too: their raw events were read without dimensions, or not all could be.
+    pub left_out: HashSet<i32>,
+}
+
+impl LogScope {
+    /// Whether events of a date are looked at.
+    #[must_use]
+    pub fn holds(&self, date: i32) -> bool {
+        i64::from(date) >= self.closed && !self.left_out.contains(&date)
+    }
+}
+
+/// Sums of records by their offsets: events, and weighed contents.
+pub type Records = BTreeMap<u64, (u64, u64)>;
+
+/// Adds an event to the sum of its record.
+pub fn add_to_record(records: &mut Records, place: Place, content: u64) {
+    let record = records.entry(place.offset()).or_default();
+    *record = (record.0 + 1, record.1.wrapping_add(weighed(place, content)));
 }
 
 /// What of a range of the log could be read.
@@ -103,7 +120,23 @@ pub async fn is_cut(log: &dyn Log, partition: u32, offset: u64) -> Result<Option
     Ok(record.map(|record| matches!(record.body, Body::Cut(_))))
 }
 
-/// The events of a partition in a range of offsets, and what of it could be read.
+/// The sums of the records of a partition in a range of offsets, and what of it could be read.
+///
+/// # Errors
+/// When the log fails.
+pub async fn records(
+    log: &dyn Log,
+    partition: u32,
+    offsets: std::ops::Range<u64>,
+    scope: &LogScope,
+) -> Result<(Records, Extent), AuditError> {
+    let mut records = Records::new();
+    let mut add = |seen: &Borrowed<'_>| add_to_record(&mut records, seen.place, seen.content);
+    let extent = read(log, partition, offsets, scope, &mut add).await?;
+    Ok((records, extent))
+}
+
+/// The events of the `wanted` records of a partition in a range of offsets.
 ///
 /// # Errors
 /// When the log fails.
@@ -112,10 +145,16 @@ pub async fn events(
     partition: u32,
     offsets: std::ops::Range<u64>,
     scope: &LogScope,
-) -> Result<(Vec<Seen>, Extent), AuditError> {
+    wanted: &BTreeSet<u64>,
+) -> Result<Vec<Seen>, AuditError> {
     let mut seen = Vec::new();
-    let extent = read(log, partition, offsets, scope, &mut |event| seen.push(event.to_seen())).await?;
-    Ok((seen, extent))
+    let mut take = |event: &Borrowed<'_>| {
+        if wanted.contains(&event.place.offset()) {
+            seen.push(event.to_seen());
+        }
+    };
+    read(log, partition, offsets, scope, &mut take).await?;
+    Ok(seen)
 }
 
 /// An event of the log, borrowed.
@@ -187,7 +226,7 @@ async fn read(
             for row in 0..events.len() {
                 let Some(event) = events.event(row) else { continue };
                 let date = date_of(event.event_time);
-                if i64::from(date) < scope.closed || scope.coarse.contains(&date) {
+                if !scope.holds(date) {
                     continue;
                 }
                 let place = Place::new(partition.into(), stored.offset.cast_signed(), row as i64)?;

@@ -1,7 +1,7 @@
 //! The ledger: the raw events counted a third time, and held against the log, the stream, batch and answers.
 //!
 //! ```text
-//! log ──────────┐ by place                       logcheck.rs, rawcheck.rs
+//! log ──────────┐ by place                       heldlog.rs, logcheck.rs, rawcheck.rs
 //! raw events ───┼─▶ each key once, weighed ──┐   raw.rs, held.rs, reduce.rs, weigh.rs
 //! batch counts ─┼─▶ weighed ─────────────────┴─▶ cells that differ ─▶ rows that differ ─▶ causes
 //! segments ─────┘                                datecheck.rs     compare.rs      explain.rs, conclude.rs
@@ -19,6 +19,7 @@ mod datecheck;
 mod explain;
 mod gathered;
 mod held;
+mod heldlog;
 mod horizon;
 mod load;
 mod logcheck;

@@ -130,7 +130,9 @@ pub struct DateFiles {
     pub counts: Vec<DataFile>,
 }
 
-fn date_of_file(file: &DataFile) -> Option<i32> {
+/// The date of a file; none when its partition names none.
+#[must_use]
+pub fn date_of_file(file: &DataFile) -> Option<i32> {
     parse_date(file.partition.get("event_date")?.as_deref()?)
 }
 

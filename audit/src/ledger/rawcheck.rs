@@ -1,6 +1,6 @@
 //! What is wrong with the raw events: against the log, and against their own places.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::columns::Columns;
 use super::explain::{Known, Whose};
 use super::held::RecordEvents;
 use super::load::{Unreadable, load};
-use super::logcheck::Seen;
+use super::logcheck::{Records, Seen, add_to_record};
 use super::place::{Place, of_record};
 use super::raw::{Counting, Events};
 use super::scan::{Scanner, busy};
@@ -40,7 +40,7 @@ pub fn overlapping<'a>(
 }
 
 impl Scanner {
-    /// The raw events of a partition in a range of offsets, of those files that can be read.
+    /// The raw events of the `wanted` records of a partition, of those files that can be read.
     ///
     /// # Errors
     /// When the store fails, or there is no room for a place.
@@ -48,24 +48,63 @@ impl Scanner {
         &self,
         files: Vec<DataFile>,
         partition: u32,
-        offsets: Range<u64>,
+        wanted: &Arc<BTreeSet<u64>>,
         counting: &Arc<Counting>,
     ) -> Result<Vec<Seen>, AuditError> {
+        let wanted = Arc::clone(wanted);
+        let is_wanted = move |place: Place| place.partition() == partition && wanted.contains(&place.offset());
+        let take = move |events: &Events, seen: &mut Vec<Seen>| seen_in(events, &is_wanted, seen);
+        Ok(self.read_files(files, counting, take).await?.into_iter().flatten().collect())
+    }
+
+    /// Sums of the records of a partition in a range of offsets, of those files that can be read.
+    ///
+    /// # Errors
+    /// As [`Scanner::raw_events`].
+    pub async fn raw_records(
+        &self,
+        files: Vec<DataFile>,
+        partition: u32,
+        offsets: Range<u64>,
+        counting: &Arc<Counting>,
+    ) -> Result<Records, AuditError> {
+        let take = move |events: &Events, records: &mut Records| {
+            for (row, place) in events.place.iter().enumerate() {
+                if place.partition() == partition && offsets.contains(&place.offset()) {
+                    add_to_record(records, *place, events.content(row));
+                }
+            }
+            Ok(())
+        };
+        let mut all = Records::new();
+        for (offset, (rows, sum)) in self.read_files(files, counting, take).await?.into_iter().flatten() {
+            let own = all.entry(offset).or_default();
+            *own = (own.0 + rows, own.1.wrapping_add(sum));
+        }
+        Ok(all)
+    }
+
+    /// What is taken of each of those files that can be read.
+    async fn read_files<T: Default + Send + 'static>(
+        &self,
+        files: Vec<DataFile>,
+        counting: &Arc<Counting>,
+        take: impl Fn(&Events, &mut T) -> Result<(), Unreadable> + Clone + Send + 'static,
+    ) -> Result<Vec<T>, AuditError> {
         let wanted = counting.columns();
         let mut all = Vec::new();
         for file in files {
             let Ok(loaded) = load(&self.store, Table::Events, &file, &wanted).await? else { continue };
-            let (counting, offsets) = (Arc::clone(counting), offsets.clone());
+            let (counting, take) = (Arc::clone(counting), take.clone());
             let read = busy(move || {
-                let mut seen = Vec::new();
+                let mut of_file = T::default();
                 for slice in loaded.slices() {
-                    let events = Events::of(loaded.frame(slice)?, &counting)?;
-                    seen_in(&events, partition, &offsets, &mut seen)?;
+                    take(&Events::of(loaded.frame(slice)?, &counting)?, &mut of_file)?;
                 }
-                Ok::<_, Unreadable>(seen)
+                Ok::<_, Unreadable>(of_file)
             });
-            if let Ok(seen) = read.await? {
-                all.extend(seen);
+            if let Ok(of_file) = read.await? {
+                all.push(of_file);
             }
         }
         Ok(all)
@@ -83,21 +122,22 @@ impl Scanner {
     ) -> Result<Vec<String>, AuditError> {
         let mut ids = Vec::new();
         for place in places.iter().take(EVENT_IDS_MAX) {
-            let offsets = place.offset()..place.offset() + 1;
-            let files = overlapping(files.iter(), place.partition(), &offsets);
-            let seen = self.raw_events(files, place.partition(), offsets, counting).await?;
+            let offset = place.offset();
+            let files = overlapping(files.iter(), place.partition(), &(offset..offset + 1));
+            let wanted = Arc::new(BTreeSet::from([offset]));
+            let seen = self.raw_events(files, place.partition(), &wanted, counting).await?;
             ids.extend(seen.into_iter().find(|seen| seen.place == *place).map(|seen| seen.event_id));
         }
         Ok(ids)
     }
 }
 
-fn seen_in(events: &Events, partition: u32, offsets: &Range<u64>, seen: &mut Vec<Seen>) -> Result<(), Unreadable> {
+fn seen_in(events: &Events, is_wanted: &impl Fn(Place) -> bool, seen: &mut Vec<Seen>) -> Result<(), Unreadable> {
     let columns = Columns(&events.frame);
     let [ids, entities, types] = [columns.text("event_id")?, columns.text("entity_id")?, columns.text("event_type")?];
     for row in 0..events.len() {
         let place = events.place[row];
-        if place.partition() != partition || !offsets.contains(&place.offset()) {
+        if !is_wanted(place) {
             continue;
         }
         let text = |column: &polars::prelude::StringChunked| column.get(row).unwrap_or_default().to_owned();

@@ -1,6 +1,5 @@
 //! One run of the ledger, from the pinned tables to the report.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,31 +10,27 @@ use reckon_data::definition::Definition;
 use reckon_data::log::Log;
 use reckon_data::loss::Loss;
 use reckon_data::minute::format_date;
-use reckon_data::table::Tables;
+use reckon_data::table::{DataFile, Tables};
 use uuid::Uuid;
 
 use super::conclude::{Concluded, bad_file, conclude, unnamed};
 use super::datecheck::DateCheck;
 use super::gathered::Gathered;
-use super::held::{ByPlace, EVENT_BYTES, Reading, cell_start, of_log_cell};
-use super::logcheck::{self, LogCells, LogScope};
+use super::held::{ByPlace, EVENT_BYTES, Reading};
+use super::logcheck;
 use super::pin::Pinned;
 use super::place::Place;
 use super::raw::Counting;
-use super::rawcheck::{against_log, by_index, overlapping, wrong_hashes};
+use super::rawcheck::wrong_hashes;
 use super::scan::Scanner;
 use super::segments::Segments;
 use super::served::{self, Answers, Reach};
 use super::streamcheck::StreamCheck;
-use super::told::{expected, explains, is_same_place, leave_out_what_raw_lacks, unreadable_record};
+use super::told::{expected, explains, is_same_place, leave_out_what_raw_lacks};
 use crate::error::AuditError;
 use crate::finding::{Class, Finding, Repair};
+use crate::repair::Plan;
 use crate::report::model::{AuditRequest, Report};
-
-/// Ranges of offsets in which log and raw events differ that are looked at event by event.
-const RANGES_MAX: usize = 64;
-/// Events that are looked at in them.
-const EVENTS_MAX: usize = 1 << 20;
 
 /// What the ledger works with.
 #[derive(Debug, Clone)]
@@ -104,7 +99,7 @@ impl Ledger {
         Self { parts }
     }
 
-    /// Runs once.
+    /// Runs once. Of many findings the report names some; the plan is what all of them ask for.
     ///
     /// # Errors
     /// When it could not look: a table, the store or the log failed, or the request makes no sense. What it finds is no
@@ -114,7 +109,7 @@ impl Ledger {
         request: &AuditRequest,
         run_id: Uuid,
         progress: &OnProgress<'_>,
-    ) -> Result<Report, AuditError> {
+    ) -> Result<(Report, Plan), AuditError> {
         let started = self.parts.clock.now();
         let reader = self.parts.reader.as_deref();
         let pinned = Pinned::new(&*self.parts.tables, self.parts.log, self.parts.partitions, reader).await?;
@@ -126,14 +121,15 @@ impl Ledger {
         }
         let at_cut = self.look_at_coverage(&pinned, &mut gathered).await?;
         self.conclude_dates(&pinned, at_cut, &mut gathered).await?;
-        if whole {
+        // Batch is not to count past segments of which nobody knows whether the raw events have what they count.
+        if whole || request.repair {
             self.look_at_stream(&pinned, &mut gathered, progress).await?;
         }
         self.look_at_answers(&pinned, &mut gathered, progress).await;
         Ok(self.report(request, run_id, started, &pinned, gathered))
     }
 
-    fn scanner(&self) -> Scanner {
+    pub(super) fn scanner(&self) -> Scanner {
         Scanner {
             store: Arc::clone(&self.parts.store),
             definition: Arc::clone(&self.parts.definition),
@@ -167,8 +163,8 @@ impl Ledger {
             let rows: u64 = files.events.iter().map(|file| file.rows).sum();
             let mut places = ByPlace::new();
             let checked = check.run(*date, files, &mut places, &mut gathered.hashes).await?;
-            // What retention has taken is no loss; and what is read without dimensions is not what the log has.
-            if !(checked.coarse || i64::from(*date) < pinned.closed) {
+            // What retention has taken is no loss.
+            if checked.is_held_against_log() && i64::from(*date) >= pinned.closed {
                 by_place.merge(places);
             }
             gathered.dates.push(checked);
@@ -176,98 +172,6 @@ impl Ledger {
         }
         gathered.seconds.insert("dates".to_owned(), begun.elapsed().as_secs_f64());
         Ok(by_place)
-    }
-
-    /// The raw events against the log, by their places.
-    async fn look_at_log(
-        &self,
-        pinned: &Pinned,
-        by_place: &ByPlace,
-        gathered: &mut Gathered,
-        progress: &OnProgress<'_>,
-    ) -> Result<(), AuditError> {
-        let begun = Instant::now();
-        let raw_whole = gathered.dates.iter().all(|date| date.raw_whole);
-        let mut starts: BTreeMap<u32, u64> =
-            (pinned.partitions.iter()).filter_map(|state| Some((state.partition, state.log_start?))).collect();
-        if let Some(log) = self.parts.reader.as_deref() {
-            let coarse = gathered.dates.iter().filter(|date| date.coarse).map(|date| date.date).collect();
-            let scope = LogScope { counting: Counting::of(&self.parts.definition), closed: pinned.closed, coarse };
-            let (mut cells, mut whole) = (LogCells::new(), true);
-            for state in &pinned.partitions {
-                let step = format!("reading partition {} of the log", state.partition);
-                let total = pinned.partitions.len() as u64;
-                progress(Progress { step, done: u64::from(state.partition), total, events: 0 });
-                let range = state.log_start.unwrap_or(0)..state.archived;
-                let extent = logcheck::add_up(log, state.partition, range, &scope, &mut cells).await?;
-                starts.insert(state.partition, extent.start);
-                whole &= extent.start == 0 && extent.end == state.archived;
-                whole &= extent.unreadable.is_empty() && extent.given_up.is_empty();
-                let unreadable = extent.unreadable.iter().map(|bad| unreadable_record(state.partition, bad));
-                gathered.findings.extend(unreadable);
-            }
-            gathered.whole_log = whole;
-            if raw_whole {
-                self.compare_with_log(log, pinned, &scope, (&cells, by_place), &starts, gathered).await?;
-            }
-        }
-        if let (Some(records), true) = (&by_place.records, raw_whole) {
-            let is_held = |partition, offset| {
-                let held = starts.get(&partition).is_some_and(|begins| cell_start(offset) >= *begins);
-                held && gathered.log_events.is_some()
-            };
-            // A record whose events are of several dates is not whole where some of them are left out.
-            if pinned.closed <= 0 && !gathered.dates.iter().any(|date| date.coarse) {
-                gathered.findings.extend(by_index(records, is_held));
-            }
-        }
-        gathered.seconds.insert("log".to_owned(), begun.elapsed().as_secs_f64());
-        Ok(())
-    }
-
-    async fn compare_with_log(
-        &self,
-        log: &dyn Log,
-        pinned: &Pinned,
-        scope: &LogScope,
-        (cells, by_place): (&LogCells, &ByPlace),
-        starts: &BTreeMap<u32, u64>,
-        gathered: &mut Gathered,
-    ) -> Result<(), AuditError> {
-        let held = |cell: &u64| {
-            let (partition, start, _) = of_log_cell(*cell);
-            starts.get(&partition).is_some_and(|begins| start >= *begins)
-        };
-        gathered.log_events = Some(cells.iter().filter(|(cell, _)| held(cell)).map(|(_, (rows, _))| rows).sum());
-        gathered.log_raw = by_place.cells.iter().filter(|(cell, _)| held(cell)).map(|(_, (rows, _))| rows).sum();
-        let differing = logcheck::differing(cells, &by_place.cells, starts);
-        let (scanner, counting) = (self.scanner(), Arc::new(scope.counting.clone()));
-        let (mut looked_at, mut events) = (0, 0);
-        for (partition, start, end) in differing.iter().take(RANGES_MAX).copied() {
-            if events > EVENTS_MAX {
-                break;
-            }
-            looked_at += 1;
-            let archived = pinned.partitions.get(partition as usize).map_or(0, |state| state.archived);
-            let range = start..end.min(archived).max(start);
-            let (of_log, extent) = logcheck::events(log, partition, range, scope).await?;
-            // What the raw events have above what is archived is there twice, once it is.
-            let range = extent.start..end;
-            let files = overlapping(pinned.events.files.iter(), partition, &range);
-            let mut of_raw = scanner.raw_events(files, partition, range, &counting).await?;
-            // Of a record that cannot be read nobody knows what it held.
-            of_raw.retain(|seen| !extent.is_unknown(seen.place.offset()));
-            events += of_log.len() + of_raw.len();
-            gathered.findings.extend(against_log(partition, &of_log, &of_raw, &mut gathered.known));
-        }
-        for (partition, start, end) in differing.iter().skip(looked_at).copied() {
-            let text = "log and raw events differ here; there is more of that than was looked at".to_owned();
-            let mut finding = Finding::new(Class::OffsetHole, "events", text);
-            (finding.partition, finding.offset_start, finding.offset_end) = (Some(partition), Some(start), Some(end));
-            finding.repair = Repair::Rebuild;
-            gathered.findings.push(finding);
-        }
-        Ok(())
     }
 
     /// Whether coverage lies where it may: at cuts, below what is archived. And what had gone from the log.
@@ -317,6 +221,8 @@ impl Ledger {
     async fn conclude_dates(&self, pinned: &Pinned, at_cut: bool, gathered: &mut Gathered) -> Result<(), AuditError> {
         let (scanner, counting) = (self.scanner(), Arc::new(Counting::of(&self.parts.definition)));
         let mut findings = Vec::new();
+        let shown_by_log: HashSet<i32> =
+            gathered.dates.iter().filter(|date| date.is_held_against_log()).map(|date| date.date).collect();
         let raw_told = gathered.findings.iter().any(|finding| finding.table == "events");
         // Where one date shows that coverage says too much, a single event of another is not lost either.
         let is_stale = |found: &Finding| found.class == Class::StaleCoverage;
@@ -331,7 +237,8 @@ impl Ledger {
             findings.extend(concluded.findings);
             findings.extend(wrong_hashes(&checked.wrong_hash, checked.date));
             let totals = &mut checked.totals;
-            totals.doubtful = !(totals.closed || concluded.raw_accounts || (gathered.whole_log && !checked.coarse));
+            let is_shown = gathered.whole_log && gathered.log_starts.is_some() && shown_by_log.contains(&checked.date);
+            totals.doubtful = !(totals.closed || concluded.raw_accounts || is_shown);
             if !(totals.balanced || totals.closed || raw_told) && findings.len() == before {
                 findings.push(unnamed(checked));
             }
@@ -365,6 +272,11 @@ impl Ledger {
         let reading = Arc::new(Reading::new(&self.parts.definition, false, 0));
         let segments: Segments = scanner.segments(&pinned.stream.files, &reading, &mut gathered.hashes).await?;
         gathered.findings.extend(segments.bad.iter().map(|bad| bad_file(bad, None)));
+        let unreadable: HashSet<&str> =
+            gathered.dates.iter().flat_map(|date| &date.bad).map(|bad| bad.path.as_str()).collect();
+        let is_bad = |file: &&DataFile| unreadable.contains(file.path.as_str());
+        let bad: Vec<DataFile> = pinned.events.files.iter().filter(is_bad).cloned().collect();
+        let proven_from = gathered.proven_from();
         let check = StreamCheck {
             scanner: &scanner,
             pinned,
@@ -373,12 +285,8 @@ impl Ledger {
             window: scanner.window,
             events_max: (self.parts.options.memory / EVENT_BYTES / 2).max(1),
             known: &gathered.known,
-            raw_whole: gathered.dates.iter().all(|date| date.raw_whole),
-            raw_is_log: gathered.log_events.is_some()
-                && !gathered.dates.iter().any(|date| date.coarse)
-                && !gathered.findings.iter().any(|finding| {
-                    !finding.class.is_expected() && (finding.table == "events" || finding.table == "log")
-                }),
+            bad: &bad,
+            proven_from: &proven_from,
         };
         let (totals, findings) = check.run().await?;
         gathered.segments = totals;

@@ -274,9 +274,8 @@ mod tests {
                 Judged::Wrong(found) => Some((found.class, found.entity_id, found.expected, found.found, found.events)),
                 Judged::Later => panic!("it can be compared"),
             };
-            let wrong = |events: u64| {
-                (Class::ServedDiffers, Some("v1".to_owned()), Some(3), i64::try_from(count).ok(), events)
-            };
+            let wrong =
+                |events: u64| (Class::ServedDiffers, Some("v1".to_owned()), Some(3), i64::try_from(count).ok(), events);
             assert_eq!(found, wrong_by.map(wrong));
         }
     }

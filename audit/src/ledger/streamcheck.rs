@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use polars::prelude::DataFrame;
-use reckon_data::minute::{MINUTES_PER_DAY, parse_date};
+use reckon_data::minute::MINUTES_PER_DAY;
 use reckon_data::run::Granularity;
 use reckon_data::table::{DataFile, Table};
 
 use super::compare::{RowEvent, RowKey, differences, events};
 use super::explain::{Known, explain};
-use super::held::{Held, Keep, LOG_CELL_RECORDS, Reading, read_file};
+use super::held::{Held, Keep, Reading, read_file};
 use super::load::load;
-use super::pin::Pinned;
+use super::pin::{Pinned, date_of_file};
 use super::raw::{Counting, Events};
 use super::rawcheck::overlapping;
 use super::rows::{Rows, row_finding};
@@ -43,10 +43,10 @@ pub struct StreamCheck<'a> {
     pub events_max: u64,
     /// What is known to be wrong with the raw events.
     pub known: &'a Known,
-    /// Whether all raw events could be read.
-    pub raw_whole: bool,
-    /// Whether the raw events are those of the log, as far as that goes back.
-    pub raw_is_log: bool,
+    /// Files of raw events that could not be read.
+    pub bad: &'a [DataFile],
+    /// From which offset of each partition on the raw events are known to be those of the log.
+    pub proven_from: &'a BTreeMap<u32, u64>,
 }
 
 /// A segment with a summary.
@@ -84,8 +84,11 @@ impl StreamCheck<'_> {
             };
             let (archived, rest): (Vec<Checked<'_>>, Vec<Checked<'_>>) = (checked.iter().copied())
                 .filter(alone)
-                .partition(|seg| self.raw_whole && seg.said.end <= state.archived);
+                .partition(|seg| self.can_be_held(partition, seg) && seg.said.end <= state.archived);
             findings.extend(rest.iter().filter_map(own_rows));
+            if rest.iter().any(|seg| seg.said.end > state.coverage && !self.can_be_held(partition, seg)) {
+                totals.not_held.push(partition);
+            }
             // Between segments that do not meet there are events of which nobody knows when they came.
             for run in archived.chunk_by(|before, after| before.said.end == after.key.1) {
                 findings.extend(self.against_raw(partition, run).await?);
@@ -155,12 +158,14 @@ impl StreamCheck<'_> {
         Ok(findings)
     }
 
-    /// Whether the raw events of a segment are known to be those of the log. The log is compared in steps of some
-    /// records, of which it may lack the first.
+    /// Whether the raw events of a segment could be read.
+    fn can_be_held(&self, partition: u32, seg: &Checked<'_>) -> bool {
+        overlapping(self.bad.iter(), partition, &(seg.key.1..seg.said.end)).is_empty()
+    }
+
+    /// Whether the raw events of a segment are known to be those of the log.
     fn is_proven(&self, seg: &Checked<'_>) -> bool {
-        let state = self.pinned.partitions.get(seg.key.0 as usize);
-        let start = state.and_then(|state| state.log_start);
-        self.raw_is_log && start.is_some_and(|start| start == 0 || seg.key.1 >= start + LOG_CELL_RECORDS)
+        self.proven_from.get(&seg.key.0).is_some_and(|from| seg.key.1 >= *from)
     }
 
     fn definition(&self) -> u64 {
@@ -181,7 +186,7 @@ impl StreamCheck<'_> {
             let Ok(loaded) = load(&self.scanner.store, Table::Events, &file, &wanted).await? else { continue };
             let reading = Arc::clone(&reading);
             let Ok(facts) = busy(move || read_file(&loaded, &reading)).await? else { continue };
-            dates.entry(date_of_file(&file)).or_default().append(facts.held);
+            dates.entry(date_of_file(&file).unwrap_or(0)).or_default().append(facts.held);
         }
         Ok(dates.into_iter().collect())
     }
@@ -267,10 +272,6 @@ fn repaired_by_batch(finding: &mut Finding, start: u64, pinned: &Pinned) {
 
 fn minute(said: &Said) -> i64 {
     said.log_time.minute().unwrap_or(0)
-}
-
-fn date_of_file(file: &DataFile) -> i32 {
-    file.partition.get("event_date").and_then(|date| parse_date(date.as_deref()?)).unwrap_or(0)
 }
 
 fn occurrences(

@@ -1,5 +1,7 @@
 //! Findings that are told once: what only follows from another one, and what the design expects.
 
+use std::ops::Range;
+
 use reckon_data::minute::format_date;
 
 use crate::finding::{Class, Finding, Repair};
@@ -43,6 +45,17 @@ pub(super) fn leave_out_what_raw_lacks(findings: &mut Vec<Finding>) {
     if more == missing {
         findings.retain(|finding| !is_more(finding));
     }
+}
+
+/// That log and raw events differ where nobody has looked at their events; none when that is nowhere.
+pub(super) fn differing_more(partition: u32, ranges: &[Range<u64>]) -> Option<Finding> {
+    let text = "log and raw events differ here; there is more of that than was looked at".to_owned();
+    let mut finding = Finding::new(Class::OffsetHole, "events", text);
+    finding.partition = Some(partition);
+    finding.offset_start = Some(ranges.iter().map(|range| range.start).min()?);
+    finding.offset_end = ranges.iter().map(|range| range.end).max();
+    finding.repair = Repair::Rebuild;
+    Some(finding)
 }
 
 pub(super) fn unreadable_record(partition: u32, (offset, reason): &(u64, String)) -> Finding {

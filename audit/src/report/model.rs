@@ -142,6 +142,11 @@ pub struct Thresholds {
     /// Share of the rows that were compared one by one, column by column, 0 to 1; all others by sums that no
     /// single difference leaves alone.
     pub rows_compared: f64,
+    /// Whether the raw events of every record were counted by their indexes, also of records that the log no longer has. They
+    /// are not once retention has closed a date, while a file or a date cannot be held against the log, of more than four
+    /// million records, and when only some dates are looked at.
+    #[serde(default)]
+    pub records_counted: bool,
     /// Memory that it may take, bytes.
     pub memory: u64,
 }
@@ -185,6 +190,10 @@ pub struct DateTotals {
     /// Whether its counts may be the only record of events that its raw events lack: then they are not replaced.
     #[serde(default)]
     pub doubtful: bool,
+    /// Whether its counts were made with several definitions: then only events by entity, type and time are compared, and the
+    /// raw events are not held against the log.
+    #[serde(default)]
+    pub coarse: bool,
     /// Whether retention has closed it: raw events may be missing, and it is only held against itself.
     pub closed: bool,
     /// Whether counts and fingerprints agree.
@@ -219,6 +228,9 @@ pub struct SegmentTotals {
     pub duplicate: u64,
     /// Events refused.
     pub dead: u64,
+    /// Partitions with segments above coverage that could not be held against raw events, for some of these cannot be read.
+    #[serde(default)]
+    pub not_held: Vec<u32>,
 }
 
 /// Answers that were asked for.

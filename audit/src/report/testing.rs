@@ -56,7 +56,13 @@ pub fn sample() -> Report {
         definition: 8_123_456_789_012_345_678,
         partitions: partitions(),
         tables: tables(),
-        thresholds: Thresholds { difference_max: 0, served_entities: 211, rows_compared: 0.125, memory: 2_147_483_649 },
+        thresholds: Thresholds {
+            difference_max: 0,
+            served_entities: 211,
+            rows_compared: 0.125,
+            records_counted: true,
+            memory: 2_147_483_649,
+        },
         stages: stages(),
         dates: dates(),
         hours: hours(),
@@ -158,6 +164,7 @@ fn dates() -> Vec<DateTotals> {
         day: 1_198_991,
         reserved: 1_441,
         doubtful: false,
+        coarse: false,
         closed: false,
         balanced: false,
     };
@@ -180,7 +187,15 @@ fn hours() -> Vec<HourTotals> {
 }
 
 fn segments() -> SegmentTotals {
-    SegmentTotals { checked: 1_447, balanced: 1_446, accepted: 990_017, counted: 986_010, duplicate: 4_007, dead: 129 }
+    SegmentTotals {
+        checked: 1_447,
+        balanced: 1_446,
+        accepted: 990_017,
+        counted: 986_010,
+        duplicate: 4_007,
+        dead: 129,
+        not_held: Vec::new(),
+    }
 }
 
 fn horizon() -> Horizon {

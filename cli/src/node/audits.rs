@@ -7,7 +7,7 @@ use reckon_audit::auditor::{Auditor, Findings};
 use reckon_audit::canary::Record;
 use reckon_audit::finding::Finding;
 use reckon_audit::ledger::{Answer, Answers, Ledger, LedgerOptions, LedgerParts, Question};
-use reckon_audit::repair::{RebuiltRaw, Repairs};
+use reckon_audit::repair::{KeptRaw, RebuiltRaw, Repairs};
 use reckon_audit::report::model::AuditRequest;
 use reckon_audit::runs::AuditRuns;
 use reckon_audit::store::AuditStore;
@@ -160,7 +160,8 @@ impl Repairs for Mending {
             added: rebuilt.added,
             rows_before: rebuilt.rows_before,
             rows_after: rebuilt.rows_after,
-            kept: rebuilt.kept.iter().map(ToString::to_string).collect(),
+            from: rebuilt.from,
+            kept: rebuilt.kept.into_iter().map(|kept| KeptRaw { why: kept.why.to_string(), file: kept.file }).collect(),
         })
     }
 

@@ -47,15 +47,32 @@ fn asked(report: &Report) -> String {
     if report.request.repair { format!("{dates}, with repair") } else { dates }
 }
 
-fn thresholds(report: &Report) -> [Fact; 4] {
+fn thresholds(report: &Report) -> [Fact; 5] {
     let memory_peak = if report.memory_peak == 0 { "cannot be told".to_owned() } else { bytes(report.memory_peak) };
     let limits = &report.thresholds;
     [
         Fact::new("Differences let pass", format!("{} in a count", count(limits.difference_max))),
         Fact::new("Answers asked for", many(limits.served_entities, "entity", "entities")),
-        Fact::new("Rows compared one by one", format!("{}, all others by sums", percent(limits.rows_compared))),
+        Fact::new(
+            "Rows compared one by one",
+            format!(
+                "{}, all others by sums, which leave out smallest, largest and distinct",
+                percent(limits.rows_compared)
+            ),
+        ),
+        Fact::new("Events of each record counted", records_counted(report)),
         Fact::new("Memory: limit, and most used", format!("{}\n{memory_peak}", bytes(limits.memory))),
     ]
+}
+
+/// Whether events that are missing from records which the log no longer has would have been seen.
+fn records_counted(report: &Report) -> String {
+    let text = match (report.thresholds.records_counted, report.whole_log) {
+        (true, _) => "yes, also of records that the log no longer has",
+        (false, true) => "no, the log has all of them",
+        (false, false) => "no: what only raw events have is held against counts and segments alone",
+    };
+    text.to_owned()
 }
 
 /// Of a repair: before and after. Nothing, when none was asked for.

@@ -117,7 +117,8 @@ impl Auditor {
                 code_version: "simulation".to_owned(),
             },
         });
-        Ok(Box::pin(ledger.run(&AuditRequest::default(), names.fresh(), &|_| {})).await?)
+        let (report, _) = Box::pin(ledger.run(&AuditRequest::default(), names.fresh(), &|_| {})).await?;
+        Ok(report)
     }
 }
 
