@@ -26,6 +26,8 @@ pub struct RebuiltRaw {
     pub from: u64,
     /// Files that stayed because the log no longer holds all their records.
     pub kept: Vec<KeptRaw>,
+    /// Offsets of records that the log cannot say the events of.
+    pub skipped: Vec<u64>,
 }
 
 /// A file of raw events that was not made anew.
@@ -249,6 +251,10 @@ fn still_wrong(
 ) -> Option<String> {
     if let Some(kept) = rebuilt.kept.iter().find(|kept| is_doubtful || unreadable.contains(&kept.file)) {
         return Some(format!("{}: {}", kept.file, kept.why));
+    }
+    if let Some(first) = rebuilt.skipped.first().filter(|_| is_doubtful) {
+        let records = rebuilt.skipped.len();
+        return Some(format!("{records} of the log's records, the first at offset {first}, cannot be read or were given up"));
     }
     let from = rebuilt.from;
     let is_below = wrong_from.is_some_and(|wrong| wrong < from) || is_doubtful && from > 0;

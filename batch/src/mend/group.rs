@@ -40,8 +40,9 @@ impl Group {
                 }
             }
             if all == offsets {
+                let removed = vec![all];
                 let offsets = *offsets.start()..offsets.end().saturating_add(1);
-                return Ok(Self { stretch: Stretch { table, partition, date, offsets }, files });
+                return Ok(Self { stretch: Stretch { table, partition, date, offsets, removed }, files });
             }
             offsets = all;
         }

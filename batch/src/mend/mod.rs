@@ -119,7 +119,7 @@ impl Mender {
 
     async fn mend(&self, snapshot: &Snapshot, damaged: &DataFile) -> Result<(), MaintainError> {
         let group = Group::around(snapshot, damaged)?;
-        let add = self.rewrite(&group.stretch).await?;
+        let add = self.rewrite(&group.stretch).await?.files;
         let (found, expected) = (rows_of(&add), rows_of(&group.files));
         if found != expected {
             return Err(MaintainError::Rows { table: snapshot.table.name(), found, expected });

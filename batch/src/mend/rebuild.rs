@@ -10,6 +10,9 @@
 //! `archived` stands in the very version that the commit follows, so no row of an archiver's later commit is touched. Nothing
 //! is removed that is not made anew: what begins where the log no longer does is kept, and so is every file that begins
 //! below the end of one that is kept. Files are not read, so one that is missing is replaced like any other.
+//!
+//! A record that cannot be read, or was given up, stops it only where a file that is replaced may have rows of it. Elsewhere
+//! nothing of it is removed: it is left out, and named.
 
 use std::fmt;
 use std::ops::Range;
@@ -20,6 +23,7 @@ use reckon_data::paths::Transaction;
 use reckon_data::table::{DataFile, Snapshot, Table, TableError};
 
 use super::place::Place;
+use super::rewrite::Rewritten;
 use super::stretch::Stretch;
 use super::{Change, Mender, rows_of};
 use crate::maintain::MaintainError;
@@ -44,6 +48,8 @@ pub struct Rebuilt {
     pub to: u64,
     /// Files of before that stay.
     pub kept: Vec<Kept>,
+    /// Offsets of records that cannot be read or were given up: what they held of the date, the log cannot say.
+    pub skipped: Vec<u64>,
 }
 
 /// A file that was not made anew.
@@ -161,6 +167,7 @@ impl Plan {
             from: self.offsets.start,
             to: self.offsets.end,
             kept: self.kept.clone(),
+            skipped: Vec::new(),
         }
     }
 }
@@ -200,14 +207,16 @@ impl Mender {
         };
         let files: Vec<DataFile> = snapshot.files.iter().filter(is_meant).cloned().collect();
         let plan = Plan::of(&files, partition, bounds);
-        let stretch = Stretch { table: Table::Events, partition, date, offsets: plan.offsets.clone() };
-        let add = self.rewrite(&stretch).await?;
-        let rebuilt = plan.done(&add);
+        let removed = plan.replaced.iter().filter_map(Place::of).map(|place| place.offsets).collect();
+        let stretch = Stretch { table: Table::Events, partition, date, offsets: plan.offsets.clone(), removed };
+        let Rewritten { files: add, skipped } = self.rewrite(&stretch).await?;
+        let rebuilt = Rebuilt { skipped, ..plan.done(&add) };
         if !(add.is_empty() && plan.replaced.is_empty()) {
             self.swap(&snapshot, add, plan.replaced, Change { data: true, operation: "rebuild" }).await?;
         }
         let (date, before, after) = (format_date(date), rebuilt.rows_before, rebuilt.rows_after);
-        tracing::info!(date, partition, from = rebuilt.from, before, after, "raw events were made anew from the log");
+        let (from, skipped) = (rebuilt.from, rebuilt.skipped.len());
+        tracing::info!(date, partition, from, before, after, skipped, "raw events were made anew from the log");
         Ok(rebuilt)
     }
 

@@ -1,7 +1,7 @@
 //! A range of the log, and the rows of one table and date that it holds.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use arrow::array::RecordBatch;
 use reckon_data::event::Reason;
@@ -23,6 +23,8 @@ pub(super) struct Stretch {
     pub(super) partition: u32,
     pub(super) date: i32,
     pub(super) offsets: Range<u64>,
+    /// Those of the files that are removed.
+    pub(super) removed: Vec<RangeInclusive<u64>>,
 }
 
 impl Stretch {
@@ -44,6 +46,11 @@ impl Stretch {
             Table::DeadLetters => properties::dead_letters(),
             _ => properties::log_ordered_events(),
         }
+    }
+
+    /// Whether rows that are removed may come from the record at an offset.
+    pub(super) fn needs(&self, offset: u64) -> bool {
+        self.removed.iter().any(|offsets| offsets.contains(&offset))
     }
 
     /// The rows of a record that belong to it.

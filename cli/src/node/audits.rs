@@ -162,6 +162,7 @@ impl Repairs for Mending {
             rows_after: rebuilt.rows_after,
             from: rebuilt.from,
             kept: rebuilt.kept.into_iter().map(|kept| KeptRaw { why: kept.why.to_string(), file: kept.file }).collect(),
+            skipped: rebuilt.skipped,
         })
     }
 
