@@ -254,7 +254,9 @@ fn still_wrong(
     }
     if let Some(first) = rebuilt.skipped.first().filter(|_| is_doubtful) {
         let records = rebuilt.skipped.len();
-        return Some(format!("{records} of the log's records, the first at offset {first}, cannot be read or were given up"));
+        return Some(format!(
+            "{records} of the log's records, the first at offset {first}, cannot be read or were given up"
+        ));
     }
     let from = rebuilt.from;
     let is_below = wrong_from.is_some_and(|wrong| wrong < from) || is_doubtful && from > 0;

@@ -21,6 +21,7 @@ mod gathered;
 mod held;
 mod heldlog;
 mod horizon;
+mod judged;
 mod load;
 mod logcheck;
 mod pin;

@@ -10,8 +10,9 @@ use reckon_data::run::Granularity;
 use reckon_data::table::{DataFile, Table};
 
 use super::compare::{RowEvent, RowKey, differences, events};
-use super::explain::{Known, explain};
+use super::explain::{Cause, Known, explain};
 use super::held::{Held, Keep, Reading, read_file};
+use super::judged::{Judged, Marks, occurrences};
 use super::load::load;
 use super::pin::{Pinned, date_of_file};
 use super::raw::{Counting, Events};
@@ -19,7 +20,7 @@ use super::rawcheck::overlapping;
 use super::rows::{Rows, row_finding};
 use super::scan::{Scanner, busy};
 use super::segments::{Said, Segment, SegmentKey, Segments};
-use super::window::{Due, Occurrence, due, duplicates};
+use super::window::{Due, Reach, Sealed, due};
 use crate::error::AuditError;
 use crate::finding::{Class, Finding, Repair};
 use crate::report::model::SegmentTotals;
@@ -37,7 +38,7 @@ pub struct StreamCheck<'a> {
     pub segments: &'a Segments,
     /// How events are read.
     pub reading: &'a Arc<Reading>,
-    /// The dedup window, minutes.
+    /// The dedup window of now, minutes.
     pub window: i64,
     /// Events that are held at once.
     pub events_max: u64,
@@ -55,6 +56,13 @@ struct Checked<'a> {
     key: SegmentKey,
     said: Said,
     segment: &'a Segment,
+}
+
+impl Checked<'_> {
+    fn sealed(&self) -> Sealed {
+        let minute = self.said.log_time.minute().unwrap_or(0);
+        Sealed { start: self.key.1, minute, refill_offset: self.said.refill_offset }
+    }
 }
 
 impl StreamCheck<'_> {
@@ -93,12 +101,12 @@ impl StreamCheck<'_> {
             for run in archived.chunk_by(|before, after| before.said.end == after.key.1) {
                 findings.extend(self.against_raw(partition, run).await?);
             }
-            for finding in findings.iter_mut().skip(before).filter(|finding| finding.table == TABLE) {
-                if let Some(start) = finding.offset_start {
+            for finding in findings.iter_mut().skip(before).filter(|finding| is_wrong(finding)) {
+                if let Some(start) = finding.offset_start.filter(|_| finding.table == TABLE) {
                     repaired_by_batch(finding, start, self.pinned);
                 }
             }
-            let wrong = findings.len() - before;
+            let wrong = findings.iter().skip(before).filter(|finding| is_wrong(finding)).count();
             totals.balanced += (checked.len() - wrong.min(checked.len())) as u64;
         }
         Ok((totals, findings))
@@ -120,7 +128,7 @@ impl StreamCheck<'_> {
         Ok(findings)
     }
 
-    /// Checks the segments `from` to `to` of a partition; those before them say in which minute an event came.
+    /// Checks the segments `from` to `to` of a partition; those before them say what was remembered when an event came.
     async fn part(
         &self,
         partition: u32,
@@ -128,33 +136,32 @@ impl StreamCheck<'_> {
         from: usize,
         to: usize,
     ) -> Result<Vec<Finding>, AuditError> {
-        let first = all[0].key.1;
-        let start = all[from].key.1;
-        let back = if from == 0 { start } else { all[from - 1].said.refill_offset.max(first).min(start) };
-        let end = all[to - 1].said.end;
+        let sealed: Vec<Sealed> = all[..to].iter().map(Checked::sealed).collect();
+        let reach: Vec<Reach> = (0..to).map(|at| Reach::of(&sealed, at, self.window)).collect();
+        let (start, end) = (all[from].key.1, all[to - 1].said.end);
+        // A window that was raised reaches farther back than those of the segments before.
+        let back = reach[from..].iter().map(|reach| reach.said.min(reach.now)).fold(start, u64::min);
         let held = self.held(partition, back..end).await?;
-        let minutes: Vec<(u64, i64)> = all[..to].iter().map(|seg| (seg.key.1, minute(&seg.said))).collect();
-        let occurrences = occurrences(&held, partition, back..end, &minutes);
-        let duplicate = duplicates(&occurrences, self.window);
-        let starts: Vec<u64> = all[..to].iter().map(|seg| seg.key.1).collect();
-        let due = due(&occurrences, &duplicate, &starts, &held, self.reading.counting.lateness.is_some());
-        // Copies that came before the first segment that is kept cannot be seen.
-        let blind = if first == 0 { i64::MIN } else { minute(&all[0].said) + self.window };
+        let starts: Vec<u64> = sealed.iter().map(|seg| seg.start).collect();
+        let is_certain = reach[from..].iter().all(|reach| reach.is_certain);
+        let judged = Judged::of(occurrences(&held, partition, back..end, &starts), &reach, is_certain);
+        let lateness = self.reading.counting.lateness.is_some();
+        let due = due(&judged.occurrences, &judged.duplicate, &starts, &held, lateness);
         let closed = self.pinned.closed.saturating_mul(MINUTES_PER_DAY);
         let mut findings = Vec::new();
-        for seg in &all[from..to] {
+        for (seg, reach) in all[from..to].iter().zip(&reach[from..]) {
             let due = due.get(&seg.key.1).copied().unwrap_or_default();
-            let sees_all = minute(&seg.said) > blind;
-            let verdict = judge(seg, &due, sees_all, self.definition(), closed, self.is_proven(seg));
+            let verdict = judge(seg, &due, reach.is_seen, self.definition(), closed, self.is_proven(seg));
             match verdict {
                 Verdict::Right => {}
                 Verdict::Wrong(finding) => findings.push(*finding),
                 Verdict::Look => {
-                    let marks = marks(&occurrences, &duplicate, seg);
+                    let marks = judged.marks(&(seg.key.1..seg.said.end), reach.is_certain);
                     findings.extend(self.look(seg, &marks).await?);
                 }
             }
         }
+        findings.extend(of_another_window(partition, start..end, judged.let_through(start)));
         Ok(findings)
     }
 
@@ -216,10 +223,10 @@ impl StreamCheck<'_> {
     }
 
     /// Looks at the rows of a segment one by one.
-    async fn look(&self, seg: &Checked<'_>, counted: &HashMap<u64, bool>) -> Result<Vec<Finding>, AuditError> {
+    async fn look(&self, seg: &Checked<'_>, marks: &Marks) -> Result<Vec<Finding>, AuditError> {
         let (partition, start) = seg.key;
         let counting = &self.reading.counting;
-        let [frames, repeats] = self.events_of(seg, counted).await?;
+        let [frames, repeats] = self.events_of(seg, &marks.counted).await?;
         let files = &self.pinned.stream.files;
         let rows = self.scanner.rows_of_segment(files, &seg.segment.file, seg.key, self.reading).await?;
         let (Some(raw), Some(counts)) = (super::rows::stack(frames)?, super::rows::stack(rows)?) else {
@@ -231,6 +238,7 @@ impl StreamCheck<'_> {
         let repeats = super::rows::stack(repeats)?.map(|repeats| by_row(&repeats, counting)).transpose()?;
         let rows = Rows { diffs: &diffs, table: TABLE, granularity: Granularity::Minute };
         let causes = explain(&diffs, &own, &repeats.unwrap_or_default(), self.known);
+        let (open, causes): (Vec<Cause>, Vec<Cause>) = causes.into_iter().partition(|cause| marks.leave_open(cause));
         let mut findings: Vec<Finding> = causes
             .iter()
             .map(|cause| {
@@ -241,12 +249,34 @@ impl StreamCheck<'_> {
                 finding
             })
             .collect();
-        if findings.is_empty() && self.known.gone.is_empty() && self.known.new.is_empty() {
+        if findings.is_empty() && !open.is_empty() {
+            findings.extend(own_rows(seg));
+        } else if findings.is_empty() && self.known.gone.is_empty() && self.known.new.is_empty() {
             let text = "its rows are right one by one, its own numbers are not".to_owned();
             findings.push(of_segment(Class::Unbalanced, seg.key, &seg.said, text));
         }
+        let events = open.iter().map(|cause| cause.total).sum();
+        findings.extend(of_another_window(partition, start..seg.said.end, events));
         Ok(findings)
     }
+}
+
+/// Repeats that are no error of the counter, and that the window of now would have judged otherwise.
+fn of_another_window(partition: u32, offsets: std::ops::Range<u64>, events: u64) -> Option<Finding> {
+    if events == 0 {
+        return None;
+    }
+    let text = "repeats that another dedup window than the one of now has decided on".to_owned();
+    let mut finding = Finding::new(Class::DuplicatePastWindow, TABLE, text);
+    finding.partition = Some(partition);
+    (finding.offset_start, finding.offset_end) = (Some(offsets.start), Some(offsets.end));
+    finding.events = events;
+    "batch drops them, whatever the window is".clone_into(&mut finding.action);
+    Some(finding)
+}
+
+const fn is_wrong(finding: &Finding) -> bool {
+    !finding.class.is_expected()
 }
 
 fn by_row(frame: &DataFrame, counting: &Counting) -> Result<HashMap<RowKey, Vec<RowEvent>>, AuditError> {
@@ -268,38 +298,6 @@ fn repaired_by_batch(finding: &mut Finding, start: u64, pinned: &Pinned) {
         "reckon audit --repair lets batch count past it; find out why the counter was wrong"
     };
     text.clone_into(&mut finding.action);
-}
-
-fn minute(said: &Said) -> i64 {
-    said.log_time.minute().unwrap_or(0)
-}
-
-fn occurrences(
-    held: &[(i32, Held)],
-    partition: u32,
-    offsets: std::ops::Range<u64>,
-    minutes: &[(u64, i64)],
-) -> Vec<Occurrence> {
-    let mut all = Vec::new();
-    for (date, (_, held)) in held.iter().enumerate() {
-        for row in 0..held.len() {
-            let place = held.place[row];
-            if place.partition() != partition || !offsets.contains(&place.offset()) {
-                continue;
-            }
-            let at = minutes.partition_point(|(start, _)| *start <= place.offset());
-            let Some((_, minute)) = at.checked_sub(1).map(|at| minutes[at]) else { continue };
-            all.push(Occurrence { hash: held.hash[row], place, minute, at: (date, row) });
-        }
-    }
-    all
-}
-
-/// The places of a segment's events, and whether each counts.
-fn marks(occurrences: &[Occurrence], duplicate: &[bool], seg: &Checked<'_>) -> HashMap<u64, bool> {
-    let range = seg.key.1..seg.said.end;
-    let own = occurrences.iter().zip(duplicate).filter(|(event, _)| range.contains(&event.place.offset()));
-    own.map(|(event, duplicate)| (event.place.bits(), !duplicate)).collect()
 }
 
 enum Verdict {

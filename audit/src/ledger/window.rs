@@ -1,13 +1,64 @@
-//! What the stream should have counted of a partition's events: those whose key did not occur within the dedup window.
+//! What the stream should have counted of a partition's events: those whose key its counter did not remember.
 //!
 //! Computed by sorting: of two copies of a key next to each other in the order of the log, the later one is a
-//! duplicate when it comes at most `window` minutes of log time after the earlier one, counted or not (DESIGN 3.8).
+//! duplicate when the earlier one, counted or not, lies where the counter still remembered keys (DESIGN 3.8). From which offset
+//! on that was, a segment says itself: its refill offset is where the dedup window began. All of its records have one minute
+//! of log time, so this is the window, whatever `stream.dedup_minutes` has become since, and whether the log went as far
+//! back when the counter started or not.
 
 use std::collections::BTreeMap;
 
 use super::held::Held;
 use super::weigh::{Cell, place};
 use reckon_data::run::Granularity;
+
+/// No dedup window has more minutes.
+pub const WINDOW_MAX: i64 = 14;
+
+/// A segment, as far as repeats go.
+#[derive(Debug, Clone, Copy)]
+pub struct Sealed {
+    /// Its first offset.
+    pub start: u64,
+    /// The minute of log time of its records.
+    pub minute: i64,
+    /// From where on it says that its counter remembered keys.
+    pub refill_offset: u64,
+}
+
+/// From which offset on copies make an event of a segment a repeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// By what the segment says, in the bounds of the longest window.
+    pub said: u64,
+    /// By the window of now.
+    pub now: u64,
+    /// By the longest window there may have been.
+    pub longest: u64,
+    /// Whether all that its counter remembered lies in segments that are there.
+    pub is_seen: bool,
+    /// Whether its window was, for all that can be seen, the one of now.
+    pub is_certain: bool,
+}
+
+impl Reach {
+    /// Of one of some segments that meet; `window` is the one of now, minutes.
+    #[must_use]
+    pub fn of(all: &[Sealed], at: usize, window: i64) -> Self {
+        let (first, own) = (all[0].start, all[at]);
+        let begins = |window: i64| all[all[..at].partition_point(|seg| seg.minute < own.minute - window)].start;
+        let (now, longest) = (begins(window), begins(WINDOW_MAX.max(window)));
+        // A refill offset that cannot be is no reason to read all there is.
+        let said = own.refill_offset.max(longest).min(own.start);
+        Self {
+            said,
+            now,
+            longest,
+            is_seen: own.refill_offset >= first || said > first,
+            is_certain: said == now && (now > first || first == 0),
+        }
+    }
+}
 
 /// An event of a partition.
 #[derive(Debug, Clone, Copy)]
@@ -16,8 +67,8 @@ pub struct Occurrence {
     pub hash: u64,
     /// Its place.
     pub place: super::place::Place,
-    /// The minute of log time.
-    pub minute: i64,
+    /// Its segment, by its number.
+    pub segment: usize,
     /// Where it is held.
     pub at: (usize, usize),
 }
@@ -27,7 +78,7 @@ pub struct Occurrence {
 pub struct Due {
     /// Events.
     pub accepted: u64,
-    /// Those that repeat one within the window.
+    /// Those that repeat one that was remembered.
     pub duplicate: u64,
     /// Wrapping sum of the hashes of the others.
     pub fingerprint: u64,
@@ -35,15 +86,16 @@ pub struct Due {
     pub rows: Cell,
 }
 
-/// Marks the duplicates: for each occurrence, in the order of the slice, whether it is one.
+/// Marks the duplicates: for each occurrence, in the order of the slice, whether it is one. `from` is the offset from which on
+/// copies make an event of a segment a repeat.
 #[must_use]
-pub fn duplicates(occurrences: &[Occurrence], window: i64) -> Vec<bool> {
+pub fn duplicates(occurrences: &[Occurrence], from: impl Fn(usize) -> u64) -> Vec<bool> {
     let mut order: Vec<usize> = (0..occurrences.len()).collect();
     order.sort_unstable_by_key(|at| (occurrences[*at].hash, occurrences[*at].place));
     let mut duplicate = vec![false; occurrences.len()];
     for pair in order.windows(2) {
         let (before, after) = (&occurrences[pair[0]], &occurrences[pair[1]]);
-        duplicate[pair[1]] = before.hash == after.hash && after.minute - before.minute <= window;
+        duplicate[pair[1]] = before.hash == after.hash && before.place.offset() >= from(after.segment);
     }
     duplicate
 }
@@ -87,23 +139,43 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// The same as remembering, event by event, when each key occurred last.
+        /// The same as remembering, event by event, when each key occurred last, whatever the window was at that time.
         #[test]
         fn sorting_finds_what_remembering_finds(
-            events in prop::collection::vec((0..6_u64, 0..3_i64), 0..80),
-            window in 0..5_i64,
+            events in prop::collection::vec((0..6_u64, 0..3_i64, 0..=WINDOW_MAX), 1..80),
+            window in 0..=WINDOW_MAX,
         ) {
-            let mut minute = 0;
-            let occurrences: Vec<Occurrence> = events.iter().enumerate().map(|(offset, (hash, pause))| {
+            let (mut minute, mut last): (i64, HashMap<u64, i64>) = (0, HashMap::new());
+            let (mut sealed, mut occurrences): (Vec<Sealed>, Vec<Occurrence>) = (Vec::new(), Vec::new());
+            let (mut expected, mut expected_now) = (Vec::new(), Vec::new());
+            for (at, (hash, pause, of_then)) in events.iter().enumerate() {
                 minute += pause;
-                let place = Place::new(0, offset as i64, 0).unwrap();
-                Occurrence { hash: *hash, place, minute, at: (0, offset) }
-            }).collect();
-            let mut last: HashMap<u64, i64> = HashMap::new();
-            let expected: Vec<bool> = occurrences.iter().map(|event| {
-                last.insert(event.hash, event.minute).is_some_and(|before| event.minute - before <= window)
-            }).collect();
-            prop_assert_eq!(duplicates(&occurrences, window), expected);
+                let refill = sealed.iter().position(|before| before.minute >= minute - of_then).unwrap_or(at);
+                sealed.push(Sealed { start: at as u64, minute, refill_offset: refill as u64 });
+                let place = Place::new(0, at as i64, 0).unwrap();
+                occurrences.push(Occurrence { hash: *hash, place, segment: at, at: (0, at) });
+                let passed = last.insert(*hash, minute).map_or(i64::MAX, |before| minute - before);
+                expected.push(passed <= *of_then);
+                expected_now.push(passed <= window);
+            }
+            let reach: Vec<Reach> = (0..sealed.len()).map(|at| Reach::of(&sealed, at, window)).collect();
+            prop_assert!(reach.iter().all(|reach| reach.is_seen));
+            prop_assert_eq!(duplicates(&occurrences, |segment| reach[segment].said), expected);
+            prop_assert_eq!(duplicates(&occurrences, |segment| reach[segment].now), expected_now);
         }
+    }
+
+    #[test]
+    fn what_came_before_the_first_segment_that_is_left_is_not_seen() {
+        let reach = |refill_offset, window| {
+            let before = Sealed { start: 5, minute: 10, refill_offset: 2 };
+            Reach::of(&[before, Sealed { start: 7, minute: 12, refill_offset }], 1, window)
+        };
+        let seen = |reach: Reach| (reach.said, reach.is_seen, reach.is_certain);
+        assert_eq!(seen(reach(2, 3)), (5, false, false));
+        assert_eq!(seen(reach(5, 3)), (5, true, false), "the window of now may begin before that");
+        assert_eq!(seen(reach(7, 3)), (7, true, false));
+        assert_eq!(seen(reach(7, 1)), (7, true, true));
+        assert_eq!(seen(reach(99, 1)), (7, true, true), "no later than the segment itself");
     }
 }

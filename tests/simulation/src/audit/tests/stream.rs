@@ -2,12 +2,13 @@
 
 use arrow::array::RecordBatch;
 use reckon_audit::finding::Class;
+use reckon_audit::report::model::Report;
 use reckon_data::minute::date_of_minute;
-use reckon_data::table::Table;
+use reckon_data::table::{DataFile, Table};
 
 use super::super::damage::{counted, moved, only, plus, plus_decimal, without};
 use super::super::look::{Group, Seen, Segment};
-use super::super::world::in_time;
+use super::super::world::{World, in_time};
 use super::{Expected, has_values, hold, pick, streamed};
 
 pub(super) const TABLE: &str = "stream_counts";
@@ -148,4 +149,74 @@ fn a_file_that_is_gone_is_missing() {
 #[test]
 fn a_file_in_which_a_bit_has_flipped_is_corrupt() {
     in_time(bad_file(Class::CorruptFile));
+}
+
+/// Repeats on which another window has decided.
+fn of_another_window(report: &Report) -> u64 {
+    let told = report.findings.iter().filter(|found| found.class == Class::DuplicatePastWindow);
+    told.filter(|found| found.partition.is_some()).map(|found| found.events).sum()
+}
+
+#[test]
+fn a_window_that_was_changed_since_makes_no_segment_wrong() {
+    let (mut raised, mut lowered) = (0, 0);
+    for seed in 1..=8 {
+        in_time(async {
+            let mut world = World::plain(seed).await;
+            for (window, told) in [(14, &mut raised), (1, &mut lowered)] {
+                world.durable.settings.stream.dedup_minutes = window;
+                for reads_log in [true, false] {
+                    let report = world.audit(reads_log).await;
+                    hold(&report, &[]);
+                    *told += of_another_window(&report);
+                }
+            }
+        });
+    }
+    assert!(raised > 0, "no repeat came between the two windows");
+    assert_eq!(lowered, 0, "a shorter window drops nothing that a longer one has let through");
+}
+
+#[test]
+fn what_is_lost_or_doubled_is_found_whatever_the_window_has_become() {
+    for (by, class) in [(1, Class::CountedTwice), (-1, Class::Lost)] {
+        in_time(async {
+            let (mut world, group) = streamed(many).await;
+            let (row, count, hash) = (group.row.at.row, group.row.count, group.events[0].hash);
+            let file = group.row.at.file.clone();
+            world.change(Table::StreamCounts, &file, Box::new(|rows| counted(rows, row, by, hash))).await;
+            let expected = Expected::of(class, TABLE, &group, &group.events[..1]).numbers(count, count + by);
+            for window in [1, 14] {
+                world.durable.settings.stream.dedup_minutes = window;
+                hold(&world.audit(true).await, std::slice::from_ref(&expected));
+            }
+        });
+    }
+}
+
+/// Which window it was nobody knows then; that a repeat was dropped is no loss in any case.
+#[test]
+fn repeats_are_only_told_where_a_segment_says_to_have_remembered_nothing() {
+    in_time(async {
+        let mut world = World::plain(1).await;
+        let segments = std::mem::take(&mut world.seen.segments);
+        let mut files: Vec<DataFile> = Vec::new();
+        for segment in &segments {
+            if !files.contains(&segment.at.file) {
+                files.push(segment.at.file.clone());
+            }
+        }
+        for file in files {
+            let own = segments.iter().filter(|segment| segment.at.file == file && segment.duplicate > 0);
+            let rows: Vec<usize> = own.map(|segment| segment.at.row).collect();
+            let far = 1 << 30;
+            let change = |batch: &RecordBatch| {
+                rows.iter().fold(batch.clone(), |batch, row| plus(&batch, "refill_offset", *row, far))
+            };
+            world.change(Table::StreamCounts, &file, Box::new(change)).await;
+        }
+        let report = world.audit(true).await;
+        hold(&report, &[]);
+        assert!(of_another_window(&report) > 0);
+    });
 }
