@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use reckon_data::clock::{Clock as _, SystemClock};
 use reckon_data::minute::MICROS_PER_DAY;
 use serde_json::{Value, json};
 
@@ -404,4 +405,49 @@ async fn metrics_are_a_table() {
     assert_eq!(answer["rows"], json!([[r#"{"partition":"1"}"#, 61.5]]), "{answer}");
     assert_eq!(answer["provenance"]["complete"], true, "{answer}");
     assert!(rows(&serving, "SELECT * FROM metrics").await.is_empty(), "nobody says anything");
+}
+
+/// The query of a rule that the example of alerts shows.
+fn example(rule: &str) -> &'static str {
+    let rules = include_str!("../../../alerts.example.toml");
+    let (_, of_rule) = rules.split_once(&format!("[rules.{rule}]\nsql = \"\"\"\n")).unwrap();
+    of_rule.split_once("\"\"\"").unwrap().0
+}
+
+/// Whatever a canary finds must make a rule fire that people are shown; and when all is well none.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rules_of_the_example_hear_of_all_that_a_canary_finds() {
+    struct Says(String);
+    impl Samples for Says {
+        fn text(&self) -> String {
+            self.0.clone()
+        }
+    }
+    let world = world().await;
+    let serving = world.serve().await;
+    let now = SystemClock.now() / 1_000_000;
+    let of_canary = |lost: u64, excess: u64, last_right: i64| {
+        format!(
+            "reckon_canary_lost_total {lost}\nreckon_canary_excess_total {excess}\n\
+             reckon_canary_last_right_timestamp_seconds {last_right}\n"
+        )
+    };
+    for (text, firing) in [
+        ("up 1\n".to_owned(), None),
+        (of_canary(0, 0, now), None),
+        (of_canary(0, 0, now - 60), None),
+        (of_canary(7, 0, now), Some("canary-differs")),
+        (of_canary(0, 7, now), Some("canary-differs")),
+        (of_canary(0, 0, now - 180), Some("canary-stale")),
+        (of_canary(0, 0, 0), Some("canary-stale")),
+    ] {
+        let says = Says(text);
+        for rule in ["canary-differs", "canary-stale"] {
+            let options = SqlOptions { samples: Some(&says), ..SqlOptions::default() };
+            let answer = serving.sql_as(example(rule), options, Form::Json).await.unwrap();
+            let answer: Value = serde_json::from_slice(&answer).unwrap();
+            let fires = !answer["rows"].as_array().unwrap().is_empty();
+            assert_eq!(fires, firing == Some(rule), "{rule}: {} {answer}", says.0);
+        }
+    }
 }
