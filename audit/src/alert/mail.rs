@@ -23,6 +23,9 @@ const INSECURE: &str = "smtp+insecure://";
 const STARTTLS: &str = "smtp://";
 /// TLS from the start.
 const TLS: &str = "smtps://";
+/// How long a mail server may take. One that looks through a mail before it says that it has it does so meanwhile, and
+/// who goes before it has answered would send again what has arrived: RFC 5321 (4.5.3.2.6) asks for this much.
+const MAIL_TIME_MAX: Duration = Duration::from_secs(600);
 /// The last second that a date of an e-mail can be: the end of the year 9999.
 const SECONDS_MAX: u64 = 253_402_300_799;
 
@@ -93,6 +96,7 @@ impl Mail {
         }
         Ok(Self {
             name: name.to_owned(),
+            // Of connecting only.
             server: server.timeout(Some(ATTEMPT_TIME_MAX)).build(),
             from: address("from", &settings.from)?,
             to,
@@ -122,8 +126,7 @@ impl Mail {
         let failed = |reason: String, is_final| SendError { reason: format!("{}: {reason}", to.email), is_final };
         let envelope = Envelope::new(Some(self.from.email.clone()), vec![to.email.clone()]);
         let envelope = envelope.map_err(|error| failed(error.to_string(), true))?;
-        // The server's own limit is that of one command.
-        match tokio::time::timeout(ATTEMPT_TIME_MAX, self.server.send_raw(&envelope, email)).await {
+        match tokio::time::timeout(MAIL_TIME_MAX, self.server.send_raw(&envelope, email)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(failed(error.to_string(), error.is_permanent())),
             Err(_) => Err(failed("the server takes too long".to_owned(), false)),
@@ -230,7 +233,7 @@ mod tests {
     /// Whom a server was told to send to, attempt by attempt.
     type Heard = Arc<Mutex<Vec<String>>>;
 
-    /// A mail server that never takes `bad@…`, and `busy@…` at the second time.
+    /// A mail server that never takes `bad@…`, and `busy@…` at the second time; what is for `slow@…` it looks through.
     async fn mail_server() -> (u16, Heard) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (port, heard) = (listener.local_addr().unwrap().port(), Heard::default());
@@ -249,6 +252,10 @@ mod tests {
         let mut is_data = false;
         writes.write_all(b"220 here\r\n").await.unwrap();
         while let Ok(Some(line)) = lines.next_line().await {
+            let is_slow = is_data && line == "." && heard.lock().iter().any(|name| name == "slow");
+            if is_slow {
+                look_through().await;
+            }
             let answer = match line.get(..4).unwrap_or_default() {
                 _ if is_data && line != "." => continue,
                 "RCPT" => heed(&line, &heard),
@@ -262,6 +269,13 @@ mod tests {
                 return;
             }
         }
+    }
+
+    /// Takes longer than an answer over HTTP may; not for who runs the test.
+    async fn look_through() {
+        tokio::time::pause();
+        tokio::time::sleep(4 * ATTEMPT_TIME_MAX).await;
+        tokio::time::resume();
     }
 
     fn heed(line: &str, heard: &Heard) -> &'static str {
@@ -293,6 +307,15 @@ mod tests {
         let other = Message::test(Uuid::from_u128(8), 0);
         assert!(mail.send(&other).await.unwrap_err().is_final);
         assert_eq!(["bad", "good", "busy"].map(heard_of), [2, 2, 3]);
+    }
+
+    /// It has the mail by then: whoever does not wait sends it again.
+    #[tokio::test]
+    async fn a_server_that_looks_through_a_mail_is_waited_for() {
+        let (port, heard) = mail_server().await;
+        let mail = mail(&format!("smtp+insecure://127.0.0.1:{port}"), &["slow@there.example"]).unwrap();
+        mail.send(&Message::test(Uuid::from_u128(7), 0)).await.unwrap();
+        assert_eq!(*heard.lock(), ["slow"]);
     }
 
     #[tokio::test]

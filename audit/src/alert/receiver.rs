@@ -11,7 +11,7 @@ use super::mail::Mail;
 use super::rules::{AlertSettings, AlertsError};
 use super::webhook::Webhook;
 
-/// How long one attempt to deliver may take.
+/// How long it may take to post a message, or to connect to a mail server.
 pub const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Why a message was not delivered.
