@@ -24,10 +24,11 @@ const QUEUE_MAX: usize = 256;
 /// Longest wait between two attempts when the process is about to end.
 const STOPPING_WAIT_MAX: Duration = Duration::from_millis(500);
 
-/// How often, and how far apart, a message is tried: ten times within some minutes.
+/// How often, and how far apart, a message is tried: 24 times within some 40 minutes. A receiver that is made anew
+/// meanwhile is told when it is back, and not only by the reminder hours later.
 #[must_use]
 pub const fn backoff() -> Backoff {
-    Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(300), attempts: 10 }
+    Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(300), attempts: 24 }
 }
 
 /// The queues of all receivers.
@@ -215,12 +216,20 @@ mod tests {
         assert_eq!(counts(&stats), (2, 1), "after the stop nobody takes any");
     }
 
+    #[test]
+    fn who_is_away_for_half_an_hour_is_told_after_that() {
+        let waits = (1..backoff().attempts).filter_map(|attempt| backoff().wait(attempt, 0.5, None));
+        let all: Duration = waits.sum();
+        assert!((30..60).contains(&(all.as_secs() / 60)), "{all:?}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn nobody_is_tried_for_ever() {
         let inbox = Arc::new(Inbox::failing(u32::MAX));
         let (outbox, stats) = outbox(&inbox);
         outbox.send(&[], message(1));
-        tokio::time::sleep(Duration::from_secs(3_600)).await;
+        let all: Duration = (1..backoff().attempts).filter_map(|attempt| backoff().wait(attempt, 1.0, None)).sum();
+        tokio::time::sleep(all + Duration::from_secs(1)).await;
         assert_eq!((inbox.keys_tried().len(), counts(&stats)), (backoff().attempts as usize, (0, 1)));
         outbox.stop(Duration::from_secs(1)).await;
     }
