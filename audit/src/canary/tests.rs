@@ -49,6 +49,8 @@ struct Faults {
     lag: Duration,
     /// REST answers none where SQL is right.
     rest_forgets: bool,
+    /// SQL answers none from the first of these answers to the second; the first there is has the number 1.
+    sql_forgets: (u64, u64),
 }
 
 #[derive(Debug, Default)]
@@ -147,7 +149,9 @@ impl Door for FakeDoor {
         }
         let own = |key: &Key| plan.entities().contains(&key.entity) && plan.minutes().contains(&key.minute);
         let (complete, missing) = (!self.faults.is_incomplete, "partition 3".to_owned());
-        Ok(Counted { counts: self.counted(own), complete, missing })
+        let (from, to) = self.faults.sql_forgets;
+        let counts = if (from..=to).contains(&asked) { Counts::new() } else { self.counted(own) };
+        Ok(Counted { counts, complete, missing })
     }
 
     async fn count(&self, entity: &str, event_type: &str, minutes: Range<i64>) -> Result<Found, DoorError> {
@@ -306,6 +310,17 @@ async fn what_counts_twice_after_all_was_right_is_found() {
     let doubles_late = Duration::from_secs(1);
     let (report, stats) = round(Faults { doubles: 3_000, doubles_late, ..Faults::default() }).await;
     assert_eq!((report.outcome, report.excess, stats.rounds_right), (Outcome::Differs, 2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_longer_counted_after_all_was_right_is_found() {
+    let (report, stats) = round(Faults { sql_forgets: (2, u64::MAX), ..Faults::default() }).await;
+    assert_eq!((report.outcome, report.lost, stats.lost, stats.rounds_right), (Outcome::Differs, 6_000, 6_000, 0));
+    assert!(report.findings.iter().all(|finding| finding.explanation.contains("are among the raw events")));
+    // A server that is a moment behind another one is none.
+    let (report, stats) = round(Faults { sql_forgets: (2, 2), ..Faults::default() }).await;
+    assert!(matches!(report.outcome, Outcome::Right { .. }), "{report:?}");
+    assert_eq!((stats.lost, stats.rounds_right), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]
