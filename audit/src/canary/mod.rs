@@ -6,8 +6,9 @@
 //! ```
 //!
 //! [`plan`] is what a round sends, [`judge`] what an answer means, [`tell`] what is said of it: pure functions.
-//! [`round`] does one round through a [`door`], which over HTTP is [`http`]; [`record`] is what was seen. Rounds do
-//! not wait for each other: a round that waits for its answers has entities of its own.
+//! [`round`] does one round through a [`door`], which over HTTP is [`http`]; [`trace`] asks which of the events that
+//! are missing are gone; [`record`] is what was seen. Rounds do not wait for each other: a round that waits for its
+//! answers has entities of its own.
 
 pub mod door;
 pub mod http;
@@ -16,6 +17,7 @@ pub mod plan;
 pub mod record;
 pub mod round;
 pub mod tell;
+pub mod trace;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +32,7 @@ use tokio::time::MissedTickBehavior;
 
 use door::Door;
 use plan::{Planner, Shape};
-use round::{Patience, run_round};
+use round::run_round;
 
 pub use door::DoorError;
 pub use http::HttpDoor;
@@ -111,15 +113,20 @@ impl Canary {
         open.shutdown().await;
     }
 
-    /// Does one round, notes it, and logs what is wrong. No number may come twice.
+    /// Does one round, notes it, and logs what is wrong; then, which events are missing. No number may come twice.
     pub async fn round(&self, number: u64) -> RoundReport {
         let CanaryParts { door, settings, commit_every, clock, names, record, .. } = &self.parts;
         let _open = record.open();
         let plan = self.planner.lock().plan(number, minute_of(clock.now()), || fresh_run(names.as_ref()));
-        let patience = Patience { answers: settings.patience, archive: *commit_every };
-        let report = run_round(door.as_ref(), &plan, patience, record).await;
+        let (mut report, short) = run_round(door.as_ref(), &plan, settings.patience, record).await;
         record.note(&report, clock.now());
         tell_log(&report);
+        if let Some(short) = short {
+            let traced = short.traced(door.as_ref(), &plan, *commit_every, record).await;
+            record.replace(&report.findings, &traced);
+            report.findings = traced;
+            tell_findings(&report);
+        }
         report
     }
 }
@@ -137,9 +144,13 @@ fn tell_log(report: &RoundReport) {
     }
     let findings = report.findings.len();
     tracing::error!(round = number, lost, excess, findings, "the canary was not answered as it had sent");
+    tell_findings(report);
+}
+
+fn tell_findings(report: &RoundReport) {
     for finding in &report.findings {
         tracing::error!(
-            round = number,
+            round = report.number,
             entity = finding.entity_id,
             event_type = finding.event_type,
             minute = finding.minute,

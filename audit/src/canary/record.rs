@@ -86,6 +86,17 @@ impl Record {
         seen.told = seen.told.max(mark);
     }
 
+    /// Puts findings that say more in the place of those that were noted `before`, one each, as far as these are kept.
+    /// A stored audit that holds one already has it as it was, and no later one has it again.
+    pub fn replace(&self, before: &[Finding], by: &[Finding]) {
+        let mut seen = self.seen.lock();
+        for (before, by) in before.iter().zip(by) {
+            if let Some(kept) = seen.findings.iter_mut().find(|kept| **kept == *before) {
+                *kept = by.clone();
+            }
+        }
+    }
+
     /// Notes events that were acknowledged.
     pub fn sent(&self, events: u64) {
         self.seen.lock().stats.events_sent += events;

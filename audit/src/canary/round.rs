@@ -6,31 +6,21 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::door::Door;
-use super::judge::{Difference, Judged, judge, judge_one};
+use super::judge::{Judged, judge, judge_one};
 use super::plan::{Body, Counts, Plan, Question};
 use super::record::Record;
-use super::tell::{self, Asked, FINDINGS_MAX, Trace};
+use super::tell::{self, Asked, FINDINGS_MAX};
+use super::trace::Short;
 use crate::finding::Finding;
 
 /// The first pause between two questions, and the longest.
 const PAUSES: Range<Duration> = Duration::from_millis(100)..Duration::from_secs(2);
 /// How long after the patience has ended the last look may take.
 const LAST_LOOK: Duration = Duration::from_secs(10);
-/// How long one question for what is missing may take.
-const TRACE_TIME: Duration = Duration::from_secs(20);
 /// So much later it is looked once more whether what was right still is.
 const SECOND_LOOK: Duration = Duration::from_secs(2);
 /// So often it is looked when what was right has become too little.
 const SECOND_LOOKS: usize = 2;
-
-/// How long a round waits for others.
-#[derive(Debug, Clone, Copy)]
-pub struct Patience {
-    /// Until its events are taken, and from then on until answers hold them.
-    pub answers: Duration,
-    /// From then on until they are among the raw events.
-    pub archive: Duration,
-}
 
 /// How a round ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,8 +55,14 @@ pub struct RoundReport {
     pub findings: Vec<Finding>,
 }
 
-/// Does a round.
-pub async fn run_round(door: &dyn Door, plan: &Plan, patience: Patience, record: &Record) -> RoundReport {
+/// Does a round: has `patience` until its events are taken, and from then on until answers hold them. With it go the
+/// counts that stayed too low, and of whose events it is not known yet which are gone.
+pub async fn run_round(
+    door: &dyn Door,
+    plan: &Plan,
+    patience: Duration,
+    record: &Record,
+) -> (RoundReport, Option<Short>) {
     let expected = plan.expected();
     let report = |outcome: Outcome, lost, excess, findings| RoundReport {
         number: plan.number(),
@@ -76,35 +72,37 @@ pub async fn run_round(door: &dyn Door, plan: &Plan, patience: Patience, record:
         excess,
         findings,
     };
-    if let Err(reason) = send(door, plan, Instant::now() + patience.answers, record).await {
+    if let Err(reason) = send(door, plan, Instant::now() + patience, record).await {
         let finding = tell::silent(plan, false, &reason);
-        return report(Outcome::NotSent(reason), 0, 0, vec![finding]);
+        return (report(Outcome::NotSent(reason), 0, 0, vec![finding]), None);
     }
     let sent = Instant::now();
     let mut state = Asking::new(plan, &expected);
-    state.ask(door, sent + patience.answers, record).await;
+    state.ask(door, sent + patience, record).await;
     let delay = sent.elapsed();
     if state.is_right() {
         state.look_again(door, record).await;
     }
     if let Some((judged, asked)) = state.too_many() {
         let findings = judged.excess.iter().take(FINDINGS_MAX).map(|of| tell::excess(plan, of, asked)).collect();
-        return report(Outcome::Differs, 0, judged.too_many(), findings);
+        return (report(Outcome::Differs, 0, judged.too_many(), findings), None);
     }
     if state.is_right() {
-        return report(Outcome::Right { delay }, 0, 0, Vec::new());
+        return (report(Outcome::Right { delay }, 0, 0, Vec::new()), None);
     }
     match state.wrong() {
         None => {
             let reason = state.error.unwrap_or_else(|| "no reason is known".to_owned());
             let finding = tell::silent(plan, true, &reason);
-            report(Outcome::Unanswered(reason), 0, 0, vec![finding])
+            (report(Outcome::Unanswered(reason), 0, 0, vec![finding]), None)
         }
         Some((judged, asked)) => {
-            let findings = short(door, plan, &judged, asked, patience.archive, record).await;
+            let short = Short::of(&judged, asked);
+            let incomplete = || vec![tell::incomplete(plan, asked, &judged.missing)];
+            let findings = short.as_ref().map_or_else(incomplete, |short| short.untraced(plan));
             // Of an answer that is not whole nobody knows whether what it lacks is lost.
             let lost = if judged.complete { judged.short_by() } else { 0 };
-            report(Outcome::Differs, lost, 0, findings)
+            (report(Outcome::Differs, lost, 0, findings), short)
         }
     }
 }
@@ -292,41 +290,4 @@ fn add(all: &mut Option<Judged>, judged: Judged) {
     }
     all.excess.extend(judged.excess);
     all.short.extend(judged.short);
-}
-
-/// The findings of counts that stayed too low.
-async fn short(
-    door: &dyn Door,
-    plan: &Plan,
-    judged: &Judged,
-    asked: Asked,
-    archive: Duration,
-    record: &Record,
-) -> Vec<Finding> {
-    if judged.short.is_empty() {
-        return vec![tell::incomplete(plan, asked, &judged.missing)];
-    }
-    let differences: Vec<&Difference> = judged.short.iter().take(FINDINGS_MAX).collect();
-    let mut found = traces(door, plan, &differences).await;
-    if found.iter().flatten().any(|trace| !trace.not_raw.is_empty()) {
-        tokio::time::sleep(archive).await;
-        found = traces(door, plan, &differences).await;
-    }
-    let traces = found.unwrap_or_else(|| {
-        record.failed();
-        vec![Trace::default(); differences.len()]
-    });
-    let found = differences.iter().zip(&traces);
-    found.map(|(of, trace)| tell::short(plan, of, asked, judged.complete, trace)).collect()
-}
-
-/// Which of the events of each key are not among the raw events; none when nobody says.
-async fn traces(door: &dyn Door, plan: &Plan, differences: &[&Difference]) -> Option<Vec<Trace>> {
-    let archived = timeout_at(Instant::now() + TRACE_TIME, door.archived(plan)).await.ok()?.ok()?;
-    let trace = |of: &&Difference| {
-        let mut not_raw = plan.ids_of(&of.entity, &of.event_type, &of.minutes);
-        not_raw.retain(|id| !archived.contains(id));
-        Trace { not_raw, is_known: true }
-    };
-    Some(differences.iter().map(trace).collect())
 }

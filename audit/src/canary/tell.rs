@@ -28,12 +28,14 @@ impl Asked {
 }
 
 /// What is known of the events that are missing.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Trace {
-    /// Events that are not among the raw events.
-    pub not_raw: Vec<String>,
-    /// Whether it could be found out which are among them.
-    pub is_known: bool,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trace {
+    /// It has not been asked yet.
+    Open,
+    /// Nobody says.
+    Unknown,
+    /// These are not among the raw events, and all others are.
+    NotRaw(Vec<String>),
 }
 
 /// A count that is too low, after all patience.
@@ -42,32 +44,42 @@ pub fn short(plan: &Plan, of: &Difference, asked: Asked, complete: bool, trace: 
     let (found, expected, name) = (of.found, of.expected, asked.name());
     let whole =
         if complete { "and calls its answer complete" } else { "and says itself that its answer is not complete" };
-    let raw = trace.not_raw.len();
-    let (where_to, action) = if !trace.is_known {
-        ("it could not be asked which are among the raw events".to_owned(), "look at the log of the server")
-    } else if raw > 0 {
-        (
-            format!("{raw} of them are not among the raw events"),
-            "look at gateways and archivers: the front door acknowledged these events, and they are not archived",
-        )
-    } else {
-        (
-            "all of them are among the raw events".to_owned(),
-            "look at counters and at /readyz: the events are safe, and are not counted; `reckon batch` counts them",
-        )
-    };
+    let (where_to, action) = whereabouts(trace);
     let explanation = format!(
         "round {} of the canary sent {expected} events of this key, each acknowledged; {name} finds {found} {whole}; {where_to}",
         plan.number()
     );
     let mut finding = about(of, explanation, action);
     finding.events = of.lost();
-    finding.event_ids = trace.not_raw.iter().take(EVENT_IDS_MAX).cloned().collect();
+    if let Trace::NotRaw(ids) = trace {
+        finding.event_ids = ids.iter().take(EVENT_IDS_MAX).cloned().collect();
+    }
     if finding.event_ids.is_empty() && of.found == 0 {
         finding.event_ids = plan.ids_of(&of.entity, &of.event_type, &of.minutes);
         finding.event_ids.truncate(EVENT_IDS_MAX);
     }
     finding
+}
+
+/// Where the events of a count that is too low are, and what to do about it.
+fn whereabouts(trace: &Trace) -> (String, &'static str) {
+    match trace {
+        Trace::Open => (
+            "which of them are among the raw events was not known yet when this was said".to_owned(),
+            "look at the log of the canary's process, which soon names the events that are not among the raw ones",
+        ),
+        Trace::Unknown => {
+            ("it could not be asked which are among the raw events".to_owned(), "look at the log of the server")
+        }
+        Trace::NotRaw(ids) if ids.is_empty() => (
+            "all of them are among the raw events".to_owned(),
+            "look at counters and at /readyz: the events are safe, and are not counted; `reckon batch` counts them",
+        ),
+        Trace::NotRaw(ids) => (
+            format!("{} of them are not among the raw events", ids.len()),
+            "look at gateways and archivers: the front door acknowledged these events, and they are not archived",
+        ),
+    }
 }
 
 /// A count that is too high.

@@ -220,6 +220,35 @@ async fn a_gateway_that_drops_one_in_a_thousand_is_found_and_what_it_dropped_is_
     }
 }
 
+/// The findings that no audit holds, and their mark.
+fn untold(record: &Record) -> (Vec<crate::finding::Finding>, u64) {
+    record.untold()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_missing_is_noted_when_patience_ends_and_named_when_it_is_known() {
+    for is_audited_meanwhile in [false, true] {
+        let door = FakeDoor { faults: Faults { drops: 1_000, ..Faults::default() }, ..FakeDoor::default() };
+        let (canary, record, _) = canary_of(door, Duration::from_secs(60), 6_000);
+        let mut round = Box::pin(canary.round(0));
+        let soon = Settings::default().patience + Duration::from_secs(1);
+        assert!(tokio::time::timeout(soon, &mut round).await.is_err(), "it looks for what is missing");
+        let (noted, mark) = untold(&record);
+        assert_eq!((record.stats().lost, record.stats().findings), (6, noted.len() as u64));
+        let is_open = |finding: &crate::finding::Finding| finding.explanation.contains("not known yet");
+        assert!(!noted.is_empty() && noted.iter().all(is_open), "{noted:?}");
+        if is_audited_meanwhile {
+            record.told(mark);
+        }
+        let report = round.await;
+        let due = if is_audited_meanwhile { Vec::new() } else { report.findings.clone() };
+        assert_eq!(untold(&record).0, due, "each finding stands in one audit");
+        assert_eq!((record.stats().lost, record.stats().findings), (6, noted.len() as u64));
+        let named: BTreeSet<&String> = report.findings.iter().flat_map(|finding| &finding.event_ids).collect();
+        assert_eq!(named.len(), 6, "{:?}", report.findings);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_counter_that_stands_is_found_and_the_events_are_safe() {
     let start = tokio::time::Instant::now();
