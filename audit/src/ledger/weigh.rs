@@ -103,6 +103,9 @@ impl Amount {
         }
         if self.values != 0 {
             sum = sum.wrapping_add(self.values.wrapping_mul(mix(place ^ VALUES) | 1));
+        }
+        // Also where a row says that it has no values: else the sum is not linear, and the row's own goes unseen.
+        if self.value != 0 {
             sum = sum.wrapping_add(self.value.wrapping_mul(mix(place ^ VALUE) | 1));
         }
         sum
@@ -178,23 +181,38 @@ mod tests {
         assert_eq!(sums.len(), rows.len());
     }
 
+    #[test]
+    fn a_sum_of_values_weighs_where_there_are_no_values() {
+        let place = place(group("a"), Granularity::Minute, 7);
+        let right = Amount { count: 2, fingerprint: 11, ..Amount::default() };
+        let wrong = Amount { value: 5_000_000, ..right };
+        assert_ne!(right.weighed(place), wrong.weighed(place));
+    }
+
+    /// What an event adds, in whatever combination.
+    fn amounts() -> impl Strategy<Value = Amount> {
+        (any::<u64>(), 0..2_u64, 0..2_u64, prop_oneof![Just(0_u64), any::<u64>()])
+            .prop_map(|(fingerprint, late, values, value)| Amount { count: 1, fingerprint, late, values, value })
+    }
+
     proptest! {
         /// Events give what their rows give, in whatever order, and nothing else does.
         #[test]
         fn a_sum_of_events_is_the_sum_of_their_rows(
-            events in prop::collection::vec((0..4_u8, 0..5_i64, any::<u64>(), any::<bool>()), 1..60),
+            events in prop::collection::vec((0..4_u8, 0..5_i64, amounts()), 1..60),
             changed in any::<prop::sample::Index>(),
         ) {
             let place_of = |entity: u8, minute| place(group(&entity.to_string()), Granularity::Minute, minute);
-            let amount = |hash, late| Amount { count: 1, fingerprint: hash, late: u64::from(late), ..Amount::default() };
             let mut by_event = Cell::default();
             let mut rows = std::collections::BTreeMap::<(u8, i64), Amount>::new();
-            for &(entity, minute, hash, late) in &events {
-                by_event.add(&amount(hash, late), place_of(entity, minute));
+            for &(entity, minute, amount) in &events {
+                by_event.add(&amount, place_of(entity, minute));
                 let row = rows.entry((entity, minute)).or_default();
-                row.count += 1;
-                row.fingerprint = row.fingerprint.wrapping_add(hash);
-                row.late += u64::from(late);
+                row.count += amount.count;
+                row.fingerprint = row.fingerprint.wrapping_add(amount.fingerprint);
+                row.late += amount.late;
+                row.values += amount.values;
+                row.value = row.value.wrapping_add(amount.value);
             }
             let of_rows = |rows: &std::collections::BTreeMap<(u8, i64), Amount>| {
                 rows.iter().fold(Cell::default(), |mut cell, (&(entity, minute), amount)| {
@@ -204,10 +222,10 @@ mod tests {
             };
             prop_assert_eq!(of_rows(&rows), by_event);
             // One event in another minute.
-            let (entity, minute, hash, late) = events[changed.index(events.len())];
+            let (entity, minute, amount) = events[changed.index(events.len())];
             let mut moved = by_event;
-            moved.sum = moved.sum.wrapping_sub(amount(hash, late).weighed(place_of(entity, minute)));
-            moved.sum = moved.sum.wrapping_add(amount(hash, late).weighed(place_of(entity, minute + 5)));
+            moved.sum = moved.sum.wrapping_sub(amount.weighed(place_of(entity, minute)));
+            moved.sum = moved.sum.wrapping_add(amount.weighed(place_of(entity, minute + 5)));
             prop_assert_ne!(moved.sum, by_event.sum);
         }
     }
