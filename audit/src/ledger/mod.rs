@@ -36,6 +36,8 @@ mod segments;
 mod served;
 mod streamcheck;
 mod subset;
+#[cfg(test)]
+mod testing;
 mod told;
 mod weigh;
 mod window;

@@ -129,7 +129,7 @@ impl Scanner {
                 Some(all) => {
                     all.rows += part.rows;
                     // Read again, a file may be another: then nothing is known of the date.
-                    all.bad.extend(part.bad);
+                    note_bad(&mut all.bad, part.bad);
                     all.reduced.merge(part.reduced);
                 }
             }
@@ -236,6 +236,15 @@ impl Scanner {
     }
 }
 
+/// Adds files that could not be read, each once however often that was tried.
+pub fn note_bad(all: &mut Vec<BadFile>, more: Vec<BadFile>) {
+    for bad in more {
+        if !all.iter().any(|known| known.table == bad.table && known.path == bad.path) {
+            all.push(bad);
+        }
+    }
+}
+
 /// Whether a place lies below coverage.
 #[must_use]
 pub fn is_covered(coverage: &[u64], place: Place) -> bool {
@@ -287,4 +296,23 @@ fn count_file(file: &Loaded, date: i32, reading: &Reading) -> Result<CountPart, 
         }
     }
     Ok(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{DATE, Set};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_is_gone_is_told_once_however_often_its_date_is_read() {
+        // Twenty events, five at a time.
+        let set = Set::new(5);
+        let files = [set.events("a", 0..10).await, set.events("b", 10..20).await];
+        set.lose(Table::Events, &files[1]).await;
+        let reading = Arc::new(Reading::new(&set.0.definition, false, 0));
+        let (coverage, mut places, mut hashes) = (Arc::new(vec![20]), ByPlace::new(), FileHashes::default());
+        let raw = set.0.raw(DATE, &files, &reading, &coverage, &mut places, &mut hashes).await.unwrap();
+        let bad: Vec<&str> = raw.bad.iter().map(|bad| bad.path.as_str()).collect();
+        assert_eq!((raw.rows, bad), (10, vec!["b"]));
+    }
 }
