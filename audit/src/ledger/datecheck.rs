@@ -7,25 +7,27 @@ use hashbrown::HashMap;
 use polars::prelude::DataFrame;
 use reckon_data::minute::{MINUTES_PER_DAY, MINUTES_PER_HOUR, format_date, format_time, start_of_minute};
 use reckon_data::run::Granularity;
+use reckon_data::table::Table;
 
 use super::compare::{RowDiff, RowEvent, RowKey, differences, events, firsts};
 use super::held::{ByPlace, Reading};
-use super::pin::DateFiles;
+use super::pin::{DateFiles, granularity_of};
 use super::place::Place;
 use super::raw::PLACE;
 use super::reduce::DateCells;
 use super::rows::stack;
-use super::scan::{BadFile, CountScan, FileHashes, RawScan, Scanner, is_covered};
+use super::scan::{BadFile, CountScan, FileHashes, RawScan, Scanner, is_covered, note_bad};
 use super::served::{Sample, sample};
 use super::weigh::{BUCKETS, mix};
 use crate::error::AuditError;
 use crate::finding::{Class, Finding, Repair};
 use crate::report::model::{DateTotals, HourTotals};
 
-/// Events up to which every row of a date is compared one by one.
+#[cfg(test)]
+mod tests;
+
+/// Events up to which every row of a date is compared one by one, where memory has room for them.
 const ALL_ROWS: u64 = 1 << 20;
-/// Events that are looked at row by row at once.
-const LOOK_ROWS: u64 = 4 << 20;
 
 /// What the check of dates goes by.
 #[derive(Debug)]
@@ -87,6 +89,22 @@ impl DateChecked {
     pub const fn is_held_against_log(&self) -> bool {
         self.raw_whole && !self.coarse
     }
+
+    /// Whether all counts of a granularity could be read.
+    fn has(&self, granularity: Granularity) -> bool {
+        !self.bad.iter().any(|bad| bad.granularity == Some(granularity))
+    }
+
+    /// Takes in the files that could not be read when the date was read once more. What was found before still holds,
+    /// but what was to be looked at is not, and that sums agreed shows no longer that the raw events are there.
+    fn not_read_again(&mut self, bad: Vec<BadFile>) {
+        let before = self.bad.len();
+        self.raw_whole &= bad.iter().all(|bad| bad.table != Table::Events);
+        note_bad(&mut self.bad, bad);
+        self.more |= self.bad.len() > before;
+        let agreeing = std::mem::take(&mut self.agreeing);
+        self.agreeing = agreeing.into_iter().filter(|granularity| self.raw_whole && self.has(*granularity)).collect();
+    }
 }
 
 impl DateCheck<'_> {
@@ -101,12 +119,8 @@ impl DateCheck<'_> {
         by_place: &mut ByPlace,
         hashes: &mut FileHashes,
     ) -> Result<DateChecked, AuditError> {
-        let rows: u64 = files.events.iter().map(|file| file.rows).sum();
-        let buckets = match rows {
-            0..=ALL_ROWS => u64::MAX,
-            rows if rows / BUCKETS as u64 > LOOK_ROWS => 0,
-            _ => 1 << (mix(self.seed ^ date as u64) % BUCKETS as u64),
-        };
+        let rows = rows_of(files);
+        let buckets = self.sampled(date, rows);
         let mut reading = self.reading(false, buckets);
         let mut counts = self.scanner.counts(date, &files.counts, &reading, hashes).await?;
         if !counts.uniform {
@@ -123,6 +137,18 @@ impl DateCheck<'_> {
             self.look(&mut checked, files, unseen, rows).await?;
         }
         Ok(checked)
+    }
+
+    /// The buckets whose rows are compared one by one whatever their sums say; none where already one has too many.
+    fn sampled(&self, date: i32, rows: u64) -> u64 {
+        let rows_max = self.scanner.rows_max();
+        if rows <= ALL_ROWS.min(rows_max) {
+            u64::MAX
+        } else if rows / BUCKETS as u64 > rows_max {
+            0
+        } else {
+            1 << (mix(self.seed ^ date as u64) % BUCKETS as u64)
+        }
     }
 
     fn reading(&self, coarse: bool, buckets: u64) -> Arc<Reading> {
@@ -191,7 +217,8 @@ impl DateCheck<'_> {
             return 0;
         }
         let differing = |granularity| checked.reduced.cells.differing(found, granularity);
-        Granularity::ALL.into_iter().fold(0, |bits, granularity| bits | differing(granularity)) & !seen
+        let whole = Granularity::ALL.into_iter().filter(|granularity| checked.has(*granularity));
+        whole.fold(0, |bits, granularity| bits | differing(granularity)) & !seen
     }
 
     /// Reads the date once more for buckets that differ.
@@ -202,7 +229,7 @@ impl DateCheck<'_> {
         unseen: u64,
         rows: u64,
     ) -> Result<(), AuditError> {
-        let at_once = LOOK_ROWS * BUCKETS as u64 / rows.max(1);
+        let at_once = self.scanner.rows_max() * BUCKETS as u64 / rows.max(1);
         let mut chosen = 0_u64;
         for bucket in (0..BUCKETS).filter(|bucket| unseen >> bucket & 1 == 1) {
             if u64::from(chosen.count_ones()) == at_once {
@@ -215,12 +242,14 @@ impl DateCheck<'_> {
             return Ok(());
         }
         let reading = self.reading(checked.coarse, chosen);
-        let (mut places, mut hashes) = (ByPlace { records: None, ..ByPlace::new() }, FileHashes::default());
+        let mut hashes = FileHashes::default();
         let counts = self.scanner.counts(checked.date, &files.counts, &reading, &mut hashes).await?;
-        let raw =
-            (self.scanner).raw(checked.date, &files.events, &reading, &self.coverage, &mut places, &mut hashes).await?;
-        checked.compared |= chosen;
-        self.compare(checked, &reading, raw.kept, counts.kept, false)
+        let (raw, bad) = self.scanner.raw_rows(&files.events, &reading).await?;
+        checked.not_read_again(bad.into_iter().chain(counts.bad).collect());
+        if checked.raw_whole {
+            checked.compared |= chosen;
+        }
+        self.compare(checked, &reading, raw, counts.kept, false)
     }
 
     /// Compares rows one by one.
@@ -241,8 +270,7 @@ impl DateCheck<'_> {
         if closed || !checked.raw_whole {
             return Ok(());
         }
-        let covered = all.as_ref().map(|all| self.covered(all)).transpose()?;
-        let firsts = covered.as_ref().map(firsts).transpose()?;
+        let firsts = all.map(|all| self.firsts(all)).transpose()?;
         let bad: Vec<Option<Granularity>> = checked.bad.iter().map(|bad| bad.granularity).collect();
         let mut counts = counts;
         for granularity in Granularity::ALL.into_iter().filter(|granularity| !bad.contains(&Some(*granularity))) {
@@ -266,16 +294,29 @@ impl DateCheck<'_> {
         Ok(())
     }
 
-    /// The events below coverage.
-    fn covered(&self, all: &DataFrame) -> Result<DataFrame, AuditError> {
+    /// The first event below coverage of each key.
+    fn firsts(&self, all: DataFrame) -> Result<DataFrame, AuditError> {
         use polars::prelude::{NamedFrom as _, Series};
         let places = all.column(PLACE)?.u64()?;
         let mask: Vec<bool> = places
             .iter()
             .map(|place| place.is_some_and(|bits| is_covered(&self.coverage, Place::from_bits(bits))))
             .collect();
-        Ok(all.filter(Series::new("".into(), mask).bool()?)?)
+        let covered = all.filter(Series::new("".into(), mask).bool()?)?;
+        // What follows copies them once more.
+        drop(all);
+        firsts(&covered)
     }
+}
+
+/// Rows of a date: of its raw events, or of a granularity of its counts that has more.
+fn rows_of(files: &DateFiles) -> u64 {
+    let events: u64 = files.events.iter().map(|file| file.rows).sum();
+    let counts = Granularity::ALL.into_iter().map(|granularity| -> u64 {
+        let own = files.counts.iter().filter(|file| granularity_of(file) == Some(granularity));
+        own.map(|file| file.rows).sum()
+    });
+    counts.fold(events, u64::max)
 }
 
 /// Keeps the events of the rows that differ, and up to where the others go.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use hashbrown::HashMap;
-use polars::prelude::{DataFrame, PolarsError};
+use polars::prelude::DataFrame;
 use reckon_data::definition::Definition;
 use reckon_data::minute::{MICROS_PER_SECOND, MINUTES_PER_DAY, minute_of};
 
@@ -335,12 +335,30 @@ fn take(facts: &mut FileFacts, frame: DataFrame, reading: &Reading) -> Result<()
             facts.wrong_hash.push((events.place[row], ids.get(row).unwrap_or_default().to_owned()));
         }
     }
-    if reading.buckets != 0 {
-        let mask: Vec<bool> = events.group.iter().map(|group| reading.keeps(*group)).collect();
-        if mask.iter().any(|kept| *kept) {
-            let broken = |error: PolarsError| Unreadable::Corrupt(error.to_string());
-            facts.kept.push(events.kept(&mask).map_err(broken)?);
-        }
-    }
+    facts.kept.extend(kept_of(&events, reading)?);
     Ok(())
+}
+
+/// The events of a file of raw events that are looked at row by row, and nothing else of it. Keeps a processor busy.
+///
+/// # Errors
+/// As [`read_file`].
+pub fn read_kept(file: &Loaded, reading: &Reading) -> Result<Vec<DataFrame>, Unreadable> {
+    let mut kept = Vec::new();
+    for slice in file.slices() {
+        let events = Events::of(file.frame(slice)?, &reading.counting)?;
+        kept.extend(kept_of(&events, reading)?);
+    }
+    Ok(kept)
+}
+
+fn kept_of(events: &Events, reading: &Reading) -> Result<Option<DataFrame>, Unreadable> {
+    if reading.buckets == 0 {
+        return Ok(None);
+    }
+    let mask: Vec<bool> = events.group.iter().map(|group| reading.keeps(*group)).collect();
+    if !mask.contains(&true) {
+        return Ok(None);
+    }
+    events.kept(&mask).map(Some).map_err(|error| Unreadable::Corrupt(error.to_string()))
 }

@@ -13,7 +13,7 @@ use reckon_data::table::{DataFile, Table};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::counts::{self, Counts};
-use super::held::{ByPlace, FileFacts, Held, Keep, Reading, read_file};
+use super::held::{ByPlace, EVENT_BYTES, FileFacts, Held, Keep, Reading, read_file, read_kept};
 use super::load::{Loaded, Unreadable, load};
 use super::pin::granularity_of;
 use super::place::Place;
@@ -22,6 +22,9 @@ use crate::error::AuditError;
 
 /// Files that are read side by side.
 const FILES_AT_ONCE: usize = 2;
+/// Bytes that an event takes in memory while rows are compared one by one: itself, its copies while events are sorted
+/// and grouped, and the rows of counts beside it.
+const ROW_BYTES: u64 = 1 << 10;
 
 /// A file that says nothing.
 #[derive(Debug, Clone)]
@@ -104,6 +107,12 @@ impl FileHashes {
 }
 
 impl Scanner {
+    /// Rows that are compared one by one at once: as many as the memory for events that are held has room for.
+    #[must_use]
+    pub const fn rows_max(&self) -> u64 {
+        self.events_max.saturating_mul(EVENT_BYTES) / ROW_BYTES
+    }
+
     /// Reads the raw events of a date. `by_place` and `hashes` take in what they are about.
     ///
     /// # Errors
@@ -180,6 +189,39 @@ impl Scanner {
         let window = self.window;
         let reduced = busy(move || reduce(&held, date, window, &|place| is_covered(&coverage, place))).await?;
         Ok(RawScan { rows, reduced, kept, wrong_hash, bad })
+    }
+
+    /// Reads those raw events of a date that are looked at row by row, and does nothing else with any. Also the files
+    /// that could not be read: without these they are not all.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn raw_rows(
+        &self,
+        files: &[DataFile],
+        reading: &Arc<Reading>,
+    ) -> Result<(Vec<DataFrame>, Vec<BadFile>), AuditError> {
+        let (mut kept, mut bad) = (Vec::new(), Vec::new());
+        let wanted = reading.counting.columns();
+        let read = |file: DataFile| {
+            let (reading, wanted) = (Arc::clone(reading), &wanted);
+            async move {
+                let loaded = match load(&self.store, Table::Events, &file, wanted).await? {
+                    Ok(loaded) => loaded,
+                    Err(why) => return Ok((file, Err(why))),
+                };
+                let rows = busy(move || read_kept(&loaded, &reading)).await?;
+                Ok::<_, AuditError>((file, rows))
+            }
+        };
+        let mut reads = futures::stream::iter(files.to_vec()).map(read).buffered(FILES_AT_ONCE);
+        while let Some((file, rows)) = reads.try_next().await? {
+            match rows {
+                Ok(rows) => kept.extend(rows),
+                Err(why) => bad.push(BadFile { table: Table::Events, path: file.path, granularity: None, why }),
+            }
+        }
+        Ok((kept, bad))
     }
 
     /// Reads the counts of a date.

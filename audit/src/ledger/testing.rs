@@ -13,6 +13,7 @@ use reckon_data::definition::Definition;
 use reckon_data::key::Key;
 use reckon_data::metric::Function;
 use reckon_data::minute::{MINUTES_PER_DAY, start_of_minute};
+use reckon_data::run::Granularity;
 use reckon_data::table::{DataFile, Table};
 use reckon_tables::Storage;
 
@@ -51,6 +52,21 @@ impl Set {
             ("log_index", zeros(&numbers)),
         ];
         self.write(Table::Events, path, BTreeMap::new(), columns).await
+    }
+
+    /// A file of the counts of those events.
+    pub async fn counts(&self, granularity: Granularity, numbers: Range<i64>) -> DataFile {
+        let columns = vec![
+            ("entity_id", texts(&numbers, entity)),
+            ("event_type", texts(&numbers, |_| TYPE.to_owned())),
+            ("minute", same(&numbers, start_of_minute(granularity.start_of(MINUTE)))),
+            ("count", same(&numbers, 1)),
+            ("fingerprint", wholes(&numbers, hash)),
+            ("late", same(&numbers, 0)),
+            ("definition", same(&numbers, self.0.definition.version().cast_signed())),
+        ];
+        let partition = BTreeMap::from([("granularity".to_owned(), Some(granularity.name().to_owned()))]);
+        self.write(Table::BatchCounts, granularity.name(), partition, columns).await
     }
 
     /// A file is gone.
@@ -102,6 +118,10 @@ fn texts(numbers: &Range<i64>, of: fn(i64) -> String) -> ArrayRef {
 
 fn wholes(numbers: &Range<i64>, of: fn(i64) -> i64) -> ArrayRef {
     Arc::new(Int64Array::from_iter_values(numbers.clone().map(of)))
+}
+
+fn same(numbers: &Range<i64>, number: i64) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values(numbers.clone().map(|_| number)))
 }
 
 fn zeros(numbers: &Range<i64>) -> ArrayRef {

@@ -1,0 +1,72 @@
+//! Dates in memory whose counts lack some events.
+#![allow(clippy::unwrap_used)]
+
+use reckon_data::table::DataFile;
+
+use super::super::conclude::conclude;
+use super::super::explain::Known;
+use super::super::testing::{DATE, Set};
+use super::*;
+
+fn check(set: &Set) -> DateCheck<'_> {
+    DateCheck { scanner: &set.0, coverage: Arc::new(vec![u64::MAX]), seed: 7, served: 0, closed: 0 }
+}
+
+async fn run(set: &Set, files: &DateFiles) -> DateChecked {
+    let (mut places, mut hashes) = (ByPlace::new(), FileHashes::default());
+    check(set).run(DATE, files, &mut places, &mut hashes).await.unwrap()
+}
+
+/// A date of 200 events, of which 100 may be compared one by one at once; its counts lack the last five.
+async fn large() -> (Set, DateFiles) {
+    let set = Set::new(2_134);
+    assert_eq!(set.0.rows_max(), 100);
+    let events = vec![set.events("a", 0..100).await, set.events("b", 100..200).await];
+    let mut counts = Vec::new();
+    for granularity in Granularity::ALL {
+        counts.push(set.counts(granularity, 0..195).await);
+    }
+    (set, DateFiles { events, counts })
+}
+
+#[tokio::test]
+async fn rows_that_differ_are_found_when_a_large_date_is_read_once_more() {
+    let (set, files) = large().await;
+    let checked = run(&set, &files).await;
+    for granularity in Granularity::ALL {
+        let diffs = &checked.diffs[&granularity];
+        let mut entities: Vec<&str> = diffs.iter().map(|diff| diff.key.entity.as_str()).collect();
+        entities.sort_unstable();
+        assert_eq!(entities, ["v195", "v196", "v197", "v198", "v199"]);
+    }
+    assert_eq!(checked.events.values().map(Vec::len).sum::<usize>(), 5);
+    assert!((2..=6).contains(&checked.compared.count_ones()) && !checked.more && checked.bad.is_empty());
+}
+
+/// Reads half of the buckets once more after a file has gone, as if nothing had been found before.
+async fn look_without(lost: impl Fn(&DateFiles) -> (Table, DataFile)) -> DateChecked {
+    let (set, files) = large().await;
+    let mut checked = run(&set, &files).await;
+    checked.diffs.clear();
+    let (table, file) = lost(&files);
+    set.lose(table, &file).await;
+    check(&set).look(&mut checked, &files, u64::from(u32::MAX), 200).await.unwrap();
+    assert_eq!(checked.bad.iter().map(|bad| bad.path.as_str()).collect::<Vec<&str>>(), [file.path.as_str()]);
+    // What was to be looked at is not; and no row is missing only because its file is.
+    assert!(checked.more);
+    let findings = conclude(&checked, &Known::default(), true).findings;
+    assert!(findings.iter().all(|finding| finding.entity_id.is_none()), "{findings:#?}");
+    checked
+}
+
+#[tokio::test]
+async fn raw_events_that_have_gone_since_are_told_and_make_no_rows_differ() {
+    let checked = look_without(|files| (Table::Events, files.events[0].clone())).await;
+    assert!(!checked.raw_whole && checked.diffs.is_empty());
+}
+
+#[tokio::test]
+async fn counts_that_have_gone_since_are_told_and_make_no_rows_differ() {
+    let checked = look_without(|files| (Table::BatchCounts, files.counts[0].clone())).await;
+    assert!(checked.raw_whole && !checked.diffs.contains_key(&Granularity::Minute));
+}
