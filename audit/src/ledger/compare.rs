@@ -315,7 +315,8 @@ impl<'a> KeyReader<'a> {
     }
 }
 
-/// Every event of a frame of [`super::raw::Events::kept`], with the row of a granularity that it counts in.
+/// Every event of a frame of [`super::raw::Events::kept`], one after the other, with the row of a granularity that it
+/// counts in.
 ///
 /// # Errors
 /// When a column is missing.
@@ -323,14 +324,14 @@ pub fn events(
     frame: &DataFrame,
     granularity: Granularity,
     counting: &Counting,
-) -> Result<Vec<(RowKey, RowEvent)>, AuditError> {
+) -> Result<impl Iterator<Item = (RowKey, RowEvent)>, AuditError> {
     let failed = |error: Unreadable| AuditError::Stopped(format!("a frame of events: {error:?}"));
     let columns = Columns(frame);
     let keys = KeyReader::with_minute(&columns, counting, MINUTE).map_err(failed)?;
     let ids = columns.text("event_id").map_err(failed)?;
     let hashes = columns.whole(HASH).map_err(failed)?;
     let places = frame.column(PLACE)?.u64()?;
-    let one = |row: usize| {
+    let one = move |row: usize| {
         let key = keys.at(row);
         let event = RowEvent {
             hash: hashes.get(row).unwrap_or_default().cast_unsigned(),
@@ -339,5 +340,5 @@ pub fn events(
         };
         (RowKey { minute: granularity.start_of(key.minute), ..key }, event)
     };
-    Ok((0..frame.height()).map(one).collect())
+    Ok((0..frame.height()).map(one))
 }

@@ -114,9 +114,9 @@ fn rest(checked: &DateChecked, rows: &[RowDiff]) -> Finding {
     let (expected, found) = (checked.totals.expected, checked.totals.minute);
     let class = if found < expected { Class::Lost } else { Class::ExtraRows };
     let more = if checked.more { "at least " } else { "" };
+    let rows = rows.len() as u64 + checked.left_out.get(&Granularity::Minute).copied().unwrap_or(0);
     let text = format!(
-        "{more}{} more rows differ than were looked at one by one; the date holds {found} events of {expected}",
-        rows.len()
+        "{more}{rows} more rows differ than were looked at one by one; the date holds {found} events of {expected}"
     );
     let mut finding = Finding::new(class, TABLE, text);
     finding.date = Some(format_date(checked.date));
@@ -162,7 +162,8 @@ fn rollups(checked: &DateChecked, minutes: &[RowDiff], granularity: Granularity)
     // Where not all minutes were looked at, nobody knows what they make.
     let is_own = |diff: &&RowDiff| {
         let minutes = below.get(&diff.key);
-        !checked.more && (minutes.copied().unwrap_or_default() != delta(diff) || (minutes.is_none() && extremes(diff)))
+        checked.has_all_minutes()
+            && (minutes.copied().unwrap_or_default() != delta(diff) || (minutes.is_none() && extremes(diff)))
     };
     let own = diffs.iter().filter(is_own).map(|diff| {
         let mut finding = of_row(Class::RollupMismatch, TABLE, granularity, &diff.key);
@@ -183,7 +184,23 @@ fn rollups(checked: &DateChecked, minutes: &[RowDiff], granularity: Granularity)
         finding.repair = Repair::Recount;
         finding
     }))
+    .chain(more_rollups(checked, granularity))
     .collect()
+}
+
+/// How many more hours or days differ, where that does not only follow from minutes that are not all known.
+fn more_rollups(checked: &DateChecked, granularity: Granularity) -> Option<Finding> {
+    let rows = *checked.left_out.get(&granularity)?;
+    if !checked.has_all_minutes() {
+        return None;
+    }
+    let text = format!("{rows} more rows per {granularity} differ than were looked at one by one");
+    let mut finding = Finding::new(Class::RollupMismatch, TABLE, text);
+    finding.date = Some(format_date(checked.date));
+    finding.granularity = Some(granularity.name().to_owned());
+    finding.repair = Repair::Recount;
+    "reckon audit --repair recounts the date from its raw events".clone_into(&mut finding.action);
+    Some(finding)
 }
 
 fn malformed(checked: &DateChecked) -> Option<Finding> {

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use polars::prelude::DataFrame;
 use reckon_data::minute::{MINUTES_PER_DAY, MINUTES_PER_HOUR, format_date, format_time, start_of_minute};
 use reckon_data::run::Granularity;
 use reckon_data::table::Table;
 
 use super::compare::{RowDiff, RowEvent, RowKey, differences, events, firsts};
+use super::explain::ROWS_MAX;
 use super::held::{ByPlace, Reading};
 use super::pin::{DateFiles, granularity_of};
 use super::place::Place;
@@ -53,9 +54,11 @@ pub struct DateChecked {
     pub totals: DateTotals,
     /// Its hours.
     pub hours: Vec<HourTotals>,
-    /// The rows that differ, as far as they were looked at.
+    /// The rows that differ, as far as they were looked at: of each granularity one more than are explained at most.
     pub diffs: BTreeMap<Granularity, Vec<RowDiff>>,
-    /// The events that count in the minutes that differ.
+    /// How many others were found to differ.
+    pub left_out: BTreeMap<Granularity, u64>,
+    /// The events that count in those of the rows that are minutes.
     pub events: HashMap<RowKey, Vec<RowEvent>>,
     /// Files that could not be read.
     pub bad: Vec<BadFile>,
@@ -88,6 +91,28 @@ impl DateChecked {
     #[must_use]
     pub const fn is_held_against_log(&self) -> bool {
         self.raw_whole && !self.coarse
+    }
+
+    /// Whether all minutes that differ are kept.
+    #[must_use]
+    pub fn has_all_minutes(&self) -> bool {
+        !(self.more || self.left_out.contains_key(&Granularity::Minute))
+    }
+
+    /// How many more rows that differ are kept.
+    fn room(&self, granularity: Granularity) -> usize {
+        (ROWS_MAX + 1).saturating_sub(self.diffs.get(&granularity).map_or(0, Vec::len))
+    }
+
+    /// Keeps rows that differ, and counts those that there is no room for: where nearly all do, on many dates, they would
+    /// take more memory than all else.
+    fn keep(&mut self, granularity: Granularity, mut diffs: Vec<RowDiff>) {
+        let room = self.room(granularity);
+        if diffs.len() > room {
+            *self.left_out.entry(granularity).or_default() += (diffs.len() - room) as u64;
+            diffs.truncate(room);
+        }
+        self.diffs.entry(granularity).or_default().extend(diffs);
     }
 
     /// Whether all counts of a granularity could be read.
@@ -194,6 +219,7 @@ impl DateCheck<'_> {
             hours: hours(date, expected, found),
             totals,
             diffs: BTreeMap::new(),
+            left_out: BTreeMap::new(),
             events: HashMap::new(),
             bad,
             raw_whole,
@@ -281,15 +307,16 @@ impl DateCheck<'_> {
                 (None, Some(rows)) => super::compare::all_extra(rows, granularity, &reading.counting)?,
                 (None, None) => continue,
             };
-            if granularity == Granularity::Minute && !diffs.is_empty() {
+            if diffs.is_empty() {
+                continue;
+            }
+            if granularity == Granularity::Minute {
                 if let Some(firsts) = &firsts {
                     note_events(checked, firsts, &diffs, &reading.counting)?;
                 }
                 checked.totals.balanced = false;
             }
-            if !diffs.is_empty() {
-                checked.diffs.entry(granularity).or_default().extend(diffs);
-            }
+            checked.keep(granularity, diffs);
         }
         Ok(())
     }
@@ -319,23 +346,28 @@ fn rows_of(files: &DateFiles) -> u64 {
     counts.fold(events, u64::max)
 }
 
-/// Keeps the events of the rows that differ, and up to where the others go.
+/// Keeps the events of those rows that differ and are kept, and up to where those go that are in no row that differs.
 fn note_events(
     checked: &mut DateChecked,
     firsts: &DataFrame,
     diffs: &[RowDiff],
     counting: &super::raw::Counting,
 ) -> Result<(), AuditError> {
-    let wanted: hashbrown::HashSet<&RowKey> = diffs.iter().map(|diff| &diff.key).collect();
+    let (kept, left_out) = diffs.split_at(checked.room(Granularity::Minute).min(diffs.len()));
+    let (kept, left_out) = (keys(kept), keys(left_out));
     for (key, event) in events(firsts, Granularity::Minute, counting)? {
-        if wanted.contains(&key) {
+        if kept.contains(&key) {
             checked.events.entry(key).or_default().push(event);
-        } else {
+        } else if !left_out.contains(&key) {
             let last = checked.last_covered.entry(event.place.partition()).or_default();
             *last = (*last).max(event.place.offset() + 1);
         }
     }
     Ok(())
+}
+
+fn keys(diffs: &[RowDiff]) -> HashSet<&RowKey> {
+    diffs.iter().map(|diff| &diff.key).collect()
 }
 
 /// The hours and days of a date whose raw events may be gone, against its minutes.

@@ -70,3 +70,37 @@ async fn counts_that_have_gone_since_are_told_and_make_no_rows_differ() {
     let checked = look_without(|files| (Table::BatchCounts, files.counts[0].clone())).await;
     assert!(checked.raw_whole && !checked.diffs.contains_key(&Granularity::Minute));
 }
+
+/// How many events there are where more rows differ than are kept.
+const MANY: i64 = ROWS_MAX as i64 + 100;
+
+#[tokio::test]
+async fn of_many_rows_that_are_gone_those_that_are_explained_are_kept_and_the_others_counted() {
+    let set = Set::new(1 << 20);
+    let files = DateFiles { events: vec![set.events("a", 0..MANY).await], counts: Vec::new() };
+    let checked = run(&set, &files).await;
+    for granularity in Granularity::ALL {
+        assert_eq!((checked.diffs[&granularity].len(), checked.left_out[&granularity]), (ROWS_MAX + 1, 99));
+    }
+    assert_eq!(checked.events.len(), ROWS_MAX + 1);
+    // Nothing is counted at all. Of hours and days nothing is said: not all minutes are there to add up to them.
+    let findings = conclude(&checked, &Known::default(), true).findings;
+    let classes: Vec<Class> = findings.iter().map(|finding| finding.class).collect();
+    assert_eq!(classes, [Class::StaleCoverage, Class::Lost]);
+    assert!(findings[1].explanation.starts_with("100 more rows differ"), "{findings:#?}");
+}
+
+#[tokio::test]
+async fn hours_that_are_too_many_to_be_told_one_by_one_are_counted() {
+    let set = Set::new(1 << 20);
+    let counts = vec![set.counts(Granularity::Minute, 0..MANY).await, set.counts(Granularity::Day, 0..MANY).await];
+    let files = DateFiles { events: vec![set.events("a", 0..MANY).await], counts };
+    let findings = conclude(&run(&set, &files).await, &Known::default(), true).findings;
+    assert_eq!(findings.len(), ROWS_MAX + 2);
+    assert!(findings.iter().all(|finding| finding.class == Class::RollupMismatch));
+    let rest: Vec<&str> = (findings.iter())
+        .filter(|finding| finding.entity_id.is_none())
+        .map(|finding| finding.explanation.as_str())
+        .collect();
+    assert_eq!(rest, ["99 more rows per hour differ than were looked at one by one"]);
+}
