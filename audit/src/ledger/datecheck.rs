@@ -216,7 +216,7 @@ impl DateCheck<'_> {
         let bad = raw.bad.into_iter().chain(counts.bad.iter().cloned()).collect();
         let checked = DateChecked {
             date,
-            hours: hours(date, expected, found),
+            hours: if closed { Vec::new() } else { hours(date, expected, found) },
             totals,
             diffs: BTreeMap::new(),
             left_out: BTreeMap::new(),

@@ -63,7 +63,7 @@ pub struct Report {
     pub stages: Vec<Stage>,
     /// A line a date.
     pub dates: Vec<DateTotals>,
-    /// A line an hour that has events: batch against raw.
+    /// A line an hour that has events: batch against raw. None of closed dates, for there is nothing to hold them to.
     pub hours: Vec<HourTotals>,
     /// Whether the log was read from its very beginning to what is archived, without a record that nobody can read: then it
     /// shows every raw event that there should be.

@@ -91,7 +91,8 @@ pub fn hours(hours: &[HourTotals]) -> Chart {
         chart.label("middle", x + width / 2.0, BOTTOM + 20.0, moment(&spans[index].from));
     }
     chart.note = format!(
-        "A bar is {}; hours without events are left out. Left axis: found less expected. Right axis: expected events.",
+        "A bar is {}; hours without events and dates that retention has closed are left out. Left axis: found less \
+         expected. Right axis: expected events.",
         if size == 1 { "an hour".to_owned() } else { format!("up to {size} hours") },
     );
     chart.summary = summary(&spans);

@@ -4,7 +4,7 @@ use arrow::array::RecordBatch;
 use reckon_audit::finding::Class;
 use reckon_audit::report::model::Report;
 use reckon_data::log::Log as _;
-use reckon_data::minute::{date_of_minute, format_date, minute_of};
+use reckon_data::minute::{date_of_minute, format_date, minute_of, parse_date};
 use reckon_data::paths::Transaction;
 use reckon_data::table::{DataFile, Step, Table, Tables as _};
 
@@ -403,5 +403,27 @@ fn most_rows_of_a_day_that_are_gone_are_lost_events_or_stale_coverage_and_nothin
             assert!(matches!(finding.class, Class::Lost | Class::StaleCoverage), "{finding:#?}");
             assert_eq!(finding.table, TABLE);
         }
+    });
+}
+
+/// There is nothing left to hold them to.
+#[test]
+fn hours_of_a_date_that_retention_has_closed_do_not_differ() {
+    in_time(async {
+        let mut world = World::plain(1).await;
+        let date_of = |file: &DataFile| parse_date(file.partition["event_date"].as_deref().unwrap()).unwrap();
+        let counts = world.durable.tables.snapshot(Table::BatchCounts).await.unwrap();
+        let date = counts.files.iter().map(date_of).min().unwrap();
+        let events = world.durable.tables.snapshot(Table::Events).await.unwrap();
+        let gone = events.files.iter().filter(|file| date_of(file) <= date).cloned().collect();
+        let (name, to) = (Transaction::Closed.to_string(), i64::from(date) + 1);
+        let step = Step { from: events.transaction(&name), name, to };
+        world.commit(Table::Events, vec![step], Vec::new(), gone).await;
+        let report = world.audit(true).await;
+        let date = format_date(date);
+        let line = report.dates.iter().find(|line| line.date == date).unwrap();
+        assert!(line.closed && line.expected == 0 && line.minute > 0, "{line:?}");
+        assert!(report.hours.iter().all(|hour| !(hour.differs || hour.hour.starts_with(&date))), "{:?}", report.hours);
+        assert!(!report.hours.is_empty(), "other dates have theirs");
     });
 }
