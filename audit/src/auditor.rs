@@ -9,9 +9,12 @@ use uuid::Uuid;
 use crate::error::AuditError;
 use crate::finding::{Class, Finding};
 use crate::ledger::{Ledger, OnProgress};
-use crate::repair::{Repairs, repair};
+use crate::repair::{Plan, Repairs, repair};
 use crate::report::model::{AuditRequest, FINDINGS_MAX, Report, Verdict};
 use crate::store::{AuditStore, StoreError};
+
+#[cfg(test)]
+mod tests;
 
 /// Where findings come from that are made all the time.
 pub trait Findings: std::fmt::Debug + Send + Sync {
@@ -52,7 +55,8 @@ pub enum AuditFailure {
 
 impl Auditor {
     /// Audits, makes good what was asked to be made good, and stores the report. With a repair there are two: the one
-    /// of before is stored as well, and the one of after is returned.
+    /// of before is stored as well, and the one of after is returned. What the canary has seen no repair changes: it
+    /// stands in the one that is returned alone.
     ///
     /// # Errors
     /// When it could not look, or its report could not be stored. What it finds is no error.
@@ -62,52 +66,50 @@ impl Auditor {
         run_id: Uuid,
         progress: &OnProgress<'_>,
     ) -> Result<Report, AuditFailure> {
-        let (mut before, mark) = self.look(request, run_id, progress).await?;
+        let (before, plan) = self.look(request, run_id, progress).await?;
         let Some(repairs) = self.repairs.as_deref().filter(|_| request.repair && before.errors() > 0) else {
-            return self.keep((before, mark)).await;
+            return self.end(before).await;
         };
         // The run's own name is that of the report that it ends with.
-        before.run_id = self.names.fresh();
-        let before = self.keep((before, mark)).await?;
-        let mut done = repair(repairs, &before, before.plan.clone()).await;
+        let before = self.store.append(Report { run_id: self.names.fresh(), ..before }).await?;
+        let mut done = repair(repairs, &before, plan).await;
         match self.look(request, run_id, progress).await {
-            Ok((mut after, mark)) => {
+            Ok((after, _)) => {
                 done.errors_after = after.errors();
-                after.repair = Some(done);
-                self.keep((after, mark)).await
+                self.end(Report { repair: Some(done), ..after }).await
             }
             Err(error) => {
                 // What was done stands in a report all the same: of before, for nobody knows what it is like after.
                 done.errors_after = before.errors();
                 done.left.push(format!("it could not be audited after that: {error}"));
-                self.store.append(Report { run_id, repair: Some(done), ..before }).await?;
+                self.end(Report { run_id, repair: Some(done), ..before }).await?;
                 Err(error)
             }
         }
     }
 
-    /// Stores a report; what it holds of the canary stands in no other.
-    async fn keep(&self, (report, mark): (Report, u64)) -> Result<Report, AuditFailure> {
+    /// Stores the report that a run ends with, and in it what the canary has seen: it stands in no other.
+    async fn end(&self, mut report: Report) -> Result<Report, AuditFailure> {
+        let Some(canary) = &self.canary else { return Ok(self.store.append(report).await?) };
+        let (findings, mark) = canary.untold();
+        add(&mut report, findings);
         let stored = self.store.append(report).await?;
-        if let Some(canary) = &self.canary {
-            canary.told(mark);
-        }
+        canary.told(mark);
         Ok(stored)
     }
 
-    /// A report that is not stored, and the mark of the canary's findings in it.
+    /// A report that is not stored, of the ledger and the chain of older reports, and what a repair would do.
     async fn look(
         &self,
         request: &AuditRequest,
         run_id: Uuid,
         progress: &OnProgress<'_>,
-    ) -> Result<(Report, u64), AuditFailure> {
-        let mut report = self.ledger.run(request, run_id, progress).await?;
-        add(&mut report, self.store.verify().await?);
-        let Some(canary) = &self.canary else { return Ok((report, 0)) };
-        let (findings, mark) = canary.untold();
-        add(&mut report, findings);
-        Ok((report, mark))
+    ) -> Result<(Report, Plan), AuditFailure> {
+        let (mut report, mut plan) = self.ledger.run(request, run_id, progress).await?;
+        let changed = self.store.verify().await?;
+        changed.iter().for_each(|finding| plan.leave(finding));
+        add(&mut report, changed);
+        Ok((report, plan))
     }
 }
 

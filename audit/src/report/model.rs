@@ -281,9 +281,9 @@ pub struct HorizonBucket {
 pub struct RepairReport {
     /// The audit that it followed.
     pub before: Option<Uuid>,
-    /// Findings that were errors before.
+    /// Findings that were errors before, without the canary's: those no repair changes.
     pub errors_before: u64,
-    /// Errors that are left.
+    /// Errors that are left, without the canary's.
     pub errors_after: u64,
     /// Dates recounted.
     pub dates: Vec<String>,

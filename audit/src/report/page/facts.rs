@@ -81,8 +81,8 @@ pub fn repair(report: &Report) -> Vec<Fact> {
     let before = repair.before.map_or_else(|| "not known".to_owned(), |run| run.to_string());
     vec![
         Fact::new("Followed run", before),
-        Fact::new("Errors before", count(repair.errors_before)),
-        Fact::new("Errors after", count(repair.errors_after)),
+        Fact::new("Errors before, without the canary's", count(repair.errors_before)),
+        Fact::new("Errors after, without the canary's", count(repair.errors_after)),
         Fact::new("Dates recounted", lines(&repair.dates)),
         Fact::new("Files made anew from the log", lines(&repair.rebuilt)),
         Fact::new("Could not be made good", lines(&repair.left)),
