@@ -7,7 +7,7 @@ use reckon_data::clock::Names;
 use uuid::Uuid;
 
 use crate::error::AuditError;
-use crate::finding::{Class, Finding};
+use crate::finding::{Class, Finding, Untold};
 use crate::ledger::{Ledger, OnProgress};
 use crate::repair::{Plan, Repairs, repair};
 use crate::report::model::{AuditRequest, FINDINGS_MAX, Report, Verdict};
@@ -18,11 +18,11 @@ mod tests;
 
 /// Where findings come from that are made all the time.
 pub trait Findings: std::fmt::Debug + Send + Sync {
-    /// Those that no stored report holds yet, and a mark for [`Findings::told`]. Not those since some time: reports of
-    /// other processes, which know nothing of these, lie in between.
-    fn untold(&self) -> (Vec<Finding>, u64);
+    /// Those that no stored report holds yet. Not those since some time: reports of other processes, which know nothing
+    /// of these, lie in between.
+    fn untold(&self) -> Untold;
 
-    /// A stored report holds all of them up to `mark`.
+    /// A stored report holds, or counts, all of them up to [`Untold::mark`].
     fn told(&self, mark: u64);
 }
 
@@ -91,8 +91,9 @@ impl Auditor {
     /// Stores the report that a run ends with, and in it what the canary has seen: it stands in no other.
     async fn end(&self, mut report: Report) -> Result<Report, AuditFailure> {
         let Some(canary) = &self.canary else { return Ok(self.store.append(report).await?) };
-        let (findings, mark) = canary.untold();
-        add(&mut report, findings);
+        let untold = canary.untold();
+        let mark = untold.mark;
+        add_seen(&mut report, untold);
         let stored = self.store.append(report).await?;
         canary.told(mark);
         Ok(stored)
@@ -113,7 +114,16 @@ impl Auditor {
     }
 }
 
-/// Adds findings to a report.
+/// Adds what a canary has seen; what it has not kept is counted.
+fn add_seen(report: &mut Report, seen: Untold) {
+    if seen.gone > 0 {
+        *report.findings_total.entry(Class::CanaryDiffers.name().to_owned()).or_default() += seen.gone;
+        report.verdict = Verdict::Findings;
+    }
+    add(report, seen.findings);
+}
+
+/// Adds findings to a report; those that it has make room for them.
 fn add(report: &mut Report, findings: Vec<Finding>) {
     for finding in &findings {
         *report.findings_total.entry(finding.class.name().to_owned()).or_default() += 1;
@@ -121,6 +131,7 @@ fn add(report: &mut Report, findings: Vec<Finding>) {
             report.verdict = Verdict::Findings;
         }
     }
+    report.findings.truncate(FINDINGS_MAX.saturating_sub(findings.len()));
     report.findings.extend(findings);
     report.findings.sort_by_key(|finding| (finding.class.is_expected(), finding.class != Class::ReportChanged));
     report.findings.truncate(FINDINGS_MAX);

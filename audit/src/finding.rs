@@ -200,6 +200,17 @@ impl Finding {
     }
 }
 
+/// Findings that are made all the time, and that no stored report holds yet.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Untold {
+    /// Those that are kept, the oldest first.
+    pub findings: Vec<Finding>,
+    /// How many there were besides.
+    pub gone: u64,
+    /// How many there have been in all, told or not.
+    pub mark: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

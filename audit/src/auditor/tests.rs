@@ -15,6 +15,7 @@ use reckon_tables::MemoryTables;
 use super::*;
 use crate::ledger::{LedgerOptions, LedgerParts};
 use crate::repair::RebuiltRaw;
+use crate::report::testing::empty;
 
 const LOG: Uuid = Uuid::from_u128(1);
 const RUN: Uuid = Uuid::from_u128(2);
@@ -26,10 +27,9 @@ const NOW: i64 = 1_360_400_000_000_000;
 struct Canary(Mutex<Vec<Finding>>);
 
 impl Findings for Canary {
-    fn untold(&self) -> (Vec<Finding>, u64) {
+    fn untold(&self) -> Untold {
         let findings = self.0.lock().clone();
-        let mark = findings.len() as u64;
-        (findings, mark)
+        Untold { gone: 0, mark: findings.len() as u64, findings }
     }
 
     fn told(&self, mark: u64) {
@@ -186,4 +186,19 @@ async fn a_repair_that_nobody_can_audit_tells_of_the_canary_once() {
     assert_eq!((last.run_id, last.errors()), (RUN, 3), "{:?}", last.findings);
     assert_eq!(world.stored().await, [1, 3]);
     assert!(world.canary.0.lock().is_empty(), "a stored report holds them");
+}
+
+#[test]
+fn what_the_canary_has_seen_stands_in_a_report_whatever_else_is_wrong() {
+    let mut report = empty();
+    let finding = |class, what: &str| Finding::new(class, "a table", what.to_owned());
+    let wrong: Vec<Finding> =
+        [Class::ReportChanged, Class::Lost].iter().flat_map(|class| vec![finding(*class, "wrong"); 900]).collect();
+    add(&mut report, wrong);
+    let findings = vec![finding(Class::CanaryDiffers, "first"), finding(Class::CanaryDiffers, "last")];
+    add_seen(&mut report, Untold { findings, gone: 70, mark: 72 });
+    let held = |class: Class| report.findings.iter().filter(|finding| finding.class == class).count();
+    assert_eq!([Class::ReportChanged, Class::Lost, Class::CanaryDiffers].map(held), [900, 98, 2]);
+    assert_eq!(report.findings_total[Class::CanaryDiffers.name()], 72, "what is not kept is counted");
+    assert_eq!((report.verdict, report.errors()), (Verdict::Findings, 1_872));
 }

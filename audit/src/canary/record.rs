@@ -7,9 +7,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::round::{Outcome, RoundReport};
-use crate::finding::Finding;
+use crate::finding::{Finding, Untold};
 
-/// Findings that are kept, the newest.
+/// Findings that are kept until an audit that holds them is stored: the first and the newest ones, as many of each.
 pub const KEPT_MAX: usize = 200;
 /// Upper bounds of the buckets of delays, seconds.
 pub const DELAY_BOUNDS: [f64; 10] = [0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0];
@@ -46,9 +46,21 @@ pub struct CanaryStats {
 #[derive(Debug, Default)]
 struct Seen {
     stats: CanaryStats,
-    findings: VecDeque<Finding>,
+    /// Findings that no stored audit holds, each with its number, from 1 on.
+    untold: VecDeque<(u64, Finding)>,
     /// How many of all findings so far stand in stored audits.
     told: u64,
+}
+
+impl Seen {
+    fn find(&mut self, finding: &Finding) {
+        self.stats.findings += 1;
+        self.untold.push_back((self.stats.findings, finding.clone()));
+        if self.untold.len() > KEPT_MAX {
+            // The first ones say how it began, the newest how it is.
+            self.untold.remove(KEPT_MAX / 2);
+        }
+    }
 }
 
 /// What a canary has seen; for who runs it and for who shows it.
@@ -64,26 +76,21 @@ impl Record {
         self.seen.lock().stats.clone()
     }
 
-    /// The newest findings, the oldest of them first; at most [`KEPT_MAX`].
+    /// The findings that no stored audit holds yet, as far as they are kept; its mark is for [`Record::told`].
     #[must_use]
-    pub fn findings(&self) -> Vec<Finding> {
-        self.seen.lock().findings.iter().cloned().collect()
-    }
-
-    /// The findings that no stored audit holds yet, the oldest first, as far as they are kept; and a mark for
-    /// [`Record::told`].
-    #[must_use]
-    pub fn untold(&self) -> (Vec<Finding>, u64) {
+    pub fn untold(&self) -> Untold {
         let seen = self.seen.lock();
-        let gone = seen.stats.findings.saturating_sub(seen.findings.len() as u64);
-        let skipped = usize::try_from(seen.told.saturating_sub(gone)).unwrap_or(usize::MAX);
-        (seen.findings.iter().skip(skipped).cloned().collect(), seen.stats.findings)
+        let findings: Vec<Finding> = seen.untold.iter().map(|(_, finding)| finding.clone()).collect();
+        let mark = seen.stats.findings;
+        let gone = mark.saturating_sub(seen.told).saturating_sub(findings.len() as u64);
+        Untold { findings, gone, mark }
     }
 
-    /// A stored audit holds all findings up to `mark`.
+    /// A stored audit holds, or counts, all findings up to `mark`.
     pub fn told(&self, mark: u64) {
         let mut seen = self.seen.lock();
         seen.told = seen.told.max(mark);
+        seen.untold.retain(|(number, _)| *number > mark);
     }
 
     /// Puts findings that say more in the place of those that were noted `before`, one each, as far as these are kept.
@@ -121,7 +128,6 @@ impl Record {
         stats.rounds += 1;
         stats.lost += report.lost;
         stats.excess += report.excess;
-        stats.findings += report.findings.len() as u64;
         if let Outcome::Right { delay } = report.outcome {
             let seconds = delay.as_secs_f64();
             stats.rounds_right += 1;
@@ -132,9 +138,7 @@ impl Record {
                 *bucket += 1;
             }
         }
-        seen.findings.extend(report.findings.iter().cloned());
-        let over = seen.findings.len().saturating_sub(KEPT_MAX);
-        seen.findings.drain(..over);
+        report.findings.iter().for_each(|finding| seen.find(finding));
     }
 }
 

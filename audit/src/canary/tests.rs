@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::judge::{Counted, Found};
 use super::plan::{Body, Counts, Key, Plan};
 use super::*;
-use crate::finding::{Class, EVENT_IDS_MAX};
+use crate::finding::{Class, EVENT_IDS_MAX, Untold};
 
 /// 2026-11-20T12:00:30Z
 const NOW: i64 = 1_795_176_030_000_000;
@@ -185,7 +185,7 @@ fn canary_of(door: FakeDoor, every: Duration, events: u32) -> (Canary, Arc<Recor
 async fn round(faults: Faults) -> (RoundReport, CanaryStats) {
     let (canary, record, _) = canary_of(FakeDoor { faults, ..FakeDoor::default() }, Duration::from_secs(60), 6_000);
     let report = canary.round(0).await;
-    assert_eq!(record.findings(), report.findings);
+    assert_eq!(record.untold().findings, report.findings);
     (report, record.stats())
 }
 
@@ -398,7 +398,7 @@ async fn rounds_overlap_and_are_bounded() {
     stop.send_replace(true);
     running.await.unwrap();
     let stats = record.stats();
-    assert!(stats.rounds > 40 && stats.rounds == stats.rounds_right, "{stats:?} {:?}", record.findings());
+    assert!(stats.rounds > 40 && stats.rounds == stats.rounds_right, "{stats:?} {:?}", record.untold());
     assert_eq!(stats.open_rounds, 0);
 }
 
@@ -438,7 +438,9 @@ fn findings_are_kept_in_bounds() {
         findings: vec![finding; 20],
     };
     (0..50).for_each(|_| record.note(&report, NOW));
-    assert_eq!((record.findings().len(), record.stats().findings), (record::KEPT_MAX, 1_000));
+    let untold = record.untold();
+    assert_eq!((untold.findings.len(), record.stats().findings), (record::KEPT_MAX, 1_000));
+    assert_eq!((untold.gone, untold.mark), (1_000 - record::KEPT_MAX as u64, 1_000), "the others are counted");
 }
 
 #[test]
@@ -453,11 +455,11 @@ fn a_finding_is_told_until_an_audit_that_holds_it_is_stored() {
         }
     };
     let untold = || {
-        let (findings, mark) = record.untold();
-        (findings.into_iter().map(|finding| finding.explanation).collect::<Vec<_>>(), mark)
+        let Untold { findings, gone, mark } = record.untold();
+        (findings.into_iter().map(|finding| finding.explanation).collect::<Vec<_>>(), mark, gone)
     };
     note(0..2);
-    let (first, mark) = untold();
+    let (first, mark, _) = untold();
     assert_eq!(first, ["0", "1"]);
     note(2..3);
     assert_eq!(untold().0, ["0", "1", "2"], "nothing was stored");
@@ -467,7 +469,10 @@ fn a_finding_is_told_until_an_audit_that_holds_it_is_stored() {
     assert!(untold().0.is_empty());
     let many = record::KEPT_MAX as u64 + 10;
     note(3..3 + many);
-    assert_eq!(untold().0.len(), record::KEPT_MAX);
-    record.told(untold().1 - 1);
-    assert_eq!(untold().0, [(2 + many).to_string()]);
+    let (kept, mark, gone) = untold();
+    assert_eq!((kept.len(), gone), (record::KEPT_MAX, 10));
+    let first = |number: u64| (3_u64..).take(100).map(move |at| (at + number).to_string());
+    assert!(kept.into_iter().eq(first(0).chain(first(many - 100))), "those of the beginning, and those of now");
+    record.told(mark - 1);
+    assert_eq!(untold(), (vec![(2 + many).to_string()], mark, 0));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use reckon_audit::auditor::{Auditor, Findings};
 use reckon_audit::canary::Record;
-use reckon_audit::finding::Finding;
+use reckon_audit::finding::Untold;
 use reckon_audit::ledger::{Answer, Answers, Ledger, LedgerOptions, LedgerParts, Question};
 use reckon_audit::repair::{KeptRaw, RebuiltRaw, Repairs};
 use reckon_audit::report::model::AuditRequest;
@@ -136,7 +136,7 @@ impl Answers for Asked {
 struct Seen(Arc<Record>);
 
 impl Findings for Seen {
-    fn untold(&self) -> (Vec<Finding>, u64) {
+    fn untold(&self) -> Untold {
         self.0.untold()
     }
 
