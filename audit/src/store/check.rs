@@ -58,8 +58,34 @@ pub struct Day {
     pub runs: Vec<Row>,
     /// Rows of `audit_findings`.
     pub findings: Vec<Row>,
+    /// Runs that cannot be read.
+    pub lost_runs: BTreeSet<String>,
     /// Runs whose findings cannot be read.
     pub lost_findings: BTreeSet<String>,
+}
+
+/// Findings that name a run which is not on their day.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    /// The run that they name.
+    pub run_id: String,
+    /// How many there are.
+    pub rows: u64,
+    /// Their day.
+    pub run_date: Option<String>,
+    /// The file that the first one is in.
+    pub file: String,
+}
+
+/// What a day has shown.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// Its runs.
+    pub links: Vec<Link>,
+    /// What is wrong with them and their findings.
+    pub found: Vec<Finding>,
+    /// Findings of other runs: of another day, or of none.
+    pub strays: Vec<Stray>,
 }
 
 /// That something was changed after it was written.
@@ -73,10 +99,7 @@ pub fn changed(table: Table, file: Option<&str>, explanation: String) -> Finding
 }
 
 /// Holds each run of a day to its report, and its findings too.
-///
-/// Findings of a run that is not there are let be: an audit that ended between its two commits leaves them. That a run
-/// was taken out shows in the numbers.
-pub fn day(day: &Day) -> (Vec<Link>, Vec<Finding>) {
+pub fn day(day: &Day) -> Checked {
     let mut by_run: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
     for row in &day.findings {
         by_run.entry(text(&row.row, "run_id").unwrap_or_default()).or_default().push(row);
@@ -99,7 +122,33 @@ pub fn day(day: &Day) -> (Vec<Link>, Vec<Finding>) {
         }
         links.push(link);
     }
-    (links, found)
+    let strays = strays(&by_run, &links, &day.lost_runs);
+    Checked { links, found, strays }
+}
+
+fn strays(by_run: &BTreeMap<&str, Vec<&Row>>, links: &[Link], lost: &BTreeSet<String>) -> Vec<Stray> {
+    let own: BTreeSet<&str> = links.iter().map(|link| link.run_id.as_str()).collect();
+    let others = by_run.iter().filter(|(run_id, _)| !(own.contains(*run_id) || lost.contains(**run_id)));
+    let stray = |(run_id, rows): (&&str, &Vec<&Row>)| {
+        let first = rows.first()?;
+        let (run_id, run_date, file) = ((*run_id).to_owned(), first.run_date.clone(), first.file.clone());
+        Some(Stray { run_id, rows: rows.len() as u64, run_date, file })
+    };
+    others.filter_map(stray).collect()
+}
+
+/// Findings of a stored run under a day that is not its own: no audit puts them there.
+///
+/// Those of a run that is not stored are let be: an audit that ended between its two commits leaves them. That a run
+/// was taken out shows in the numbers.
+pub fn astray(strays: &[Stray], links: &[Link]) -> Vec<Finding> {
+    let runs: BTreeMap<&str, u64> = links.iter().map(|link| (link.run_id.as_str(), link.number)).collect();
+    let told = |Stray { run_id, rows, run_date, file }: &Stray| {
+        let (number, under) = (runs.get(run_id.as_str())?, run_date.as_deref().unwrap_or("no date"));
+        let explanation = format!("audit {run_id}, run {number}: {rows} findings of it lie under {under}, not its day");
+        Some(changed(Table::AuditFindings, Some(file), explanation))
+    };
+    strays.iter().filter_map(told).collect()
 }
 
 fn link_of(Row { row, file, .. }: &Row) -> Link {

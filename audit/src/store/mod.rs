@@ -145,14 +145,16 @@ impl AuditStore {
         let runs = self.tables.snapshot(Table::AuditRuns).await?;
         let findings = self.tables.snapshot(Table::AuditFindings).await?;
         let days: BTreeSet<Option<&str>> = runs.files.iter().chain(findings.files.iter()).map(day_of).collect();
-        let (mut links, mut found) = (Vec::new(), Vec::new());
+        let (mut links, mut found, mut strays) = (Vec::new(), Vec::new(), Vec::new());
         for day in days {
             let (day, unreadable, lost) = self.read_day(day, &runs, &findings).await?;
-            let (read, wrong) =
+            let checked =
                 offload(move || check::day(&day)).await.map_err(|ended| StoreError::Thread(ended.to_string()))?;
-            links.extend(read.into_iter().chain(lost));
-            found.extend(unreadable.into_iter().chain(wrong));
+            links.extend(checked.links.into_iter().chain(lost));
+            found.extend(unreadable.into_iter().chain(checked.found));
+            strays.extend(checked.strays);
         }
+        found.extend(check::astray(&strays, &links));
         found.extend(check::chain(&links, counted(&runs)));
         Ok(found)
     }
@@ -172,6 +174,7 @@ impl AuditStore {
                 Contents::Unreadable(reason) => {
                     unreadable.push(check::changed(Table::AuditRuns, Some(&file.path), told(file, &reason)));
                     lost.extend(link_in_log(file));
+                    held.lost_runs.extend(files::run_of(file).map(str::to_owned));
                 }
             }
         }

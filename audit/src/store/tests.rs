@@ -112,13 +112,17 @@ async fn exchange(store: &AuditStore, table: Table, old: DataFile, rows: Option<
         let draft = Draft { table, run_date, what, same: same.collect(), rows };
         add.push(files::write(&store.store, draft, store.names.fresh()).await.unwrap());
     }
+    commit(store, table, add, vec![old]).await;
+}
+
+async fn commit(store: &AuditStore, table: Table, add: Vec<DataFile>, remove: Vec<DataFile>) {
     let name = Transaction::Maintain(table).to_string();
     let from = store.tables.snapshot(table).await.unwrap().transaction(&name);
     let commit = Commit {
         table,
         steps: vec![Step { name, from, to: from + 1 }],
         add,
-        remove: vec![old],
+        remove,
         data_change: true,
         token: store.names.fresh(),
         operation: "test".to_owned(),
@@ -308,6 +312,27 @@ async fn findings_that_were_changed_are_found() {
         let told = found(&store).await;
         assert!(matches!(&told[..], [one] if one.contains(expected)), "{what}: {told:?}");
         assert!(told[0].contains(&id(1).to_string()), "{what}: {told:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn findings_of_a_run_under_a_day_that_is_not_its_own_are_found() {
+    let under = [(1, "2026-03-02"), (2, "2026-03-02"), (24, "2026-03-01"), (24, "2026-03-07"), (7, "2026-03-02")];
+    for (n, run_date) in under {
+        let store = three().await;
+        let rows = read(&store, Table::AuditFindings, &file(&store, Table::AuditFindings, 1).await).await;
+        let rows = with(&rows, "run_id", Arc::new(StringArray::from(vec![id(n).to_string(); 3])));
+        let (table, what, run_date) = (Table::AuditFindings, "added".to_owned(), run_date.to_owned());
+        let draft = Draft { table, run_date, what, same: Vec::new(), rows };
+        let added = files::write(&store.store, draft, store.names.fresh()).await.unwrap();
+        commit(&store, table, vec![added], Vec::new()).await;
+        let told = found(&store).await;
+        if n == 7 {
+            assert_eq!(told, [""; 0], "an audit ended between its two commits");
+            continue;
+        }
+        let run = format!("audit {}, run", id(n));
+        assert!(matches!(&told[..], [one] if one.starts_with(&run) && one.contains("3 findings of it")), "{told:?}");
     }
 }
 
