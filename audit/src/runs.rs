@@ -20,7 +20,7 @@ use crate::store::StoreError;
 
 /// Audits that are remembered.
 const KEPT: usize = 20;
-/// Runs on the trend of a page.
+/// Runs on the trend of a page, up to its own.
 pub const TREND_RUNS: usize = 60;
 
 /// Audits of this process. Clones are the same.
@@ -73,7 +73,7 @@ impl AuditRuns {
             None => store.latest().await.map_err(failed)?,
         };
         let Some(report) = report else { return Ok(None) };
-        let trend = store.trend(TREND_RUNS).await.map_err(failed)?;
+        let trend = store.trend(TREND_RUNS, Some(report.run_id)).await.map_err(failed)?;
         let hash = store.hash_of(report.run_id).await.map_err(failed)?.unwrap_or_default();
         page(&report, &hash, &trend).map(Some).map_err(|error| error.to_string())
     }

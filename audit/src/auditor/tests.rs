@@ -150,7 +150,7 @@ impl World {
 
     /// The errors of each stored report.
     async fn stored(&self) -> Vec<u64> {
-        self.auditor.store.trend(9).await.unwrap().iter().map(|run| run.errors).collect()
+        self.auditor.store.trend(9, None).await.unwrap().iter().map(|run| run.errors).collect()
     }
 }
 

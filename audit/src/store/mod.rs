@@ -111,22 +111,28 @@ impl AuditStore {
     /// When the tables cannot be read.
     pub async fn hash_of(&self, run_id: Uuid) -> Result<Option<String>, StoreError> {
         let snapshot = self.tables.snapshot(Table::AuditRuns).await?;
-        Ok(files::file_of(&snapshot, &run_id.to_string()).and_then(link_in_log).map(|link| link.hash))
+        Ok(link_of(&snapshot, run_id).map(|link| link.hash))
     }
 
-    /// The newest `n` runs, oldest first. Those that cannot be read are left out: [`AuditStore::verify`] names them.
+    /// The `n` runs up to `last`, or the newest ones if none is named, oldest first. Those that cannot be read are left
+    /// out: [`AuditStore::verify`] names them.
     ///
     /// # Errors
     /// When the tables cannot be read.
-    pub async fn trend(&self, n: usize) -> Result<Vec<RunSummary>, StoreError> {
+    pub async fn trend(&self, n: usize, last: Option<Uuid>) -> Result<Vec<RunSummary>, StoreError> {
         let snapshot = self.tables.snapshot(Table::AuditRuns).await?;
+        let last = last.and_then(|run_id| i64::try_from(link_of(&snapshot, run_id)?.number).ok()).unwrap_or(i64::MAX);
+        let is_later = |file: &DataFile| file.min_i64("number").is_some_and(|number| number > last);
         let mut runs: Vec<(i64, RunSummary)> = Vec::new();
-        for file in files::newest_first(&snapshot) {
+        for file in files::newest_first(&snapshot).into_iter().filter(|file| !is_later(file)) {
             if runs.len() >= n {
                 break;
             }
             match files::read(&self.store, Table::AuditRuns, file).await? {
-                Contents::Rows(batches) => runs.extend(single_rows(&batches).iter().filter_map(summary)),
+                Contents::Rows(batches) => {
+                    let read = single_rows(&batches);
+                    runs.extend(read.iter().filter_map(summary).filter(|(number, _)| *number <= last));
+                }
                 Contents::Unreadable(reason) => tracing::warn!(file.path, reason, "an audit cannot be read"),
             }
         }
@@ -329,6 +335,11 @@ fn told(file: &DataFile, reason: &str) -> String {
     let number = files::same(file, "number").and_then(Value::as_u64).filter(|_| link_in_log(file).is_some());
     let number = number.map(|number| format!(", run {number}")).unwrap_or_default();
     format!("audit {}{number}: its file cannot be read: {reason}", files::run_of(file).unwrap_or("of unknown id"))
+}
+
+/// What the table's log says of a run.
+fn link_of(snapshot: &Snapshot, run_id: Uuid) -> Option<Link> {
+    files::file_of(snapshot, &run_id.to_string()).and_then(link_in_log)
 }
 
 /// What the table's log says of the one run in a file.

@@ -158,7 +158,7 @@ async fn found(store: &AuditStore) -> Vec<String> {
 async fn audits_are_kept_in_a_chain() {
     let store = empty();
     assert_eq!(store.latest().await.unwrap(), None);
-    assert!(store.trend(5).await.unwrap().is_empty());
+    assert!(store.trend(5, None).await.unwrap().is_empty());
     assert_eq!(found(&store).await, [""; 0]);
     let mut stored: Vec<Report> = Vec::new();
     for (n, findings) in [(1, 3), (2, 0), (24, 2)] {
@@ -174,9 +174,11 @@ async fn audits_are_kept_in_a_chain() {
     }
     assert_eq!(store.get(id(7)).await.unwrap(), None);
     let summaries: Vec<_> = stored.iter().map(Report::summary).collect();
-    assert_eq!(store.trend(9).await.unwrap(), summaries);
-    assert_eq!(store.trend(2).await.unwrap(), summaries[1..]);
-    assert!(store.trend(0).await.unwrap().is_empty());
+    assert_eq!(store.trend(9, None).await.unwrap(), summaries);
+    assert_eq!(store.trend(2, None).await.unwrap(), summaries[1..]);
+    assert!(store.trend(0, None).await.unwrap().is_empty());
+    assert_eq!(store.trend(9, Some(id(2))).await.unwrap(), summaries[..2]);
+    assert_eq!(store.trend(1, Some(id(2))).await.unwrap(), summaries[1..2]);
     assert_eq!(found(&store).await, [""; 0]);
     let row = read(&store, Table::AuditRuns, &file(&store, Table::AuditRuns, 24).await).await;
     assert_eq!((text(&row, "verdict"), text(&row, "previous_run")), ("findings".to_owned(), id(2).to_string()));
@@ -353,7 +355,7 @@ async fn a_file_that_is_damaged_or_gone_is_a_finding_and_audits_go_on() {
                 let next = store.append(report(25, 1)).await.unwrap();
                 assert_eq!(next.previous.unwrap().run_id, id(24), "what it was chained to is known all the same");
                 assert_eq!(found(&store).await.len(), 1, "and it is the same that is wrong");
-                assert_eq!(store.trend(9).await.unwrap().len(), if table == Table::AuditRuns { 3 } else { 4 });
+                assert_eq!(store.trend(9, None).await.unwrap().len(), if table == Table::AuditRuns { 3 } else { 4 });
                 let got = store.get(id(n)).await;
                 assert_eq!(matches!(got, Err(StoreError::Changed { .. })), table == Table::AuditRuns, "{got:?}");
             }
@@ -368,7 +370,7 @@ async fn audits_that_end_at_once_make_one_chain() {
     let appended = join_all((0..8).map(|n| others[n % 2].append(report(n as u64, n % 3)))).await;
     assert!(appended.iter().all(Result::is_ok), "{appended:?}");
     assert_eq!(found(&store).await, [""; 0]);
-    assert_eq!(store.trend(100).await.unwrap().len(), 8);
+    assert_eq!(store.trend(100, None).await.unwrap().len(), 8);
     let firsts = appended.iter().flatten().filter(|report| report.previous.is_none());
     assert_eq!(firsts.count(), 1);
 }
@@ -378,7 +380,7 @@ async fn a_report_is_stored_once_however_often_it_is_tried() {
     let store = three().await;
     let again = store.append(report(24, 2)).await.unwrap();
     assert_eq!(Some(again), store.latest().await.unwrap());
-    assert_eq!((store.trend(9).await.unwrap().len(), found(&store).await.len()), (3, 0));
+    assert_eq!((store.trend(9, None).await.unwrap().len(), found(&store).await.len()), (3, 0));
 }
 
 /// Tables of which nobody can commit to one.

@@ -23,7 +23,8 @@ pub struct PageError {
     source: askama::Error,
 }
 
-/// The page of a report, whose own hash is `hash`. `trend` is earlier runs, in any order, with this one or without it.
+/// The page of a report, whose own hash is `hash`. `trend` is other runs, in any order, with this one or without it;
+/// later ones are left out.
 ///
 /// # Errors
 /// When the page cannot be put together.

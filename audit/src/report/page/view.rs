@@ -4,6 +4,7 @@
 #![allow(unused_qualifications, clippy::cognitive_complexity, clippy::too_many_lines)]
 
 use askama::Template;
+use reckon_data::event::time::parse_rfc3339;
 
 use super::facts::{self, Fact};
 use super::{findings, tables};
@@ -83,11 +84,14 @@ fn lead(report: &Report) -> String {
 }
 
 fn charts(report: &Report, trend: &[RunSummary]) -> Vec<Chart> {
-    let mut runs = trend.to_vec();
-    if runs.iter().all(|run| run.run_id != report.run_id) {
-        runs.push(report.summary());
-    }
-    runs.sort_by(|a, b| a.finished_at.cmp(&b.finished_at));
+    let own = report.summary();
+    // Fractions of a second make texts sort otherwise.
+    let at = |run: &RunSummary| parse_rfc3339(&run.finished_at);
+    // What came after it is not known to it.
+    let is_earlier = |run: &&RunSummary| run.run_id != own.run_id && at(run) <= at(&own);
+    let mut runs: Vec<RunSummary> = trend.iter().filter(is_earlier).cloned().collect();
+    runs.sort_by_key(at);
+    runs.push(own);
     vec![
         chart::stages(&report.stages),
         chart::hours(&report.hours),

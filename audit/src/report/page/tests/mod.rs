@@ -5,12 +5,13 @@ mod html;
 use std::collections::HashSet;
 
 use serde_json::Value;
+use uuid::Uuid;
 
 use self::html::{Document, parse};
 use super::page;
 use crate::finding::{Class, Finding};
 use crate::report::format::{count, measured, percent, whole};
-use crate::report::model::{HourTotals, Report};
+use crate::report::model::{HourTotals, Report, RunSummary};
 use crate::report::testing::{SCRIPT, empty, sample, trend};
 
 const HASH: &str = "5eed0123abcd";
@@ -88,6 +89,22 @@ fn every_finding_is_in_the_page_with_all_that_is_known_of_it() {
         }
     }
     assert!(text.contains("1 of 1,017 are listed."), "what is not listed is counted");
+}
+
+#[test]
+fn the_trend_of_an_older_report_ends_with_it() {
+    let report = sample();
+    let run = |number: u128, finished_at: &str| RunSummary {
+        run_id: Uuid::from_u128(number),
+        finished_at: finished_at.to_owned(),
+        ..report.summary()
+    };
+    let mut runs: Vec<RunSummary> = (1..=70).map(|number| run(number, "2013-02-10T03:00:00Z")).collect();
+    runs.extend([run(80, "2013-02-08T03:00:00Z"), report.summary()]);
+    let text = parse(&page(&report, HASH, &runs).unwrap()).text;
+    assert!(text.contains("The last 2 runs, this one on the right."), "{text}");
+    let is_there = |number| text.contains(&Uuid::from_u128(number).to_string());
+    assert_eq!([80, 1, 70].map(is_there), [true, false, false]);
 }
 
 #[test]
