@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::compress::compressed;
 use crate::error::ClientError;
-use crate::exchange::{Failure, built, exchange, header_text};
+use crate::exchange::{Failure, FromBody, Json, built, exchange, header_text};
 use crate::options::{Compression, Options};
 use crate::round::Round;
 use crate::server::Server;
@@ -185,7 +185,16 @@ impl Client {
     /// See [`ClientError`].
     pub async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, ClientError> {
         let build = |base: &str| self.request(base, Method::GET, path).query(query);
-        self.at_home(true, build).await
+        let Json(answer) = self.at_home(true, build).await?;
+        Ok(answer)
+    }
+
+    /// Gets a text: a page, say.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn get_text(&self, path: &str) -> Result<String, ClientError> {
+        self.at_home(true, |base: &str| self.request(base, Method::GET, path)).await
     }
 
     /// Posts JSON. It may be sent more than once when a server fails.
@@ -194,7 +203,8 @@ impl Client {
     /// See [`ClientError`].
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
         let (json, key) = (self.json(body)?, RandomNames.fresh().to_string());
-        self.at_home(true, |base: &str| self.post_json(base, path, &key, json.clone())).await
+        let Json(answer) = self.at_home(true, |base: &str| self.post_json(base, path, &key, json.clone())).await?;
+        Ok(answer)
     }
 
     /// Posts JSON, once: for what is costly to ask, or does something every time it is asked. Another server is asked
@@ -204,7 +214,8 @@ impl Client {
     /// See [`ClientError`].
     pub async fn post_once<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
         let (json, key) = (self.json(body)?, RandomNames.fresh().to_string());
-        self.at_home(false, |base: &str| self.post_json(base, path, &key, json.clone())).await
+        let Json(answer) = self.at_home(false, |base: &str| self.post_json(base, path, &key, json.clone())).await?;
+        Ok(answer)
     }
 
     /// Whether one of the servers answers at its address.
@@ -269,7 +280,7 @@ impl Client {
             asks.count();
             match exchange(&self.http, server, request, true).await {
                 Err(failure) if !failure.error.is_verdict() => round.failed(failure),
-                answer => return answer,
+                answer => return answer.map(|Json(receipt)| receipt),
             }
         }
         Err(round.failure())
@@ -277,7 +288,7 @@ impl Client {
 
     /// Asks home, and the next server only if home cannot be reached: in all attempts, or, when it is asked once,
     /// because the connection could not be made. Whoever answers is home from then on.
-    async fn at_home<T: DeserializeOwned>(
+    async fn at_home<T: FromBody>(
         &self,
         is_repeated: bool,
         build: impl Fn(&str) -> RequestBuilder + Send + Sync,
@@ -306,7 +317,7 @@ impl Client {
     }
 
     /// Asks one server, again if that may help; what it said at any time stands above that it said nothing later.
-    async fn ask<T: DeserializeOwned>(
+    async fn ask<T: FromBody>(
         &self,
         server: &Server,
         is_repeated: bool,

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use reckon_data::problem::Problem;
 use reqwest::header::HeaderValue;
 use reqwest::{Request, RequestBuilder, Response, StatusCode};
@@ -39,6 +38,33 @@ impl Failure {
     }
 }
 
+/// What the body of an answer becomes.
+pub(crate) trait FromBody: Sized {
+    /// Takes a body.
+    ///
+    /// # Errors
+    /// Why it is none of those.
+    fn from_body(body: &[u8]) -> Result<Self, String>;
+}
+
+/// An answer in JSON; an empty one is null.
+#[derive(Debug)]
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromBody for Json<T> {
+    fn from_body(body: &[u8]) -> Result<Self, String> {
+        let body = if body.is_empty() { &b"null"[..] } else { body };
+        serde_json::from_slice(body).map(Self).map_err(|e| e.to_string())
+    }
+}
+
+/// An answer that is a text.
+impl FromBody for String {
+    fn from_body(body: &[u8]) -> Result<Self, String> {
+        std::str::from_utf8(body).map(str::to_owned).map_err(|e| e.to_string())
+    }
+}
+
 /// A request that can be made.
 ///
 /// # Errors
@@ -57,7 +83,7 @@ fn unmade(base: &str, error: &reqwest::Error) -> Failure {
 ///
 /// # Errors
 /// See [`Failure`].
-pub(crate) async fn exchange<T: DeserializeOwned>(
+pub(crate) async fn exchange<T: FromBody>(
     http: &reqwest::Client,
     server: &Server,
     request: Request,
@@ -75,7 +101,7 @@ pub(crate) async fn exchange<T: DeserializeOwned>(
     answer
 }
 
-async fn read<T: DeserializeOwned>(base: &str, sent: Result<Response, reqwest::Error>) -> Result<T, Failure> {
+async fn read<T: FromBody>(base: &str, sent: Result<Response, reqwest::Error>) -> Result<T, Failure> {
     let unreachable = |e: reqwest::Error| {
         if e.is_builder() {
             return unmade(base, &e);
@@ -90,9 +116,8 @@ async fn read<T: DeserializeOwned>(base: &str, sent: Result<Response, reqwest::E
         response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse().ok()).map(Duration::from_secs);
     let body = response.bytes().await.map_err(unreachable)?;
     if status.is_success() {
-        let body = if body.is_empty() { Bytes::from_static(b"null") } else { body };
-        return serde_json::from_slice(&body).map_err(|e| {
-            let error = ClientError::BadAnswer { url, reason: e.to_string() };
+        return T::from_body(&body).map_err(|reason| {
+            let error = ClientError::BadAnswer { url, reason };
             Failure { error, asked: None, is_unsent: false }
         });
     }

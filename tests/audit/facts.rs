@@ -227,6 +227,8 @@ fn repeats_are_counted_apart() {
     let found = report(audit_of(&server).arg("--page").arg(&page), BALANCED);
     due.check(&found);
     due.check_page(&page, &found);
+    let of_server = server.get(&format!("/v1/audit/runs/{}/page", found.run_id));
+    assert!(of_server.as_str() == std::fs::read_to_string(&page).ok().as_deref(), "there is one way to make a page");
 }
 
 #[test]

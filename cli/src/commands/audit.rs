@@ -7,12 +7,11 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use indicatif::ProgressBar;
 use reckon_audit::ledger::Progress;
-use reckon_audit::report::model::{AuditRequest, Report, RunSummary, Verdict};
-use reckon_audit::report::{json, page, terminal};
+use reckon_audit::report::model::{AuditRequest, Report, Verdict};
+use reckon_audit::report::{json, terminal};
 use reckon_client::Client;
 use reckon_data::config::Settings;
 use reckon_data::jobs::{RunState, RunStatus};
-use serde_json::Value;
 
 use super::batch::{progress_bar, show};
 use super::target::{Target, TargetArgs};
@@ -115,34 +114,11 @@ impl Audit {
         let report: Report = serde_json::from_value(run.report.unwrap_or_default())
             .context("the server's report is not one that this version knows")?;
         let page = match &self.page {
-            Some(_) => Some(page_of(client, &report).await?),
+            Some(_) => Some(client.get_text(&format!("{path}/page")).await?),
             None => None,
         };
         Ok(Done { report, page })
     }
-}
-
-/// The page of a server's report, made here: the older runs are asked for in SQL.
-async fn page_of(client: &Client, report: &Report) -> Result<String> {
-    let query = "SELECT run_id, CAST(finished_at AS VARCHAR) AS finished_at, verdict, events, errors, expected, hash FROM audit_runs \
-                 ORDER BY number DESC LIMIT 60";
-    let answer: Value = client.post_once("/v1/sql", &serde_json::json!({ "query": query })).await?;
-    let rows = answer["rows"].as_array().map_or(&[][..], Vec::as_slice);
-    let id = report.run_id.to_string();
-    let hash = rows.iter().find(|row| row[0] == id.as_str()).and_then(|row| row[6].as_str()).unwrap_or_default();
-    let trend: Vec<RunSummary> = rows.iter().filter_map(summary).collect();
-    Ok(page(report, hash, &trend)?)
-}
-
-fn summary(row: &Value) -> Option<RunSummary> {
-    Some(RunSummary {
-        run_id: row[0].as_str()?.parse().ok()?,
-        finished_at: row[1].as_str()?.to_owned(),
-        verdict: serde_json::from_value(row[2].clone()).ok()?,
-        events: row[3].as_u64()?,
-        errors: row[4].as_u64()?,
-        expected: row[5].as_u64()?,
-    })
 }
 
 fn columns() -> usize {

@@ -58,6 +58,13 @@ fn the_first_address_is_the_clients() {
 }
 
 #[tokio::test]
+async fn a_text_is_taken_as_it_is() {
+    let server = Fake::start(|_| Answer::json(200, &"<p>")).await;
+    let client = Client::new(&server.url, quick()).unwrap();
+    assert_eq!(client.get_text("/v1/audit/page").await.unwrap(), "\"<p>\"");
+}
+
+#[tokio::test]
 async fn what_took_too_long_is_not_asked_again() {
     let problem = Problem::new(504, "query-timeout", "The query took too long", "it took 60 s");
     let slow = Fake::start(move |_| Answer::json(504, &problem)).await;
