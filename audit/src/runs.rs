@@ -7,14 +7,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use reckon_data::clock::{Clock, Names};
-use reckon_data::jobs::{Audits, JobError, RunState, RunStatus};
+use reckon_data::jobs::{AuditSummary, Audits, JobError, RunState, RunStatus};
 use reckon_data::minute::{format_time, parse_date};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::auditor::{AuditFailure, Auditor};
 use crate::ledger::{OnProgress, Progress};
-use crate::report::model::{AuditRequest, Report};
+use crate::report::model::{AuditRequest, Report, RunSummary};
 use crate::report::page;
 use crate::store::StoreError;
 
@@ -32,7 +32,35 @@ struct Inner {
     clock: Arc<dyn Clock>,
     names: Arc<dyn Names>,
     /// Newest first.
-    runs: Mutex<VecDeque<RunStatus>>,
+    runs: Mutex<VecDeque<Run>>,
+}
+
+#[derive(Debug)]
+struct Run {
+    request: AuditRequest,
+    status: RunStatus,
+    /// Of its report, when it has succeeded.
+    summary: Option<RunSummary>,
+}
+
+impl Run {
+    fn in_list(&self) -> AuditSummary {
+        let Self { request, status, summary } = self;
+        AuditSummary {
+            id: status.id,
+            state: status.state,
+            started_at: status.started_at.clone(),
+            finished_at: status.finished_at.clone(),
+            step: status.step.clone(),
+            dates: request.dates.clone(),
+            repair: request.repair,
+            verdict: summary.as_ref().map(|summary| summary.verdict.name().to_owned()),
+            events: summary.as_ref().map(|summary| summary.events),
+            errors: summary.as_ref().map(|summary| summary.errors),
+            expected: summary.as_ref().map(|summary| summary.expected),
+            error: status.error.clone(),
+        }
+    }
 }
 
 impl fmt::Debug for AuditRuns {
@@ -86,8 +114,8 @@ impl Inner {
             return Err(JobError::Invalid(format!("{date:?} is no date: write it as 2013-02-08")));
         }
         let mut runs = self.runs.lock();
-        if let Some(running) = runs.iter().find(|run| run.state == RunState::Running) {
-            return Err(JobError::AlreadyRunning(running.id));
+        if let Some(running) = runs.iter().find(|run| run.status.state == RunState::Running) {
+            return Err(JobError::AlreadyRunning(running.status.id));
         }
         let status = RunStatus {
             id: self.names.fresh(),
@@ -101,7 +129,7 @@ impl Inner {
             report: None,
             error: None,
         };
-        runs.push_front(status.clone());
+        runs.push_front(Run { request: request.clone(), status: status.clone(), summary: None });
         runs.truncate(KEPT);
         Ok(status)
     }
@@ -110,9 +138,9 @@ impl Inner {
         // Whoever drops or panics in the middle leaves a failed run behind, not one that runs for ever.
         let unfinished = Unfinished { inner: self, id };
         let on_progress = |at: Progress| {
-            self.update(id, |run| {
-                run.step.clone_from(&at.step);
-                (run.done, run.total, run.events) = (at.done, at.total, at.events);
+            self.update(id, |Run { status, .. }| {
+                status.step.clone_from(&at.step);
+                (status.done, status.total, status.events) = (at.done, at.total, at.events);
             });
             progress(at);
         };
@@ -132,26 +160,27 @@ impl Inner {
                     tracing::error!(class = %finding.class, table = finding.table, date = finding.date, entity = finding.entity_id,
                         explanation = finding.explanation, "audit finding");
                 }
-                let report = serde_json::to_value(report).ok();
+                let (summary, report) = (report.summary(), serde_json::to_value(report).ok());
                 self.update(id, |run| {
-                    run.state = RunState::Succeeded;
-                    "done".clone_into(&mut run.step);
-                    (run.report, run.finished_at) = (report, finished_at);
+                    run.summary = Some(summary);
+                    run.status.state = RunState::Succeeded;
+                    "done".clone_into(&mut run.status.step);
+                    (run.status.report, run.status.finished_at) = (report, finished_at);
                 });
             }
             Err(error) => {
                 let error = in_full(error);
                 tracing::error!(%id, error, "the audit could not be done");
-                self.update(id, |run| {
-                    run.state = RunState::Failed;
-                    (run.error, run.finished_at) = (Some(error), finished_at);
+                self.update(id, |Run { status, .. }| {
+                    status.state = RunState::Failed;
+                    (status.error, status.finished_at) = (Some(error), finished_at);
                 });
             }
         }
     }
 
-    fn update(&self, id: Uuid, change: impl FnOnce(&mut RunStatus)) {
-        if let Some(run) = self.runs.lock().iter_mut().find(|run| run.id == id) {
+    fn update(&self, id: Uuid, change: impl FnOnce(&mut Run)) {
+        if let Some(run) = self.runs.lock().iter_mut().find(|run| run.status.id == id) {
             change(run);
         }
     }
@@ -175,9 +204,9 @@ struct Unfinished<'a> {
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         let finished_at = Some(format_time(self.inner.clock.now()));
-        self.inner.update(self.id, |run| {
-            run.state = RunState::Failed;
-            (run.error, run.finished_at) = (Some("it was given up".to_owned()), finished_at);
+        self.inner.update(self.id, |Run { status, .. }| {
+            status.state = RunState::Failed;
+            (status.error, status.finished_at) = (Some("it was given up".to_owned()), finished_at);
         });
     }
 }
@@ -197,11 +226,11 @@ impl Audits for AuditRuns {
     }
 
     fn get(&self, id: Uuid) -> Option<RunStatus> {
-        self.0.runs.lock().iter().find(|run| run.id == id).cloned()
+        self.0.runs.lock().iter().find(|run| run.status.id == id).map(|run| run.status.clone())
     }
 
-    fn list(&self) -> Vec<RunStatus> {
-        self.0.runs.lock().iter().cloned().collect()
+    fn list(&self) -> Vec<AuditSummary> {
+        self.0.runs.lock().iter().map(Run::in_list).collect()
     }
 
     async fn stored(&self, id: Uuid) -> Result<Option<Value>, String> {

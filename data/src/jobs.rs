@@ -98,6 +98,35 @@ pub trait Jobs: std::fmt::Debug + Send + Sync {
     fn list(&self) -> Vec<RunStatus>;
 }
 
+/// An audit in a list, where its report would be too much.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditSummary {
+    /// Its id.
+    pub id: Uuid,
+    /// Where it stands.
+    pub state: RunState,
+    /// When it began, RFC 3339.
+    pub started_at: String,
+    /// When it ended.
+    pub finished_at: Option<String>,
+    /// What it does now.
+    pub step: String,
+    /// The dates that it was asked for; none is all.
+    pub dates: Vec<String>,
+    /// Whether it was asked to make good what can be made good.
+    pub repair: bool,
+    /// `balanced` or `findings`, when it has succeeded.
+    pub verdict: Option<String>,
+    /// Raw events looked at.
+    pub events: Option<u64>,
+    /// Findings that are errors.
+    pub errors: Option<u64>,
+    /// Findings that the design expects.
+    pub expected: Option<u64>,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
 /// Audits. What they are asked and what they say is JSON here: only the audit knows more of it.
 #[async_trait]
 pub trait Audits: std::fmt::Debug + Send + Sync {
@@ -111,7 +140,7 @@ pub trait Audits: std::fmt::Debug + Send + Sync {
     fn get(&self, id: Uuid) -> Option<RunStatus>;
 
     /// The latest audits of this process, newest first.
-    fn list(&self) -> Vec<RunStatus>;
+    fn list(&self) -> Vec<AuditSummary>;
 
     /// The report of an audit, whoever ran it, if it is stored.
     ///

@@ -1,5 +1,5 @@
 //! Whatever an audit makes good, what the canary has seen stands in the report that it ends with.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,6 +8,7 @@ use object_store::memory::InMemory;
 use parking_lot::Mutex;
 use reckon_data::clock::{ManualClock, SeededNames};
 use reckon_data::definition::Definition;
+use reckon_data::jobs::{Audits as _, RunState};
 use reckon_data::paths::Transaction;
 use reckon_data::table::{Commit, Snapshot, Step, Table, TableError, Tables};
 use reckon_tables::MemoryTables;
@@ -16,6 +17,7 @@ use super::*;
 use crate::ledger::{LedgerOptions, LedgerParts};
 use crate::repair::RebuiltRaw;
 use crate::report::testing::empty;
+use crate::runs::AuditRuns;
 
 const LOG: Uuid = Uuid::from_u128(1);
 const RUN: Uuid = Uuid::from_u128(2);
@@ -201,4 +203,19 @@ fn what_the_canary_has_seen_stands_in_a_report_whatever_else_is_wrong() {
     assert_eq!([Class::ReportChanged, Class::Lost, Class::CanaryDiffers].map(held), [900, 98, 2]);
     assert_eq!(report.findings_total[Class::CanaryDiffers.name()], 72, "what is not kept is counted");
     assert_eq!((report.verdict, report.errors()), (Verdict::Findings, 1_872));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_says_how_audits_ended_and_not_all_that_they_found() {
+    let auditor = World::new(false).auditor;
+    let runs = AuditRuns::new(auditor, Arc::new(ManualClock::at(NOW)), Arc::new(SeededNames::new(5)));
+    let request = AuditRequest { dates: vec!["2013-02-08".to_owned()], repair: true };
+    let report = Box::pin(runs.run_to_end(&request, &|_| {})).await.unwrap().unwrap();
+    let listed = runs.list();
+    let [one] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!((one.id, one.state, &one.dates, one.repair), (report.run_id, RunState::Succeeded, &request.dates, true));
+    assert_eq!((one.verdict.as_deref(), one.errors, one.expected), (Some("findings"), Some(2), Some(0)));
+    assert!(one.finished_at.is_some() && serde_json::to_value(one).unwrap()["report"].is_null());
+    let whole = runs.get(report.run_id).unwrap().report.unwrap();
+    assert_eq!(whole["findings"].as_array().map(Vec::len), Some(2));
 }

@@ -20,6 +20,17 @@ pub enum Verdict {
     Findings,
 }
 
+impl Verdict {
+    /// Its name in tables and reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Balanced => "balanced",
+            Self::Findings => "findings",
+        }
+    }
+}
+
 /// What an audit was asked to look at.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -9,7 +9,7 @@ use reckon_data::clock::ManualClock;
 use reckon_data::dead::DeadLetter;
 use reckon_data::imports::{ImportEntry, Imports};
 use reckon_data::ingest::{Compression, Framing, Ingest, Submission, SubmitError};
-use reckon_data::jobs::{Audits, JobError, RunState, RunStatus};
+use reckon_data::jobs::{AuditSummary, Audits, JobError, RunState, RunStatus};
 use reckon_data::receipt::Receipt;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -79,8 +79,23 @@ impl Audits for Auditor {
         })
     }
 
-    fn list(&self) -> Vec<RunStatus> {
-        self.get(RUNNING).into_iter().collect()
+    fn list(&self) -> Vec<AuditSummary> {
+        let run = self.get(RUNNING).into_iter();
+        run.map(|run| AuditSummary {
+            id: run.id,
+            state: run.state,
+            started_at: run.started_at,
+            finished_at: None,
+            step: run.step,
+            dates: vec!["2013-02-08".to_owned()],
+            repair: false,
+            verdict: None,
+            events: None,
+            errors: None,
+            expected: None,
+            error: None,
+        })
+        .collect()
     }
 
     async fn stored(&self, id: Uuid) -> Result<Option<Value>, String> {
@@ -281,7 +296,8 @@ async fn audits_are_started_and_shown_wherever_they_ran() {
         assert_eq!((status.as_u16(), &problem["status"]), (expected, &json!(expected)), "{body}: {problem}");
     }
     let get = async |path: &str| ask(app.clone(), "GET", &format!("/v1/audit/runs{path}"), &[], "").await;
-    assert_eq!(get("").await.1["runs"][0]["step"], "recounting 2013-02-08");
+    let listed = get("").await.1["runs"][0].clone();
+    assert_eq!((&listed["step"], &listed["dates"][0]), (&json!("recounting 2013-02-08"), &json!("2013-02-08")));
     assert_eq!(get(&format!("/{RUNNING}")).await.1["state"], "running");
     let (_, stored) = get(&format!("/{STORED}")).await;
     let seen = [&stored["state"], &stored["events"], &stored["report"]["verdict"], &stored["finished_at"]];
