@@ -98,7 +98,7 @@ impl Record {
     pub fn replace(&self, before: &[Finding], by: &[Finding]) {
         let mut seen = self.seen.lock();
         for (before, by) in before.iter().zip(by) {
-            if let Some(kept) = seen.findings.iter_mut().find(|kept| **kept == *before) {
+            if let Some((_, kept)) = seen.untold.iter_mut().find(|(_, kept)| kept == before) {
                 *kept = by.clone();
             }
         }

@@ -222,7 +222,8 @@ async fn a_gateway_that_drops_one_in_a_thousand_is_found_and_what_it_dropped_is_
 
 /// The findings that no audit holds, and their mark.
 fn untold(record: &Record) -> (Vec<crate::finding::Finding>, u64) {
-    record.untold()
+    let untold = record.untold();
+    (untold.findings, untold.mark)
 }
 
 #[tokio::test(start_paused = true)]
