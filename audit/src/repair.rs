@@ -5,6 +5,7 @@
 //! otherwise its counts may be the only record of events that are gone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use async_trait::async_trait;
 
@@ -58,8 +59,8 @@ pub trait Repairs: std::fmt::Debug + Send + Sync {
 /// What is to be done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Raw events to be made anew: date and log partition, and the first offset where they are known to be wrong.
-    pub rebuild: BTreeMap<(String, u32), Option<u64>>,
+    /// Raw events to be made anew: date and log partition, and the offsets where they are known to be wrong.
+    pub rebuild: BTreeMap<(String, u32), Option<Range<u64>>>,
     /// Files of raw events that cannot be read.
     pub unreadable: BTreeSet<String>,
     /// Dates to be recounted in place of what they have.
@@ -125,10 +126,11 @@ impl Plan {
             return;
         }
         let is_meant = |partition: u32| finding.partition.is_none_or(|of| of == partition);
-        for ((of, partition), first) in &mut self.rebuild {
+        for ((of, partition), wrong) in &mut self.rebuild {
             if of == date && is_meant(*partition) {
-                let start = finding.offset_start.unwrap_or(0);
-                *first = Some(first.map_or(start, |first| first.min(start)));
+                let (start, end) = (finding.offset_start.unwrap_or(0), finding.offset_end.unwrap_or(u64::MAX));
+                let known = wrong.take().unwrap_or(start..end);
+                *wrong = Some(known.start.min(start)..known.end.max(end));
             }
         }
     }
@@ -170,20 +172,21 @@ fn why_not_to_run(plan: &Plan, report: &Report) -> Option<String> {
         let why = "only the stream's segments have these events, and batch would count past them: nothing is recounted";
         return Some(line(finding, why));
     }
-    let is_blind = |partition: &&u32| {
+    let is_gone = |(partition, offset): &(&u32, &u64)| {
         let state = report.partitions.get(**partition as usize);
-        state.is_none_or(|state| state.log_start.is_none_or(|start| start > state.coverage))
+        state.is_none_or(|state| state.log_start.is_none_or(|start| start > **offset))
     };
-    if let Some(partition) = report.segments.not_held.iter().find(is_blind) {
+    if let Some((partition, offset)) = report.segments.not_held_from.iter().find(is_gone) {
         return Some(format!(
-            "partition {partition}: segments above what batch has counted cannot be held against raw events, and the log \
-             no longer has them: nothing is recounted"
+            "partition {partition}: segments above what batch has counted, from offset {offset} on, cannot be held against \
+             raw events, and the log no longer has them: nothing is recounted"
         ));
     }
     let kept = |date: &&DateTotals| date.doubtful && date.uncovered > 0 && !plan.recount.contains(&date.date);
     let date = report.dates.iter().find(kept)?;
     Some(format!(
-        "{}: batch would replace its counts, for it has events that are not counted yet; nothing is recounted",
+        "{}: batch would replace its counts, for it has events that are not counted yet; nothing is recounted. Where its \
+         raw events are made anew, repair again",
         date.date
     ))
 }
@@ -196,7 +199,9 @@ fn is_only_record(finding: &Finding, report: &Report) -> bool {
     let of_segment = finding.date.is_none();
     let above = state.is_some_and(|state| finding.offset_end.is_some_and(|end| end > state.coverage));
     let gone = state.is_some_and(|state| state.log_start.is_none_or(|start| finding.offset_start < Some(start)));
-    fewer && of_segment && above && gone
+    // Raw events of dates that were not asked for are not made anew.
+    let stays = gone || !report.request.dates.is_empty();
+    fewer && of_segment && above && stays
 }
 
 fn open_dates(report: &Report) -> impl Iterator<Item = String> {
@@ -216,27 +221,34 @@ pub async fn repair(repairs: &dyn Repairs, before: &Report, plan: Plan) -> Repai
         left: plan.left,
         ..RepairReport::default()
     };
-    let mut recount = plan.recount;
-    for ((date, partition), wrong_from) in &plan.rebuild {
-        match repairs.rebuild(date, *partition).await {
+    let (mut recount, mut may_run) = (plan.recount, plan.run);
+    for ((date, partition), wrong) in &plan.rebuild {
+        let line = before.dates.iter().find(|line| &line.date == date);
+        let why = match repairs.rebuild(date, *partition).await {
             Ok(rebuilt) => {
-                let is_doubtful = before.dates.iter().any(|line| &line.date == date && line.doubtful);
-                if let Some(why) = still_wrong(&rebuilt, *wrong_from, &plan.unreadable, is_doubtful) {
-                    // What they lack, if they lack something, only its counts may have.
-                    recount.remove(date);
-                    let why = format!("raw events of {date}, partition {partition}: {why}; the date's counts stay");
-                    report.left.push(why);
-                }
+                let is_doubtful = line.is_some_and(|line| line.doubtful);
+                let why = still_wrong(&rebuilt, wrong.as_ref(), &plan.unreadable, is_doubtful);
                 report.rebuilt.extend(rebuilt.added);
+                why
             }
-            Err(reason) => {
-                report.left.push(format!("raw events of {date}, partition {partition}: {reason}"));
-                // Its counts stay what they are: they may hold what the raw events have lost.
-                recount.remove(date);
-            }
+            Err(reason) => Some(reason),
+        };
+        if let Some(why) = why {
+            // What they lack, if they lack something, only its counts may have, and the stream's segments.
+            recount.remove(date);
+            let coverage = before.partitions.get(*partition as usize).map_or(0, |state| state.coverage);
+            // Of a date that has more than is counted, a run would also replace what is.
+            may_run &= line.is_some_and(|line| line.uncovered == 0)
+                && wrong.as_ref().is_none_or(|wrong| wrong.end <= coverage)
+                && !before.segments.not_held_from.contains_key(partition);
+            report.left.push(format!("raw events of {date}, partition {partition}: {why}; the date's counts stay"));
         }
     }
-    if plan.run {
+    if plan.run && !may_run {
+        let why = "what could not be made anew may lie above what batch has counted, which would count past it: nothing is recounted";
+        report.left.push(why.to_owned());
+    }
+    if may_run {
         recount_all(repairs, recount.into_iter().collect(), &mut report).await;
     }
     report
@@ -245,21 +257,22 @@ pub async fn repair(repairs: &dyn Repairs, before: &Report, plan: Plan) -> Repai
 /// Why raw events may still lack something although they were made anew as far as that goes.
 fn still_wrong(
     rebuilt: &RebuiltRaw,
-    wrong_from: Option<u64>,
+    wrong: Option<&Range<u64>>,
     unreadable: &BTreeSet<String>,
     is_doubtful: bool,
 ) -> Option<String> {
     if let Some(kept) = rebuilt.kept.iter().find(|kept| is_doubtful || unreadable.contains(&kept.file)) {
         return Some(format!("{}: {}", kept.file, kept.why));
     }
-    if let Some(first) = rebuilt.skipped.first().filter(|_| is_doubtful) {
+    let may_lack = |offset: &&u64| is_doubtful || wrong.is_some_and(|wrong| wrong.contains(*offset));
+    if let Some(first) = rebuilt.skipped.iter().find(may_lack) {
         let records = rebuilt.skipped.len();
         return Some(format!(
-            "{records} of the log's records, the first at offset {first}, cannot be read or were given up"
+            "{records} of the log's records, that at offset {first} among them, cannot be read or were given up"
         ));
     }
     let from = rebuilt.from;
-    let is_below = wrong_from.is_some_and(|wrong| wrong < from) || is_doubtful && from > 0;
+    let is_below = wrong.is_some_and(|wrong| wrong.start < from) || is_doubtful && from > 0;
     is_below.then(|| format!("below offset {from} they could not be made anew from the log"))
 }
 
@@ -289,11 +302,11 @@ mod tests {
     use crate::report::testing::empty;
 
     fn report(findings: Vec<Finding>, doubtful: bool, whole_log: bool) -> Report {
-        let state = |partition| PartitionState { partition, ..PartitionState::default() };
+        let state = |partition| PartitionState { partition, coverage: 10_000, ..PartitionState::default() };
         let line = |date: &str, doubtful| DateTotals { date: date.to_owned(), doubtful, ..DateTotals::default() };
         Report {
             run_id: Uuid::nil(),
-            partitions: vec![state(0), state(1)],
+            partitions: [0, 1].map(state).into(),
             dates: vec![line("2026-01-01", doubtful), line("2026-01-02", false)],
             findings,
             whole_log,
@@ -339,7 +352,7 @@ mod tests {
         (hole.offset_start, hole.offset_end) = (Some(3), Some(9));
         (hole.expected, hole.found) = (Some(6), Some(0));
         let mut report = report(vec![hole], false, false);
-        report.partitions[1].log_start = Some(5);
+        (report.partitions[1].log_start, report.partitions[1].coverage) = (Some(5), 0);
         let held = plan(&report);
         assert!(!held.run && held.recount.is_empty() && held.left.len() == 1, "{held:?}");
         assert_eq!(held.rebuild.len(), 4, "what the log has may come back");
@@ -351,11 +364,53 @@ mod tests {
         assert!(plan(&report).run, "batch is past them");
     }
 
+    #[test]
+    fn batch_does_not_count_past_segments_of_which_nobody_knows_anything() {
+        let mut report = report(vec![finding(Class::ServedDiffers, Repair::Recount, None, None)], false, false);
+        for state in &mut report.partitions {
+            (state.log_start, state.coverage) = (Some(5), 4);
+        }
+        assert!(plan(&report).run);
+        report.segments.not_held_from = [(1, 4)].into();
+        let held = plan(&report);
+        assert!(!held.run && held.left.len() == 1 && held.left[0].starts_with("partition 1: "), "{held:?}");
+        report.segments.not_held_from = [(1, 5)].into();
+        assert!(plan(&report).run, "the log has them");
+    }
+
+    #[test]
+    fn batch_does_not_replace_counts_that_are_kept_because_there_is_more_of_their_date() {
+        let other = finding(Class::WrongMinute, Repair::Recount, Some("2026-01-02"), None);
+        let mut report = report(vec![other], true, false);
+        assert!(plan(&report).run);
+        report.dates[0].uncovered = 1;
+        let held = plan(&report);
+        assert!(!held.run && held.recount.is_empty() && held.left.len() == 1, "{held:?}");
+        assert!(held.left[0].starts_with("2026-01-01: "), "{held:?}");
+    }
+
+    #[test]
+    fn where_raw_events_are_wrong_is_known_by_partition() {
+        let mut first = finding(Class::Lost, Repair::Rebuild, Some("2026-01-01"), Some(1));
+        (first.offset_start, first.offset_end) = (Some(70), Some(71));
+        let mut second = first.clone();
+        (second.offset_start, second.offset_end) = (Some(50), Some(60));
+        second.date = Some("2026-01-01 2026-01-02".to_owned());
+        let mut file = finding(Class::CorruptFile, Repair::Rebuild, Some("2026-01-02"), None);
+        file.file = Some("a file".to_owned());
+        let plan = plan(&report(vec![first, second, file], false, false));
+        let of = |date: &str, partition| plan.rebuild.get(&(date.to_owned(), partition)).cloned();
+        assert_eq!([of("2026-01-01", 0), of("2026-01-01", 1)], [Some(None), Some(Some(50..71))]);
+        assert_eq!([of("2026-01-02", 0), of("2026-01-02", 1)], [Some(None), Some(Some(50..60))]);
+        assert_eq!(plan.unreadable, BTreeSet::from(["a file".to_owned()]));
+    }
+
     /// Does not rebuild the date that is unreadable, and recounts no run that has the impossible one.
     #[derive(Debug, Default)]
     struct Fake {
         kept: Vec<KeptRaw>,
         from: u64,
+        skipped: Vec<u64>,
         unreadable: Option<&'static str>,
         impossible: Option<&'static str>,
         recounted: Mutex<Vec<Vec<String>>>,
@@ -367,7 +422,8 @@ mod tests {
             if Some(date) == self.unreadable {
                 return Err("a record cannot be read".to_owned());
             }
-            Ok(RebuiltRaw { kept: self.kept.clone(), from: self.from, ..RebuiltRaw::default() })
+            let (kept, skipped) = (self.kept.clone(), self.skipped.clone());
+            Ok(RebuiltRaw { kept, skipped, from: self.from, ..RebuiltRaw::default() })
         }
 
         async fn recount(&self, dates: &[String]) -> Result<(), String> {
@@ -381,7 +437,7 @@ mod tests {
 
     fn two_dates() -> Plan {
         let dates = ["2026-01-01", "2026-01-02"].map(str::to_owned);
-        let rebuild = [((dates[0].clone(), 0), Some(7_000))].into();
+        let rebuild = [((dates[0].clone(), 0), Some(7_000..7_001))].into();
         Plan { rebuild, recount: dates.into(), run: true, ..Plan::default() }
     }
 
@@ -422,7 +478,37 @@ mod tests {
         let fake = Fake { unreadable: Some("2026-01-01"), ..Fake::default() };
         let done = repair(&fake, &report(Vec::new(), false, true), two_dates()).await;
         assert_eq!(done.dates, ["2026-01-02"]);
-        assert_eq!(done.left, ["raw events of 2026-01-01, partition 0: a record cannot be read"]);
+        let why = "raw events of 2026-01-01, partition 0: a record cannot be read; the date's counts stay";
+        assert_eq!(done.left, [why]);
         assert_eq!(*fake.recounted.lock(), [["2026-01-02"]]);
+    }
+
+    #[tokio::test]
+    async fn a_record_that_nobody_can_read_matters_where_raw_events_lack_something() {
+        for (skipped, is_doubtful, stays) in [(6_999, false, false), (7_000, false, true), (6_999, true, true)] {
+            let fake = Fake { skipped: vec![3, skipped], ..Fake::default() };
+            let done = repair(&fake, &report(Vec::new(), is_doubtful, true), two_dates()).await;
+            assert_eq!(done.dates.len(), if stays { 1 } else { 2 }, "{skipped}");
+            assert_eq!(done.left.len(), usize::from(stays), "{:?}", done.left);
+        }
+    }
+
+    #[tokio::test]
+    async fn batch_does_not_count_past_what_could_not_be_made_anew() {
+        let mut report = report(Vec::new(), false, true);
+        for (wrong, uncovered, may_run) in [
+            (Some(7_000..10_001), 0, false),
+            (Some(7_000..10_000), 5, false),
+            (Some(7_000..10_000), 0, true),
+            (None, 1, false),
+            (None, 0, true),
+        ] {
+            report.dates[0].uncovered = uncovered;
+            let fake = Fake { unreadable: Some("2026-01-01"), ..Fake::default() };
+            let rebuild = [(("2026-01-01".to_owned(), 0), wrong.clone())].into();
+            let done = repair(&fake, &report, Plan { rebuild, ..two_dates() }).await;
+            assert_eq!((done.dates.len(), fake.recounted.lock().len()), if may_run { (1, 1) } else { (0, 0) });
+            assert_eq!(done.left.len(), if may_run { 1 } else { 2 }, "{wrong:?}, {:?}", done.left);
+        }
     }
 }

@@ -19,8 +19,6 @@ const PAUSES: Range<Duration> = Duration::from_millis(100)..Duration::from_secs(
 const LAST_LOOK: Duration = Duration::from_secs(10);
 /// So much later it is looked once more whether what was right still is.
 const SECOND_LOOK: Duration = Duration::from_secs(2);
-/// So often it is looked when what was right has become too little.
-const SECOND_LOOKS: usize = 2;
 
 /// How a round ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +79,7 @@ pub async fn run_round(
     state.ask(door, sent + patience, record).await;
     let delay = sent.elapsed();
     if state.is_right() {
-        state.look_again(door, record).await;
+        state.look_again(door, sent + patience, record).await;
     }
     if let Some((judged, asked)) = state.too_many() {
         let findings = judged.excess.iter().take(FINDINGS_MAX).map(|of| tell::excess(plan, of, asked)).collect();
@@ -249,22 +247,29 @@ impl<'a> Asking<'a> {
     }
 
     /// Looks whether what was right still is: a copy may be counted after its event, and what the stream has counted
-    /// may get lost on its way into tables. Too little is looked at twice, for of several servers behind one address
-    /// another may have been a moment behind; an answer that says that it is not complete proves nothing.
-    async fn look_again(&mut self, door: &dyn Door, record: &Record) {
+    /// may get lost on its way into tables. After too little it is asked again until patience ends, for of several servers
+    /// behind one address another may be behind, and a counter that has just started catches up; an answer that says that it
+    /// is not complete proves nothing.
+    async fn look_again(&mut self, door: &dyn Door, end: Instant, record: &Record) {
         let right = self.sql.clone();
-        for _ in 0..SECOND_LOOKS {
+        // Twice at least.
+        let end = end.max(Instant::now() + SECOND_LOOK);
+        loop {
+            let is_last = Instant::now() >= end;
             tokio::time::sleep(SECOND_LOOK).await;
             let looked = timeout_at(Instant::now() + LAST_LOOK, door.counts(self.plan)).await;
             let Ok(Ok(answer)) = looked else {
                 // The answer before it stands.
                 record.failed();
-                return;
+                if is_last || self.is_right() {
+                    return;
+                }
+                continue;
             };
             let judged = judge(self.expected, &answer);
             let (is_excess, is_short) = (!judged.excess.is_empty(), judged.complete && !judged.short.is_empty());
             self.sql = if is_excess || is_short { Some(judged) } else { right.clone() };
-            if is_excess || !is_short {
+            if is_excess || !is_short || is_last {
                 return;
             }
         }

@@ -152,12 +152,18 @@ impl DateCheck<'_> {
             reading = self.reading(true, buckets);
             counts = self.scanner.counts(date, &files.counts, &reading, hashes).await?;
         }
+        let is_too_hot =
+            |bucket: &usize| buckets >> bucket & 1 == 1 && counts.cells.of_bucket(*bucket) > self.scanner.rows_max();
+        if rows > ALL_ROWS && (0..BUCKETS).any(|bucket| is_too_hot(&bucket)) {
+            reading = self.reading(reading.counting.lateness.is_none(), 0);
+            counts.kept.clear();
+        }
         let raw = self.scanner.raw(date, &files.events, &reading, &self.coverage, by_place, hashes).await?;
         let closed = i64::from(date) < self.closed;
         let (mut checked, kept_raw) = self.outline(date, &reading, raw, &counts, closed);
         let kept_counts = std::mem::take(&mut counts.kept);
         self.compare(&mut checked, &reading, kept_raw, kept_counts, closed)?;
-        let unseen = self.unseen(&checked, &counts.cells, buckets, closed);
+        let unseen = self.unseen(&checked, &counts.cells, reading.buckets, closed);
         if unseen != 0 {
             self.look(&mut checked, files, unseen, rows).await?;
         }
@@ -255,13 +261,16 @@ impl DateCheck<'_> {
         unseen: u64,
         rows: u64,
     ) -> Result<(), AuditError> {
-        let at_once = self.scanner.rows_max() * BUCKETS as u64 / rows.max(1);
-        let mut chosen = 0_u64;
+        let (mut chosen, mut room) = (0_u64, self.scanner.rows_max());
         for bucket in (0..BUCKETS).filter(|bucket| unseen >> bucket & 1 == 1) {
-            if u64::from(chosen.count_ones()) == at_once {
+            // An entity that is hot lies in one bucket: some are larger than others.
+            // Events that batch has not covered, and repeats, lie in all of them alike.
+            let of_bucket = checked.reduced.cells.of_bucket(bucket).max(rows / BUCKETS as u64);
+            if of_bucket > room {
                 checked.more = true;
-                break;
+                continue;
             }
+            room -= of_bucket;
             chosen |= 1 << bucket;
         }
         if chosen == 0 {

@@ -1,6 +1,7 @@
 //! What a run has gathered, and the report that is made of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use hashbrown::HashMap;
 use reckon_data::minute::format_time;
@@ -16,8 +17,8 @@ use super::scan::FileHashes;
 use crate::finding::Finding;
 use crate::repair::{Plan, plan};
 use crate::report::model::{
-    AuditRequest, DateTotals, FINDINGS_MAX, Horizon, HourTotals, Report, SegmentTotals, ServedTotals, Stage,
-    Thresholds, Verdict,
+    AuditRequest, DateTotals, FINDINGS_MAX, Horizon, HourTotals, PartitionState, Report, SegmentTotals, ServedTotals,
+    Stage, Thresholds, Verdict,
 };
 
 /// What a run has gathered.
@@ -30,6 +31,8 @@ pub(super) struct Gathered {
     pub(super) seconds: BTreeMap<String, f64>,
     /// From which offset on the log was read, of each partition; none: it was not.
     pub(super) log_starts: Option<BTreeMap<u32, u64>>,
+    /// Records of each partition of which the log cannot say what they held.
+    pub(super) unknown: BTreeMap<u32, BTreeSet<u64>>,
     pub(super) log_events: Option<u64>,
     pub(super) log_raw: u64,
     pub(super) whole_log: bool,
@@ -45,7 +48,38 @@ impl Gathered {
         let of_raw = |finding: &Finding| finding.table == "events" || finding.table == "log";
         let differ = self.findings.iter().any(|finding| !finding.class.is_expected() && of_raw(finding));
         let all_held = self.dates.iter().all(DateChecked::is_held_against_log);
-        if differ || !all_held { BTreeMap::new() } else { self.log_starts.clone().unwrap_or_default() }
+        if differ || !all_held {
+            return BTreeMap::new();
+        }
+        let mut starts = self.log_starts.clone().unwrap_or_default();
+        for (partition, start) in &mut starts {
+            if let Some(last) = self.unknown.get(partition).and_then(BTreeSet::last) {
+                *start = (*start).max(last + 1);
+            }
+        }
+        starts
+    }
+
+    /// Notes that the log has let go of what lies below an offset.
+    pub(super) fn log_begins(&mut self, partition: u32, offset: u64) {
+        if let Some(start) = self.log_starts.as_mut().and_then(|starts| starts.get_mut(&partition)) {
+            *start = (*start).max(offset);
+        }
+    }
+
+    /// Whether there is a record in a range of which the log cannot say what it held.
+    pub(super) fn has_unknown(&self, partition: u32, offsets: &Range<u64>) -> bool {
+        self.unknown.get(&partition).is_some_and(|unknown| unknown.range(offsets.clone()).next().is_some())
+    }
+
+    /// The partitions, as they were pinned, with where the log begins by now.
+    fn partitions(&self, pinned: &Pinned) -> Vec<PartitionState> {
+        let mut partitions = pinned.partitions.clone();
+        for state in &mut partitions {
+            let read_from = self.log_starts.as_ref().and_then(|starts| starts.get(&state.partition)).copied();
+            state.log_start = state.log_start.max(read_from);
+        }
+        partitions
     }
 }
 
@@ -78,7 +112,7 @@ impl Ledger {
             definition: self.parts.definition.version(),
             configuration: options.configuration.clone(),
             log: pinned.log,
-            partitions: pinned.partitions.clone(),
+            partitions: gathered.partitions(pinned),
             tables: pinned.tables(),
             files_hash: gathered.hashes.all(),
             thresholds: Thresholds {

@@ -111,6 +111,8 @@ impl Held {
     /// Takes what another one holds.
     pub fn append(&mut self, mut other: Self) {
         if !(self.value.is_empty() && other.value.is_empty()) {
+            // At once for all that there will be, as for the others.
+            self.value.reserve_exact(self.hash.capacity().saturating_sub(self.value.len()));
             self.value.resize(self.len(), 0);
             other.value.resize(other.len(), 0);
             self.value.append(&mut other.value);

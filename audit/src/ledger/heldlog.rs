@@ -41,6 +41,8 @@ struct Differing {
     events: u64,
     /// Events of all records that were compared, in the log and among the raw events.
     compared: (u64, u64),
+    /// From which offset on the log still had them.
+    start: u64,
 }
 
 /// Holds ranges of offsets against each other.
@@ -103,6 +105,8 @@ impl Ledger {
             let range = state.log_start.unwrap_or(0)..state.archived;
             let extent = logcheck::add_up(log, state.partition, range, scope, &mut cells).await?;
             starts.insert(state.partition, extent.start);
+            let unknown = extent.given_up.iter().copied().chain(extent.unreadable.iter().map(|(offset, _)| *offset));
+            gathered.unknown.insert(state.partition, unknown.collect());
             whole &= extent.start == 0 && extent.end == state.archived;
             whole &= extent.unreadable.is_empty() && extent.given_up.is_empty();
             gathered.findings.extend(extent.unreadable.iter().map(|bad| unreadable_record(state.partition, bad)));
@@ -134,6 +138,7 @@ impl Ledger {
         let mut more: BTreeMap<u32, Vec<Range<u64>>> = BTreeMap::new();
         for (partition, range) in first {
             let differing = holding.records(partition, range.clone()).await?;
+            gathered.log_begins(partition, differing.start);
             (of_log, of_raw) = (of_log + differing.compared.0, of_raw + differing.compared.1);
             events += differing.events;
             if holding.look(partition, range.clone(), &differing, events, gathered).await? == Looked::Partly {
@@ -146,7 +151,12 @@ impl Ledger {
                 continue;
             }
             let differing = holding.records(partition, start..end).await?;
+            gathered.log_begins(partition, differing.start);
             events += differing.events;
+            if differing.start > start && !gathered.has_unknown(partition, &(start..end)) {
+                // It has been trimmed since the sums were made: what differed in it, nobody can look at any more.
+                more.entry(partition).or_default().push(start..end);
+            }
             // Of a record that cannot be read nobody knows what it held: such a range differs for no reason.
             with_findings += usize::from(!differing.offsets.is_empty());
             if holding.look(partition, start..end, &differing, events, gathered).await? == Looked::Partly {
@@ -171,7 +181,7 @@ fn first_range(partition: u32, start: u64, pinned: &Pinned) -> Option<(u32, Rang
 enum Looked {
     /// At every event.
     Wholly,
-    /// There are too many.
+    /// There are too many, or the log has let go of some.
     Partly,
 }
 
@@ -202,13 +212,18 @@ impl Holding<'_> {
         if events > EVENTS_MAX {
             return Ok(Looked::Partly);
         }
-        let wanted = Arc::new(differing.offsets.clone());
+        let wanted = &differing.offsets;
         let offsets = self.archived(partition, &range);
-        let of_log = logcheck::events(self.log, partition, offsets, self.scope, &wanted).await?;
+        let (mut of_log, extent) = logcheck::events(self.log, partition, offsets, self.scope, wanted).await?;
+        // What the log has let go of since is not missing from it.
+        of_log.retain(|seen| seen.place.offset() >= extent.start);
+        let held: BTreeSet<u64> = wanted.range(extent.start..).copied().collect();
+        let is_whole = held.len() == wanted.len();
         let files = self.files(partition, &range);
-        let of_raw = self.scanner.raw_events(files, partition, &wanted, &self.counting).await?;
+        let of_raw = self.scanner.raw_events(files, partition, &Arc::new(held), &self.counting).await?;
+        gathered.log_begins(partition, extent.start);
         gathered.findings.extend(against_log(partition, &of_log, &of_raw, &mut gathered.known));
-        Ok(Looked::Wholly)
+        Ok(if is_whole { Looked::Wholly } else { Looked::Partly })
     }
 
     fn archived(&self, partition: u32, range: &Range<u64>) -> Range<u64> {
@@ -225,7 +240,8 @@ impl Holding<'_> {
 }
 
 fn compared(log: &Records, raw: &Records, extent: &Extent) -> Differing {
-    let known = |(offset, _): &(&u64, &(u64, u64))| !extent.is_unknown(**offset);
+    // What was read before the log let go of it is not compared.
+    let known = |(offset, _): &(&u64, &(u64, u64))| **offset >= extent.start && !extent.is_unknown(**offset);
     let rows = |records: &Records| records.iter().filter(known).map(|(_, (rows, _))| *rows).sum();
     let offsets: BTreeSet<u64> = log
         .iter()
@@ -236,7 +252,7 @@ fn compared(log: &Records, raw: &Records, extent: &Extent) -> Differing {
         .collect();
     let of = |records: &Records| offsets.iter().filter_map(|offset| records.get(offset)).map(|(rows, _)| *rows).sum();
     let events: u64 = [of(log), of(raw)].into_iter().fold(0, u64::saturating_add);
-    Differing { offsets, events, compared: (rows(log), rows(raw)) }
+    Differing { offsets, events, compared: (rows(log), rows(raw)), start: extent.start }
 }
 
 #[cfg(test)]

@@ -136,7 +136,7 @@ pub async fn records(
     Ok((records, extent))
 }
 
-/// The events of the `wanted` records of a partition in a range of offsets.
+/// The events of the `wanted` records of a partition in a range of offsets, and what of it could be read.
 ///
 /// # Errors
 /// When the log fails.
@@ -146,15 +146,15 @@ pub async fn events(
     offsets: std::ops::Range<u64>,
     scope: &LogScope,
     wanted: &BTreeSet<u64>,
-) -> Result<Vec<Seen>, AuditError> {
+) -> Result<(Vec<Seen>, Extent), AuditError> {
     let mut seen = Vec::new();
     let mut take = |event: &Borrowed<'_>| {
         if wanted.contains(&event.place.offset()) {
             seen.push(event.to_seen());
         }
     };
-    read(log, partition, offsets, scope, &mut take).await?;
-    Ok(seen)
+    let extent = read(log, partition, offsets, scope, &mut take).await?;
+    Ok((seen, extent))
 }
 
 /// An event of the log, borrowed.

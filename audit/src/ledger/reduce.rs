@@ -1,7 +1,6 @@
 //! The raw events of a date, each key once: what batch should have made of them.
 
 use hashbrown::{HashMap, HashSet};
-use polars::prelude::{ChunkSort as _, NewChunkedArray as _, UInt64Chunked};
 use reckon_data::minute::{MINUTES_PER_DAY, MINUTES_PER_HOUR};
 use reckon_data::run::Granularity;
 
@@ -52,6 +51,12 @@ impl DateCells {
     fn hour(&self, minute: i64) -> usize {
         let hour = (minute - i64::from(self.date) * MINUTES_PER_DAY).div_euclid(MINUTES_PER_HOUR);
         usize::try_from(hour).ok().filter(|hour| *hour < HOURS - 1).unwrap_or(HOURS - 1)
+    }
+
+    /// Events that the minutes of a bucket hold.
+    #[must_use]
+    pub fn of_bucket(&self, bucket: usize) -> u64 {
+        (0..HOURS).fold(0, |sum, hour| sum.wrapping_add(self.cells[Self::at(Granularity::Minute, hour, bucket)].count))
     }
 
     /// Adds what another one of the date holds.
@@ -233,14 +238,8 @@ fn peak(received: &[u32]) -> u64 {
 
 /// Hashes that more than one event has.
 fn repeated_hashes(hashes: &[u64]) -> HashSet<u64> {
-    let sorted = UInt64Chunked::from_slice("".into(), hashes).sort(false);
-    let mut repeated = HashSet::new();
-    let mut before = None;
-    for hash in sorted.iter().flatten() {
-        if before == Some(hash) {
-            repeated.insert(hash);
-        }
-        before = Some(hash);
-    }
-    repeated
+    // One copy, sorted where it is: it lies in memory beside all that is held.
+    let mut sorted = hashes.to_vec();
+    sorted.sort_unstable();
+    sorted.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect()
 }

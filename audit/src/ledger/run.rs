@@ -291,7 +291,15 @@ impl Ledger {
         let (totals, findings) = check.run().await?;
         gathered.segments = totals;
         // What the log has shown already is not said again.
-        let told = |finding: &Finding| gathered.findings.iter().any(|other| is_same_place(other, finding));
+        let told = |finding: &Finding| {
+            // Unless it goes back to what the log has let go of, above coverage: that only the segment has.
+            let starts = gathered.log_starts.as_ref();
+            let log_start = finding.partition.and_then(|partition| starts?.get(&partition).copied());
+            let state = finding.partition.and_then(|partition| pinned.partitions.get(partition as usize));
+            let is_answered = state.is_some_and(|state| finding.offset_end > Some(state.coverage));
+            let is_below = is_answered && finding.found < finding.expected && finding.offset_start < log_start;
+            !is_below && gathered.findings.iter().any(|other| is_same_place(other, finding))
+        };
         let new: Vec<Finding> = findings.into_iter().filter(|finding| !told(finding)).collect();
         gathered.findings.extend(new);
         leave_out_what_raw_lacks(&mut gathered.findings);

@@ -94,8 +94,9 @@ impl StreamCheck<'_> {
                 .filter(alone)
                 .partition(|seg| self.can_be_held(partition, seg) && seg.said.end <= state.archived);
             findings.extend(rest.iter().filter_map(own_rows));
-            if rest.iter().any(|seg| seg.said.end > state.coverage && !self.can_be_held(partition, seg)) {
-                totals.not_held.push(partition);
+            let not_held = |seg: &&Checked<'_>| seg.said.end > state.coverage && !self.can_be_held(partition, seg);
+            if let Some(first) = rest.iter().find(not_held) {
+                totals.not_held_from.insert(partition, first.key.1);
             }
             // Between segments that do not meet there are events of which nobody knows when they came.
             for run in archived.chunk_by(|before, after| before.said.end == after.key.1) {

@@ -239,9 +239,10 @@ pub struct SegmentTotals {
     pub duplicate: u64,
     /// Events refused.
     pub dead: u64,
-    /// Partitions with segments above coverage that could not be held against raw events, for some of these cannot be read.
+    /// Partitions with segments above coverage that could not be held against raw events, for some of these cannot be read;
+    /// and the offset where the first of them begins.
     #[serde(default)]
-    pub not_held: Vec<u32>,
+    pub not_held_from: BTreeMap<u32, u64>,
 }
 
 /// Answers that were asked for.

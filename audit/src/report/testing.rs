@@ -194,7 +194,7 @@ fn segments() -> SegmentTotals {
         counted: 986_010,
         duplicate: 4_007,
         dead: 129,
-        not_held: Vec::new(),
+        not_held_from: BTreeMap::new(),
     }
 }
 

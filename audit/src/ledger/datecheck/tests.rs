@@ -50,7 +50,7 @@ async fn look_without(lost: impl Fn(&DateFiles) -> (Table, DataFile)) -> DateChe
     checked.diffs.clear();
     let (table, file) = lost(&files);
     set.lose(table, &file).await;
-    check(&set).look(&mut checked, &files, u64::from(u32::MAX), 200).await.unwrap();
+    check(&set).look(&mut checked, &files, u64::from(u16::MAX), 200).await.unwrap();
     assert_eq!(checked.bad.iter().map(|bad| bad.path.as_str()).collect::<Vec<&str>>(), [file.path.as_str()]);
     // What was to be looked at is not; and no row is missing only because its file is.
     assert!(checked.more);
