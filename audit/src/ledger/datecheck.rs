@@ -299,8 +299,10 @@ impl DateCheck<'_> {
         let all = stack(raw)?;
         if let Some(all) = &all
             && checked.samples.is_empty()
+            && !closed
         {
-            checked.samples = sample(all, checked.date, &self.coverage, self.served, self.seed, closed)?;
+            let is_large = checked.totals.raw > ALL_ROWS;
+            checked.samples = sample(all, checked.date, &self.coverage, self.served, self.seed, is_large)?;
         }
         if closed || !checked.raw_whole {
             return Ok(());

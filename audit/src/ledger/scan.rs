@@ -21,7 +21,7 @@ use super::reduce::{DateCells, Reduced, reduce};
 use crate::error::AuditError;
 
 /// Files that are read side by side.
-const FILES_AT_ONCE: usize = 2;
+pub const FILES_AT_ONCE: usize = 2;
 /// Bytes that an event takes in memory while rows are compared one by one: itself, its copies while events are sorted
 /// and grouped, and the rows of counts beside it.
 const ROW_BYTES: u64 = 1 << 10;

@@ -79,8 +79,11 @@ struct Row {
     event_id: String,
 }
 
+/// Entities of which minutes are asked on a large date: for each, serving reads the minutes of an hour, of all entities.
+const MINUTES_OF: usize = 5;
+
 /// Chooses entities of a frame of raw events of a date, and asks of each its whole date, the hour and the minute of
-/// one of its events.
+/// one of its events; of a date that `is_large` the minute of some of them only.
 ///
 /// # Errors
 /// When a column is missing.
@@ -90,9 +93,9 @@ pub fn sample(
     coverage: &[u64],
     entities: usize,
     seed: u64,
-    closed: bool,
+    is_large: bool,
 ) -> Result<Vec<Sample>, AuditError> {
-    if closed || entities == 0 {
+    if entities == 0 {
         return Ok(Vec::new());
     }
     let failed = |error: Unreadable| AuditError::Stopped(format!("a frame of events: {error:?}"));
@@ -119,11 +122,13 @@ pub fn sample(
         });
     }
     let mut samples = Vec::new();
-    for (entity, mut rows) in chosen {
+    for (number, (entity, mut rows)) in chosen.into_iter().enumerate() {
         rows.sort_by_key(|row| (row.hash, row.place));
         let Some(one) = rows.get(seed as usize % rows.len().max(1)) else { continue };
         let (event_type, at) = (one.event_type.clone(), start_of_minute(one.minute));
-        for long in [MICROS_PER_MINUTE, MICROS_PER_HOUR, MICROS_PER_DAY] {
+        let steps = [MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_MINUTE];
+        let asked = if is_large && number >= MINUTES_OF { &steps[..2] } else { &steps[..] };
+        for long in asked.iter().copied() {
             let from = at.div_euclid(long) * long;
             let question =
                 Question { entity_id: entity.to_owned(), event_type: event_type.clone(), from, to: from + long };

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use super::held::Held;
+use super::place::Place;
 use super::weigh::{Cell, place};
 use reckon_data::run::Granularity;
 
@@ -66,7 +67,7 @@ pub struct Occurrence {
     /// Its key's hash.
     pub hash: u64,
     /// Its place.
-    pub place: super::place::Place,
+    pub place: Place,
     /// Its segment, by its number.
     pub segment: usize,
     /// Where it is held.
@@ -90,12 +91,14 @@ pub struct Due {
 /// copies make an event of a segment a repeat.
 #[must_use]
 pub fn duplicates(occurrences: &[Occurrence], from: impl Fn(usize) -> u64) -> Vec<bool> {
-    let mut order: Vec<usize> = (0..occurrences.len()).collect();
-    order.sort_unstable_by_key(|at| (occurrences[*at].hash, occurrences[*at].place));
+    // What is compared is sorted itself: looked up by its number, it would lie anywhere in memory.
+    let mut order: Vec<(u64, Place, usize)> =
+        occurrences.iter().enumerate().map(|(at, event)| (event.hash, event.place, at)).collect();
+    order.sort_unstable();
     let mut duplicate = vec![false; occurrences.len()];
     for pair in order.windows(2) {
-        let (before, after) = (&occurrences[pair[0]], &occurrences[pair[1]]);
-        duplicate[pair[1]] = before.hash == after.hash && before.place.offset() >= from(after.segment);
+        let ((hash, place, _), (same, _, at)) = (pair[0], pair[1]);
+        duplicate[at] = hash == same && place.offset() >= from(occurrences[at].segment);
     }
     duplicate
 }
@@ -135,7 +138,6 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::place::Place;
     use super::*;
 
     proptest! {
