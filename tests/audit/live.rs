@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::ask::{BALANCED, audit_of, ended, report, rows_of_page, start, thousands};
 use crate::harness::{Server, number, rows};
 
-/// Batch every other second, and small segments.
+/// Batch every other second, and small segments; not so many files that audits over an object store take longer and longer.
 const BUSY: &[&str] = &[
     // Only those that are asked for.
     "--audit-after-batch",
@@ -17,9 +17,9 @@ const BUSY: &[&str] = &[
     "--batch-schedule",
     "*/2 * * * * *",
     "--archive-commit-every",
-    "200ms",
+    "500ms",
     "--stream-seal-every",
-    "200ms",
+    "500ms",
     "--stream-segment-events",
     "1000",
 ];
