@@ -17,13 +17,14 @@
 //! [`Run::default`] is empty and the identity of [`Run::merge`].
 //!
 //! `build` and `columns` make runs, `merge` folds them, `select` answers point queries, `scan` reads
-//! everything, `write` and `read` go to and from the columns of the tables.
+//! everything, `leaders` finds the largest without, `write` and `read` go to and from the columns of the tables.
 
 mod build;
 mod columns;
 mod dimension;
 mod entities;
 mod granularity;
+mod leaders;
 mod merge;
 mod offsets;
 mod read;
@@ -40,6 +41,7 @@ pub use build::RunBuilder;
 pub use columns::RunColumns;
 pub use dimension::{Dimension, UnknownDimension};
 pub use granularity::{Granularity, UnknownGranularity};
+pub use leaders::{Leader, Scope, Wanted, leaders};
 pub use rows::ValueColumns;
 pub use scan::RowRef;
 pub use select::{DimCondition, Selection, StepSums};
@@ -47,6 +49,7 @@ pub use top::EntitySums;
 pub use write::{LATE_COLUMN, count_fields};
 
 use entities::Entities;
+use leaders::Lists;
 use offsets::Offsets;
 use rows::Rows;
 
@@ -107,6 +110,7 @@ pub struct Run {
     dims: Vec<DimValues>,
     rows: Rows,
     totals: Totals,
+    lists: Lists,
 }
 
 impl Run {
@@ -126,7 +130,7 @@ impl Run {
                 rows.minutes.iter().max().copied().unwrap_or_default(),
             ),
         };
-        Self { entities, row_ends, types, dims, rows, totals }
+        Self { entities, row_ends, types, dims, rows, totals, lists: Lists::default() }
     }
 
     /// Whether nothing was counted.

@@ -180,6 +180,34 @@ proptest! {
     }
 
     #[test]
+    fn leaders_are_the_top_of_all_sums(
+        rows in rows(), from in bound(), to in bound(), event_type in prop::option::of(Just("view")),
+        conditions in conditions(), n in 0..8_usize, cuts in prop::collection::vec(0..250_usize, 0..6),
+    ) {
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(rows.len())).chain([0, rows.len()]).collect();
+        cuts.sort_unstable();
+        let runs: Vec<Run> = cuts.windows(2).map(|ends| build(&rows[ends[0]..ends[1]], hash_of)).collect();
+        let scopes: Vec<Scope<'_>> = (0..).zip(&runs)
+            // Not every run counts the same minutes: a whole day beside a few minutes of the next.
+            .map(|(at, run)| Scope { run, minutes: if at % 3 == 2 { -50..50 } else { from..to }, is_batch: at % 2 == 0 })
+            .collect();
+        let reserved = ["ent-1".to_owned()];
+        let (mut sums, mut batch) = (EntitySums::new(), EntitySums::new());
+        for scope in &scopes {
+            scope.run.top_into(&scope.minutes, event_type, &conditions, &reserved, &mut sums);
+            if scope.is_batch {
+                scope.run.top_into(&scope.minutes, event_type, &conditions, &reserved, &mut batch);
+            }
+        }
+        let batch: BTreeMap<String, u64> = batch.top(usize::MAX).into_iter().collect();
+        let expected: Vec<Leader> = sums.top(n).into_iter()
+            .map(|(entity, count)| Leader { batch: batch.get(&entity).copied().unwrap_or(0), entity, count })
+            .collect();
+        let wanted = Wanted { event_type, conditions: &conditions, reserved_prefixes: &reserved };
+        prop_assert_eq!(leaders(&scopes, wanted, n), Some(expected));
+    }
+
+    #[test]
     fn batches_are_sorted_and_read_back(rows in rows(), batch_rows in 1..100_usize) {
         // Tables know nothing of made-up collisions, so hashes are real here.
         let run = build(&rows, entity_hash);
@@ -360,4 +388,34 @@ proptest! {
             prop_assert_eq!(found, expected);
         }
     }
+}
+
+/// Many entities whose counts fall off as popularity does, in runs of different sizes.
+#[test]
+fn leaders_of_large_runs_are_found_or_given_up() {
+    let run = |shift: u64, minute: i64| {
+        let mut builder = RunBuilder::new();
+        for rank in 1..=40_000_u64 {
+            let entity = format!("e{}", (rank + shift) % 40_000);
+            let hash = entity_hash(&entity);
+            builder.add(hash, &entity, "view", minute, &[], &Cell::counted(1_000_000 / rank, rank, 0)).unwrap();
+            // Alike for all: nothing stands out.
+            builder.add(hash, &entity, "like", minute, &[], &Cell::counted(1, rank, 0)).unwrap();
+        }
+        builder.finish().unwrap()
+    };
+    let runs: Vec<Run> = (0..12).map(|at| run(at % 3, at as i64)).collect();
+    let scopes: Vec<Scope<'_>> = runs.iter().map(|run| Scope { run, minutes: 2..11, is_batch: false }).collect();
+    let of = |event_type: &'static str, n: usize| {
+        let wanted = Wanted { event_type: Some(event_type), conditions: &[], reserved_prefixes: &[] };
+        let mut sums = EntitySums::new();
+        scopes.iter().for_each(|scope| scope.run.top_into(&scope.minutes, Some(event_type), &[], &[], &mut sums));
+        let all = sums.top(n);
+        let found = leaders(&scopes, wanted, n);
+        (found.map(|found| found.into_iter().map(|leader| (leader.entity, leader.count)).collect::<Vec<_>>()), all)
+    };
+    let (found, all) = of("view", 100);
+    assert_eq!(found, Some(all));
+    // Who is first among equals is known only when all have been seen.
+    assert_eq!(of("like", 100).0, None);
 }

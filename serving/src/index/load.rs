@@ -94,7 +94,7 @@ pub enum Columns {
     All,
     /// All, and the place in the log.
     Placed,
-    /// The place in the log, the kind of row, and what it counts.
+    /// The place in the log, the kind of row, its minute, and what it counts.
     Places,
     /// Counts, the place in the log where there is one, and by which definition they were counted.
     Told,
@@ -110,7 +110,7 @@ impl Columns {
             Self::Counts => counts().collect(),
             Self::All => all().collect(),
             Self::Placed => places.into_iter().chain(all()).collect(),
-            Self::Places => places.into_iter().chain(["count", "counted"]).collect(),
+            Self::Places => places.into_iter().chain(["minute", "count", "counted"]).collect(),
             Self::Told => places.into_iter().chain(counts()).chain(["definition"]).collect(),
         }
     }

@@ -135,6 +135,25 @@ impl Index {
         Ok(())
     }
 
+    /// The runs of a window, and which minutes of each belong to it; none when memory has no room for all of them.
+    ///
+    /// # Errors
+    /// As [`Index::sum`].
+    pub async fn runs(
+        &self,
+        view: &BatchView,
+        minutes: &Range<i64>,
+    ) -> Result<Option<Vec<(Arc<Run>, Range<i64>)>>, ServingError> {
+        let mut all = Vec::new();
+        for span in spans(view, minutes, None) {
+            match self.held(&span, Columns::Counts).await? {
+                Held::Runs(runs) => all.extend(runs.into_iter().map(|run| (run, span.minutes.clone()))),
+                Held::TooLarge => return Ok(None),
+            }
+        }
+        Ok(Some(all))
+    }
+
     /// Adds what batch has counted of every entity.
     ///
     /// # Errors
@@ -261,7 +280,7 @@ impl Index {
         let add =
             move |builders: &mut Vec<RunBuilder>, batch: &RecordBatch| add_hours(builders, &hours, batch, &dimensions);
         let built = self.files.fold(Table::BatchCounts, files, columns, Wanted::default(), builders, add).await?;
-        let finish = move || built.into_iter().map(|builder| Ok(builder.finish()?)).collect();
+        let finish = move || built.into_iter().map(finished).collect();
         offload(finish).await.map_err(ServingError::internal)?
     }
 
@@ -307,7 +326,14 @@ pub fn may_hold(file: &DataFile, entity: &str) -> bool {
 }
 
 async fn finish(builder: RunBuilder) -> Result<Run, ServingError> {
-    Ok(offload(move || builder.finish()).await.map_err(ServingError::internal)??)
+    offload(move || finished(builder)).await.map_err(ServingError::internal)?
+}
+
+/// The run, ready for top lists.
+fn finished(builder: RunBuilder) -> Result<Run, ServingError> {
+    let run = builder.finish()?;
+    run.prepare_leaders();
+    Ok(run)
 }
 
 /// The files that may have rows in some of these hours: of an hour that batch has not got to there are none.

@@ -1,11 +1,13 @@
 //! Which segments a file of `stream_counts` holds rows of.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
-use arrow::compute::{cast, partition, sum};
+use arrow::compute::{cast, max, min, partition, sum};
 use arrow::datatypes::{DataType, Int64Type};
+use reckon_data::minute::minute_of;
 use reckon_data::table::{DataFile, Table};
 use reckon_tables::schema::{KIND_COUNT, KIND_SUMMARY};
 
@@ -21,6 +23,8 @@ pub(super) type Place = (u32, u64, u64);
 pub(super) struct Content {
     /// What its rows count; none without rows.
     pub(super) rows: Option<u64>,
+    /// The first and the last minute of its rows, since 1970; none without rows.
+    pub(super) minutes: Option<(i64, i64)>,
     /// What its summary says that they count.
     pub(super) counted: u64,
     /// Summaries: one, and more only if the segment was written more than once.
@@ -32,6 +36,10 @@ impl Content {
     pub(super) fn add(&mut self, other: Self) {
         self.rows = match (self.rows, other.rows) {
             (Some(own), Some(more)) => Some(own.saturating_add(more)),
+            (own, more) => own.or(more),
+        };
+        self.minutes = match (self.minutes, other.minutes) {
+            (Some(own), Some(more)) => Some((own.0.min(more.0), own.1.max(more.1))),
             (own, more) => own.or(more),
         };
         self.counted = self.counted.saturating_add(other.counted);
@@ -56,7 +64,10 @@ fn add(places: &mut BTreeMap<Place, Content>, batch: &RecordBatch) -> Result<(),
             u64::try_from(total).map_err(|_| unreadable("a negative count"))
         };
         match rows.kind.is_valid(range.start).then(|| rows.kind.value(range.start)) {
-            Some(KIND_COUNT) => content.rows = Some(total(&rows.count)?),
+            Some(KIND_COUNT) => {
+                content.rows = Some(total(&rows.count)?);
+                content.minutes = rows.minutes(&range);
+            }
             Some(KIND_SUMMARY) => {
                 content.summaries = range.len();
                 content.counted = total(&rows.counted)?;
@@ -71,6 +82,8 @@ fn add(places: &mut BTreeMap<Place, Content>, batch: &RecordBatch) -> Result<(),
 /// The columns of a batch.
 struct Rows {
     kind: StringArray,
+    /// Microseconds.
+    minute: ArrayRef,
     count: ArrayRef,
     counted: ArrayRef,
     /// Kind, and the place: log partition, start and end.
@@ -87,10 +100,18 @@ impl Rows {
         let kind = cast(&column("kind")?, &DataType::Utf8)?;
         Ok(Self {
             kind: kind.as_string::<i32>().clone(),
+            minute: number("minute")?,
             count: number("count")?,
             counted: number("counted")?,
             by: [kind, number("log_partition")?, number("segment_start")?, number("segment_end")?],
         })
+    }
+
+    /// The first and the last minute of some rows.
+    fn minutes(&self, range: &Range<usize>) -> Option<(i64, i64)> {
+        let minutes = self.minute.slice(range.start, range.len());
+        let minutes = minutes.as_primitive::<Int64Type>();
+        Some((minute_of(min(minutes)?), minute_of(max(minutes)?)))
     }
 
     fn place(&self, row: usize) -> Result<Place, ServingError> {

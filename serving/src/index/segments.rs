@@ -39,6 +39,8 @@ struct Found {
     candidates: Vec<Candidate>,
     /// The files that have the rows of each.
     files: Vec<Vec<usize>>,
+    /// The first and the last minute of each.
+    minutes: Vec<Option<(i64, i64)>>,
     /// A file that may have rows too and is damaged.
     damaged: Option<Damaged>,
 }
@@ -94,7 +96,8 @@ pub struct OnDisk {
 }
 
 impl Segments {
-    /// Where the counts of `ranges` of a partition lie, as `snapshot` has them.
+    /// Where the counts of `ranges` of a partition lie, as `snapshot` has them: of segments that have some in `minutes`,
+    /// of any when none.
     ///
     /// # Errors
     /// When files cannot be read.
@@ -104,18 +107,25 @@ impl Segments {
         snapshot: &Snapshot,
         partition: u32,
         ranges: &[Range<u64>],
+        minutes: Option<&Range<i64>>,
     ) -> Result<OnDisk, ServingError> {
         let mut found = OnDisk::default();
         for range in ranges {
-            let Found { candidates, files, damaged } = self.candidates(index, snapshot, partition, range).await?;
+            let Found { candidates, files, minutes: held, damaged } =
+                self.candidates(index, snapshot, partition, range).await?;
             let Tiling { chosen, gaps } = tile(range, &candidates);
             found.missing.extend(gaps.into_iter().map(|(gap, reason)| {
                 // What a damaged file holds, nobody knows; where something is missing, it may be that.
                 let reason = damaged.as_ref().map_or(reason, ToString::to_string);
                 Missing::offsets(MissingWhat::StreamCounts, partition, gap.start, Some(gap.end), reason)
             }));
+            let touches = |number: &usize| match (held[*number], minutes) {
+                (Some((first, last)), Some(minutes)) => first < minutes.end && minutes.start <= last,
+                (_, None) => true,
+                (None, Some(_)) => false,
+            };
             let sealed = |number: usize| Sealed { offsets: candidates[number].0.clone(), files: files[number].clone() };
-            found.chunks.extend(chunks(snapshot, partition, chosen.into_iter().map(sealed)));
+            found.chunks.extend(chunks(snapshot, partition, chosen.into_iter().filter(touches).map(sealed)));
         }
         Ok(found)
     }
@@ -151,9 +161,13 @@ impl Segments {
                 files.extend(part.rows.map(|_| at));
             }
         }
-        let (candidates, files) =
-            segments.into_iter().map(|((start, end), (content, files))| ((start..end, broken(content)), files)).unzip();
-        Ok(Found { candidates, files, damaged: unreadable })
+        let mut found = Found { candidates: Vec::new(), files: Vec::new(), minutes: Vec::new(), damaged: unreadable };
+        for ((start, end), (content, files)) in segments {
+            found.candidates.push((start..end, broken(content)));
+            found.files.push(files);
+            found.minutes.push(content.minutes);
+        }
+        Ok(found)
     }
 
     /// The segment that an offset of a partition lies in, if `snapshot` still has it.
@@ -202,7 +216,7 @@ impl Segments {
 
 /// Why the rows of a segment cannot be counted, if they cannot: R-2, they have to be what its summary says.
 fn broken(content: Content) -> Option<String> {
-    let Content { rows, counted, summaries } = content;
+    let Content { rows, counted, summaries, .. } = content;
     let rows = rows.unwrap_or(0);
     match summaries {
         0 => Some("it has no summary".to_owned()),
@@ -264,6 +278,6 @@ async fn load(index: &Index, chunk: &Chunk, starts: Vec<u64>) -> Result<Vec<Run>
     };
     let files = chunk.files.clone();
     let built = index.files.fold(Table::StreamCounts, files, Columns::Placed, wanted, builders, add).await?;
-    let finish = move || built.into_iter().map(|builder| Ok(builder.finish()?)).collect();
+    let finish = move || built.into_iter().map(super::finished).collect();
     offload(finish).await.map_err(ServingError::internal)?
 }

@@ -1,5 +1,6 @@
 //! The complement of a batch view, from the stream layer.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,7 +66,7 @@ impl Serving {
                 Ok(sum) => {
                     let part = Part::of_sum(partition, from, &sum);
                     found.sums.add_all(&sum.cells);
-                    let on_disk = self.on_disk(view, &part).await?;
+                    let on_disk = self.on_disk(view, &part, Some(&selection.minutes)).await?;
                     for chunk in &on_disk.chunks {
                         match self.segments.runs(&self.index, chunk).await {
                             Err(ServingError::Damaged { damaged }) => found.missing.extend(chunk.missing(&damaged)),
@@ -84,8 +85,12 @@ impl Serving {
         Ok(if stale { Outcome::Stale(found) } else { Outcome::Answer(found) })
     }
 
-    /// All that the stream has above coverage.
-    pub(crate) async fn stream_runs(&self, view: &BatchView) -> Result<Outcome<StreamRuns>, ServingError> {
+    /// All that the stream has above coverage; what lies on disk only if it has counts of `minutes` (any when none).
+    pub(crate) async fn stream_runs(
+        &self,
+        view: &BatchView,
+        minutes: Option<&Range<i64>>,
+    ) -> Result<Outcome<StreamRuns>, ServingError> {
         let ask = (0_u32..)
             .zip(&view.coverage)
             .map(|(partition, from)| async move { (partition, *from, self.parts.tails.tail(partition, *from).await) });
@@ -95,7 +100,7 @@ impl Serving {
             match answer {
                 Ok(tail) => {
                     let part = Part::of_tail(&tail);
-                    let on_disk = self.on_disk(view, &part).await?;
+                    let on_disk = self.on_disk(view, &part, minutes).await?;
                     found.runs.extend(tail.runs);
                     found.on_disk.extend(on_disk.chunks);
                     found.missing.extend(on_disk.missing);
@@ -110,7 +115,13 @@ impl Serving {
         Ok(if stale { Outcome::Stale(found) } else { Outcome::Answer(found) })
     }
 
-    pub(super) async fn on_disk(&self, view: &BatchView, part: &Part) -> Result<OnDisk, ServingError> {
+    /// Where what a part has on disk lies; only segments that have counts of `minutes` (any when none).
+    pub(super) async fn on_disk(
+        &self,
+        view: &BatchView,
+        part: &Part,
+        minutes: Option<&Range<i64>>,
+    ) -> Result<OnDisk, ServingError> {
         let Some(end) = part.on_disk().iter().map(|range| range.end).max() else { return Ok(OnDisk::default()) };
         let name = Transaction::Stream(self.parts.log, part.partition).to_string();
         let holds = |snapshot: &Snapshot| u64::try_from(snapshot.transaction(&name)).is_ok_and(|sealed| sealed >= end);
@@ -119,7 +130,7 @@ impl Serving {
         } else {
             self.snapshots.one_that(Table::StreamCounts, holds).await?
         };
-        self.segments.find(&self.index, &snapshot, part.partition, part.on_disk()).await
+        self.segments.find(&self.index, &snapshot, part.partition, part.on_disk(), minutes).await
     }
 
     /// Asks with the newest view, and again with a newer one as long as the view is stale or its files are

@@ -11,6 +11,7 @@ mod count;
 mod dead;
 mod events;
 pub(crate) mod gather;
+mod leaders;
 mod locate;
 mod past;
 mod rows;

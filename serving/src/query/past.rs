@@ -24,6 +24,7 @@ use super::Serving;
 use super::as_of::AsOf;
 use super::gather::{exact, exact_sum};
 use super::stats::stats_answer;
+use super::leaders;
 use super::top::{check_n, top_selection};
 use super::types::{CountAnswer, CountQuery, StatsAnswer, StatsQuery, TopAnswer, TopEntity, TopQuery, Window};
 use crate::ServingError;
@@ -135,9 +136,19 @@ impl Serving {
         let top = top_selection(self, query, window, self.past_conditions(query.filter.as_ref())?);
         let past = self.past(as_of).await?;
         let _turn = self.top_turns.acquire().await.map_err(ServingError::internal)?;
-        let sums = self.index.top(&past.view, &top, EntitySums::new()).await?;
         let n = query.n;
-        let listed = offload(move || sums.top(n)).await.map_err(ServingError::internal)?;
+        let runs = self.index.runs(&past.view, &top.minutes).await?;
+        let led = match runs {
+            Some(runs) => leaders::list(runs.into_iter().map(leaders::Part::of_batch).collect(), &top, n).await?,
+            None => None,
+        };
+        let listed = match led {
+            Some(found) => found.into_iter().map(|leader| (leader.entity, leader.count)).collect(),
+            None => {
+                let sums = self.index.top(&past.view, &top, EntitySums::new()).await?;
+                offload(move || sums.top(n)).await.map_err(ServingError::internal)?
+            }
+        };
         let entities = listed.into_iter().map(|(entity_id, count)| Ok(TopEntity { entity_id, count: exact(count)? }));
         let entities = entities.collect::<Result<Vec<_>, ServingError>>()?;
         let total = entities.iter().try_fold(0, |sum, entity| exact_sum(sum, entity.count))?;

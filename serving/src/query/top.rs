@@ -8,6 +8,7 @@ use reckon_data::run::{DimCondition, EntitySums, Run, Selection};
 
 use super::Serving;
 use super::gather::{Outcome, StreamRuns, exact, exact_sum};
+use super::leaders::{self, Part};
 use super::types::{TopAnswer, TopEntity, TopQuery, Window};
 use crate::ServingError;
 use crate::index::TopSelection;
@@ -80,9 +81,13 @@ impl Serving {
     }
 
     async fn list(&self, view: &BatchView, top: &Arc<TopSelection>, n: usize) -> Result<Outcome<Listed>, ServingError> {
-        let outcome = self.stream_runs(view).await?;
+        let outcome = self.stream_runs(view, Some(&top.minutes)).await?;
         let stale = matches!(outcome, Outcome::Stale(_));
         let (Outcome::Answer(mut stream) | Outcome::Stale(mut stream)) = outcome;
+        let answer = |answer| if stale { Outcome::Stale(answer) } else { Outcome::Answer(answer) };
+        if let Some((listed, batch)) = self.led(view, top, &mut stream, n).await? {
+            return Ok(answer((listed, batch, stream)));
+        }
         let mut sums = added(EntitySums::new(), stream.runs.clone(), top).await?;
         for chunk in &stream.on_disk {
             match self.segments.runs(&self.index, chunk).await {
@@ -96,8 +101,35 @@ impl Serving {
         for (entity, _) in &listed {
             batch = exact_sum(batch, self.batch_count(view, top, entity).await?)?;
         }
-        let answer = (listed, batch, stream);
-        Ok(if stale { Outcome::Stale(answer) } else { Outcome::Answer(answer) })
+        Ok(answer((listed, batch, stream)))
+    }
+
+    /// The list and what of it batch has counted, from the largest entities of each run; none when that is no way to
+    /// find it.
+    async fn led(
+        &self,
+        view: &BatchView,
+        top: &Arc<TopSelection>,
+        stream: &mut StreamRuns,
+        n: usize,
+    ) -> Result<Option<(Vec<(String, u64)>, u64)>, ServingError> {
+        if stream.on_disk.iter().map(|chunk| chunk.segments.len()).sum::<usize>() > leaders::SEGMENTS_MAX {
+            return Ok(None);
+        }
+        let Some(batch) = self.index.runs(view, &top.minutes).await? else { return Ok(None) };
+        let mut parts: Vec<Part> = batch.into_iter().map(Part::of_batch).collect();
+        parts.extend(stream.runs.iter().map(|run| Part::of_stream(run, top)));
+        let mut missing = Vec::new();
+        for chunk in &stream.on_disk {
+            match self.segments.runs(&self.index, chunk).await {
+                Err(ServingError::Damaged { damaged }) => missing.extend(chunk.missing(&damaged)),
+                runs => parts.extend(runs?.iter().map(|run| Part::of_stream(run, top))),
+            }
+        }
+        let Some(found) = leaders::list(parts, top, n).await? else { return Ok(None) };
+        stream.missing.append(&mut missing);
+        let batch = found.iter().try_fold(0, |sum, leader| exact_sum(sum, leader.batch))?;
+        Ok(Some((found.into_iter().map(|leader| (leader.entity, leader.count)).collect(), batch)))
     }
 
     /// What batch has counted of an entity on the list.

@@ -175,7 +175,7 @@ impl Serving {
     async fn pin(&self, names: &BTreeSet<String>) -> Result<Pinned, ServingError> {
         let merged = ["stats", "stats_hour", "stats_day", "stats_stream"];
         let (view, stream) = if merged.iter().any(|name| names.contains(*name)) {
-            self.with_view(|view| async move { self.stream_runs(&view).await }).await?
+            self.with_view(|view| async move { self.stream_runs(&view, None).await }).await?
         } else {
             (self.current.get(), StreamRuns::default())
         };

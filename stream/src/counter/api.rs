@@ -9,13 +9,13 @@ use reckon_data::run::{Run, Selection, StepSums};
 use reckon_data::tail::{Position, Tail, TailError, TailSum, Tails};
 
 use super::Counter;
-use super::counts::{Counts, OpenSnapshot, freeze_all};
+use super::counts::{Counts, OpenSnapshot};
 use super::history::Part;
 use super::partition::CountError;
 use super::shared::{Partition, Shared, State};
 
-/// So many parts of an open segment are made one.
-const PARTS_MAX: usize = 8;
+/// So many parts of an open segment, of about the same size, are made one.
+const JOIN_FROM: usize = 4;
 
 impl Counter {
     fn partition(&self, number: u32) -> Result<&Partition, TailError> {
@@ -38,8 +38,21 @@ fn check(partition: &Partition, state: &State) -> Result<(), TailError> {
 struct Frozen {
     runs: Vec<Arc<Run>>,
     on_disk: Vec<std::ops::Range<u64>>,
-    /// The parts, if they should be replaced by one run.
-    joined: Option<Arc<Run>>,
+    /// The open segment's last parts, from that number on, if they should be replaced by one run.
+    joined: Option<(usize, Arc<Run>)>,
+}
+
+/// From which part on the parts of an open segment are made one, if some are, by how many rows each has: the last ones
+/// that are not much smaller than what follows them. So there are few, and a row is seldom moved, however often
+/// somebody asks.
+fn join_from(rows: &[usize]) -> Option<usize> {
+    let mut from = rows.len().checked_sub(1)?;
+    let mut behind = rows[from];
+    while from > 0 && rows[from - 1] <= behind.saturating_mul(2) {
+        from -= 1;
+        behind = behind.saturating_add(rows[from]);
+    }
+    (rows.len() - from >= JOIN_FROM).then_some(from)
 }
 
 /// Makes everything a run. Heavy on CPU if something is none yet.
@@ -55,11 +68,14 @@ fn freeze(
             Part::Disk(range) => on_disk.push(range),
         }
     }
-    let joined = if open.parts.len() >= PARTS_MAX { Some(freeze_all(&open.parts)?) } else { None };
-    match &joined {
-        Some(run) => runs.push(Arc::clone(run)),
-        None => runs.extend(open.parts.iter().map(Counts::freeze).collect::<Result<Vec<_>, _>>()?),
+    let mut parts = open.parts.iter().map(Counts::freeze).collect::<Result<Vec<_>, _>>()?;
+    let rows: Vec<usize> = parts.iter().map(|run| run.rows()).collect();
+    let joined = join_from(&rows).map(|from| (from, Arc::new(Run::merge(&parts[from..]))));
+    if let Some((from, run)) = &joined {
+        parts.truncate(*from);
+        parts.push(Arc::clone(run));
     }
+    runs.extend(parts);
     if let Some(rest) = rest {
         runs.push(Arc::new(Run::from_columns(rest)?));
     }
@@ -87,8 +103,8 @@ impl Tails for Counter {
             .await
             .map_err(|error| unavailable(error.to_string()))?
             .map_err(|error| unavailable(error.to_string()))?;
-        if let Some(joined) = &frozen.joined {
-            own.state.lock().counter.open_mut().replace(&open.parts, joined);
+        if let Some((from, run)) = &frozen.joined {
+            own.state.lock().counter.open_mut().replace(&open.parts[*from..], run);
         }
         Ok(Tail { partition, from, position, runs: frozen.runs, on_disk: frozen.on_disk })
     }
@@ -173,5 +189,41 @@ impl Follower for Counter {
             }
         }
         committed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::join_from;
+
+    #[test]
+    fn parts_of_about_the_same_size_are_joined() {
+        for (rows, expected) in [
+            (&[][..], None),
+            (&[5, 5, 5], None),
+            (&[5, 5, 5, 5], Some(0)),
+            (&[1_000, 5, 5, 5, 5], Some(1)),
+            (&[60, 5, 5, 5, 5, 5], Some(1)),
+            (&[40, 5, 5, 5, 5], Some(0)),
+            (&[1_000, 300, 100, 30], None),
+        ] {
+            assert_eq!(join_from(rows), expected, "{rows:?}");
+        }
+    }
+
+    /// A segment of 100,000 parts: how many there are at most at once, and how often a row is moved.
+    #[test]
+    fn parts_stay_few_and_rows_are_seldom_moved() {
+        let (mut rows, mut most, mut moved) = (Vec::new(), 0, 0_usize);
+        for _ in 0..100_000 {
+            rows.push(10);
+            if let Some(from) = join_from(&rows) {
+                let joined: usize = rows.drain(from..).sum();
+                moved += joined;
+                rows.push(joined);
+            }
+            most = most.max(rows.len());
+        }
+        assert!(most <= 40 && moved <= 1_000_000 * 20, "{most} parts, {moved} rows moved");
     }
 }

@@ -166,12 +166,15 @@ impl OpenCounts {
         OpenSnapshot { parts: self.parts.clone(), rest }
     }
 
-    /// Puts a run in the place of `parts`, if these still are the first ones.
+    /// Puts a run in the place of `parts`, if these are still there, next to each other.
     pub fn replace(&mut self, parts: &[Counts], run: &Arc<Run>) {
-        let unchanged =
-            self.parts.get(..parts.len()).is_some_and(|own| own.iter().zip(parts).all(|(own, part)| own.is(part)));
-        if unchanged && !parts.is_empty() {
-            self.parts.splice(..parts.len(), [Counts::Run(Arc::clone(run))]);
+        let Some(first) = parts.first() else { return };
+        let Some(at) = self.parts.iter().position(|own| own.is(first)) else { return };
+        let range = at..at + parts.len();
+        let is_there =
+            self.parts.get(range.clone()).is_some_and(|own| own.iter().zip(parts).all(|(own, part)| own.is(part)));
+        if is_there {
+            self.parts.splice(range, [Counts::Run(Arc::clone(run))]);
         }
     }
 

@@ -53,6 +53,7 @@ fn freeze(shared: &Shared, at: usize) -> Result<(), CountError> {
             break;
         }
         let run = segment.freeze()?;
+        run.prepare_leaders();
         state.lock().history.freeze(&segment.summary, &run);
     }
     Ok(())
@@ -64,6 +65,7 @@ fn fold(shared: &Shared, at: usize) {
     while !shared.is_stopping() {
         let Some(fold) = state.lock().history.plan_fold(bytes_max) else { break };
         let run = fold.run();
+        run.prepare_leaders();
         state.lock().history.fold(&fold, run);
     }
 }

@@ -199,7 +199,7 @@ impl Serving {
         about: &Arc<About>,
         found: &mut FromStream,
     ) -> Result<(), ServingError> {
-        let on_disk = self.on_disk(view, part).await?;
+        let on_disk = self.on_disk(view, part, None).await?;
         found.missing.extend(on_disk.missing);
         for chunk in &on_disk.chunks {
             let starts: Arc<[u64]> = chunk.segments.iter().map(|segment| segment.start).collect();
