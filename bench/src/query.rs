@@ -123,12 +123,12 @@ pub async fn run(server: &Watched, client: Arc<Client>, options: Options, say: &
     })
 }
 
-fn percentile(sorted: &[f64], share: f64) -> f64 {
+pub(crate) fn percentile(sorted: &[f64], share: f64) -> f64 {
     let index = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
     sorted.get(index).copied().unwrap_or(f64::NAN)
 }
 
-async fn batch(client: &Client) -> Result<()> {
+pub(crate) async fn batch(client: &Client) -> Result<()> {
     let mut run: Value = client.post("/v1/batch/runs", &json!({})).await?;
     let path = format!("/v1/batch/runs/{}", run["id"].as_str().unwrap_or_default());
     while run["state"] == "running" {

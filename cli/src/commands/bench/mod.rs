@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use reckon_bench::{ingest, log, query};
+use reckon_bench::{ingest, log, mixed, query};
 use reckon_data::clock::{Clock, RandomNames, SystemClock};
 use reckon_data::config::Settings;
 use reckon_data::log::Log;
@@ -89,6 +89,32 @@ enum What {
         #[arg(long, default_value_t = 1_000_000)]
         entities: u32,
     },
+    /// Questions of all kinds over a week while events come in, and SQL over all of it: how long each takes.
+    Mixed {
+        #[command(flatten)]
+        server: ServerArgs,
+        /// Events of these days, loaded and recounted first.
+        #[arg(long, default_value_t = 30_000_000)]
+        load: u64,
+        /// Events of the last hour, which only the stream has counted.
+        #[arg(long, default_value_t = 10_000_000)]
+        recent: u64,
+        /// Days that questions are about.
+        #[arg(long, default_value_t = 7)]
+        days: u64,
+        /// Events a second meanwhile.
+        #[arg(long, default_value_t = 50_000)]
+        rate: u64,
+        /// Questions a second.
+        #[arg(long, default_value_t = 1_000)]
+        questions: u64,
+        /// Seconds measured.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Entities.
+        #[arg(long, default_value_t = 1_000_000)]
+        entities: u32,
+    },
     /// A log alone: how many records a second it takes and gives back, and whether all come back. --log-url names a topic
     /// of Fluvio; without it, the embedded log in a folder that goes with it.
     Log {
@@ -137,6 +163,13 @@ impl Bench {
                 let time = Duration::from_secs(seconds);
                 let options = query::Options { load, rate, questions, time, entities };
                 let report = query::run(&started.watched, started.client()?, options, &say).await?;
+                print(&server, &report, report.text())
+            }
+            What::Mixed { server, load, recent, days, rate, questions, seconds, entities } => {
+                let started = Started::of(&server)?;
+                let time = Duration::from_secs(seconds);
+                let options = mixed::Options { load, recent, days, rate, questions, time, entities };
+                let report = mixed::run(&started.watched, started.client()?, options, &say).await?;
                 print(&server, &report, report.text())
             }
             What::Log { records, bytes, append_records, appends, read_bytes, json } => {
