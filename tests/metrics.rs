@@ -2,7 +2,9 @@
 //! request goes where the settings say.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
@@ -11,7 +13,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::{Value, json};
 use tonic::transport::server::TcpIncoming;
 
-use crate::harness::{RUNTIME, Server};
+use crate::harness::{RUNTIME, Server, run_ok};
 
 /// Functions and words of PromQL, and labels, that look like names of metrics.
 const NO_METRICS: [&str; 3] = ["histogram_quantile", "label_values", "last_right"];
@@ -117,20 +119,19 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn log_lines_may_be_json() {
     let dir = tempfile::tempdir().unwrap();
-    let output = crate::harness::command()
+    let mut child = crate::harness::command()
         .args(["up", "--listen", "127.0.0.1:0", "--telemetry-logs", "json", "--data-dir"])
         .arg(dir.path())
-        .env("RECKON_LOG", "info")
         .stderr(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .spawn()
-        .map(|child| {
-            std::thread::sleep(std::time::Duration::from_secs(3));
-            crate::harness::run_ok(std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]));
-            child.wait_with_output().unwrap()
-        })
         .unwrap();
+    let mut listens = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut listens).unwrap();
+    run_ok(Command::new("kill").args(["-TERM", &child.id().to_string()]));
+    let output = child.wait_with_output().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
-    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))).collect();
+    let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    let lines: Vec<Value> = text.lines().map(parse).collect();
     assert!(lines.iter().any(|line| line["message"] == "stopping" && line["level"] == "INFO"), "{text}");
 }
