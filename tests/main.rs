@@ -13,6 +13,7 @@ mod frozen;
 mod harness;
 mod import;
 mod kill;
+mod metrics;
 mod replay;
 mod rest;
 mod roles;

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tracing::Instrument as _;
+
 use crate::ServingError;
 
 /// The kinds of questions.
@@ -69,7 +71,8 @@ impl Metrics {
         work: impl Future<Output = Result<T, ServingError>>,
     ) -> Result<T, ServingError> {
         let begin = Instant::now();
-        let result = work.await;
+        let span = tracing::info_span!(target: "trace::question", "question", otel.name = question.name());
+        let result = work.instrument(span).await;
         self.record(question, begin.elapsed(), result.is_err());
         result
     }

@@ -137,15 +137,27 @@ fn data_dir(matches: &ArgMatches, settings: &Settings) -> Option<String> {
     flag.or_else(|| (settings.data_dir != Settings::default().data_dir).then(|| settings.data_dir.clone()))
 }
 
+/// The arguments that settings stand among.
+fn innermost(matches: &ArgMatches) -> Result<&ArgMatches> {
+    let (name, matches) = matches.subcommand().context("a command is expected")?;
+    let within = matches.subcommand().filter(|(inner, _)| WITHIN.contains(&(name, inner)));
+    Ok(within.map_or(matches, |(_, inner)| inner))
+}
+
+/// The settings of the command.
+///
+/// # Errors
+/// As [`settings::from`].
+pub fn settings_of(matches: &ArgMatches) -> Result<Settings> {
+    settings::from(innermost(matches)?)
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// Whatever stands in its way, and what to do about it.
-pub async fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
-    let (name, matches) = matches.subcommand().context("a command is expected")?;
-    let within = matches.subcommand().filter(|(inner, _)| WITHIN.contains(&(name, inner)));
-    let matches = within.map_or(matches, |(_, inner)| inner);
-    let settings = settings::from(matches)?;
+pub async fn run(cli: Cli, matches: &ArgMatches, settings: Settings) -> Result<()> {
+    let matches = innermost(matches)?;
     match cli.command {
         Task::Demo(demo) => {
             let dir = data_dir(matches, &settings);

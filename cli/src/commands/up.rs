@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::target::{forget_address, remember_address};
 use crate::alerts;
 use crate::node::{Node, local_dir};
+use crate::telemetry::traced;
 
 /// Run a server.
 #[derive(Debug, Args)]
@@ -86,7 +87,7 @@ impl Server {
         let canary = node.canary(&url)?;
         let mut parts = node.rest_parts();
         parts.health = alerts::health(parts.health, alerts.as_ref());
-        let routes = rest::router(parts);
+        let routes = traced(rest::router(parts));
         let always: IsMine = Arc::new(|| true);
         let rest = tokio::spawn(rest::serve(listener, routes.clone(), stopped.clone()));
         let canary = canary.map(|canary| tokio::spawn(canary.run(stopped)));

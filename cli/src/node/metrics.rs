@@ -10,6 +10,8 @@ use reckon_stream::counter::{CounterStats, PartitionStats};
 use reckon_stream::gateway::Gateway;
 use reckon_tables::DeltaTables;
 
+use crate::telemetry::process_metrics;
+
 /// What every process says.
 pub fn common(tables: &DeltaTables, log: &dyn Log, into: &mut MetricsText) {
     for counter in log.counters() {
@@ -17,6 +19,7 @@ pub fn common(tables: &DeltaTables, log: &dyn Log, into: &mut MetricsText) {
     }
     of_tables(tables, into);
     of_invariants(into);
+    process_metrics(into);
 }
 
 /// The gateway.
@@ -48,10 +51,10 @@ pub fn counter(stats: &CounterStats, into: &mut MetricsText) {
     for (verdict, count) in [("counted", totals.counted), ("duplicate", totals.duplicate), ("dead", totals.dead)] {
         into.value("reckon_events_counted_total", &[("verdict", verdict)], count);
     }
-    into.begin("reckon_counter_lag_records", "gauge", "Records not counted yet.");
+    into.begin("reckon_counting_lag_records", "gauge", "Records not counted yet.");
     for partition in &stats.partitions {
         let label = partition.partition.to_string();
-        into.value("reckon_counter_lag_records", &[("partition", &label)], partition.lag_records);
+        into.value("reckon_counting_lag_records", &[("partition", &label)], partition.lag_records);
     }
     counter_stages(stats, into);
     let sum = |get: fn(&PartitionStats) -> f64| stats.partitions.iter().map(get).sum::<f64>();
@@ -60,7 +63,7 @@ pub fn counter(stats: &CounterStats, into: &mut MetricsText) {
     let segments = sum(|p| (p.open_bytes + p.history.sealed + p.history.unsealed) as f64);
     into.single("reckon_segment_bytes", "gauge", "Memory of the stream counts that lie in memory.", segments);
     into.single(
-        "reckon_dedup_expected_collisions",
+        "reckon_dedup_expected_collisions_total",
         "counter",
         "Events expected to have been dropped by a hash collision.",
         sum(|p| p.expected_collisions),
@@ -77,7 +80,7 @@ fn counter_stages(stats: &CounterStats, into: &mut MetricsText) {
         ("group", totals.group.as_secs_f64()),
         ("seal", stats.seal.as_secs_f64()),
     ];
-    stages_of("reckon_counter_stage_seconds_total", &stages, into);
+    stages_of("reckon_counting_stage_seconds_total", &stages, into);
 }
 
 /// Archivers.

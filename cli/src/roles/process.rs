@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use crate::node::{Base, is_embedded, local_dir};
+use crate::telemetry::traced;
 
 /// The folder of leases in the data directory.
 pub const LEASES: &str = "lease";
@@ -104,7 +105,7 @@ impl Process {
     pub async fn run_routes(self, role: &str, routes: Router, end: impl Future<Output = ()>) -> Result<()> {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         println!("reckon {role} listens at http://{}", self.listener.local_addr()?);
-        let serving = tokio::spawn(rest::serve(self.listener, routes, self.stop.subscribe()));
+        let serving = tokio::spawn(rest::serve(self.listener, traced(routes), self.stop.subscribe()));
         let has_failed = tokio::select! {
             _ = term.recv() => false,
             _ = int.recv() => false,

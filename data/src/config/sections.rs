@@ -44,6 +44,8 @@ pub struct Settings {
     pub canary: Canary,
     /// Alerts.
     pub alerts: Alerts,
+    /// What a process tells of itself.
+    pub telemetry: Telemetry,
 }
 
 impl Default for Settings {
@@ -64,6 +66,7 @@ impl Default for Settings {
             audit: Audit::default(),
             canary: Canary::default(),
             alerts: Alerts::default(),
+            telemetry: Telemetry::default(),
         }
     }
 }
@@ -410,4 +413,33 @@ impl Default for Canary {
 pub struct Alerts {
     /// File of rules and receivers (`alerts.example.toml`); empty is none.
     pub rules: String,
+}
+
+/// What a process tells of itself.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// How log lines are written.
+    pub logs: LogFormat,
+    /// Address of an OTLP collector that takes traces of requests, `http://host:4317`; empty is none.
+    pub traces: String,
+    /// Which share of the requests without a `traceparent` is traced, 0 to 1.
+    pub traces_share: f64,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { logs: LogFormat::Text, traces: String::new(), traces_share: 1.0 }
+    }
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
 }

@@ -73,6 +73,11 @@ impl Settings {
         must(self.gateway.body_max.as_u64() <= 1 << 30, "gateway.body_max", "must be at most 1 GiB")?;
         must(self.gateway.queue >= self.gateway.body_max, "gateway.queue", "must be at least gateway.body_max")?;
         must(self.batch.memory.as_u64() >= 64 << 20, "batch.memory", "must be at least 64 MiB")?;
+        must(
+            (0.0..=1.0).contains(&self.telemetry.traces_share),
+            "telemetry.traces_share",
+            "must be between 0 and 1, the share of requests that is traced",
+        )?;
         must(self.serving.queries > 0, "serving.queries", "must be at least 1")?;
         must(
             self.retention.covered_segments > self.serving.query_time,

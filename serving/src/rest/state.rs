@@ -46,6 +46,10 @@ impl Samples for Shared {
         let mut text = MetricsText::default();
         self.parts.health.metrics(&mut text);
         self.requests.write(&mut text);
+        let under_way = REQUESTS_MAX - self.turns.available_permits().min(REQUESTS_MAX);
+        let help = "Requests under way, those for health and metrics left out.";
+        text.single("reckon_http_requests_under_way", "gauge", help, under_way);
+        text.single("reckon_http_requests_under_way_max", "gauge", "Most requests under way at once.", REQUESTS_MAX);
         if let Some(serving) = &self.parts.serving {
             serving.metrics().write(text.raw());
         }

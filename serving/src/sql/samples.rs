@@ -2,7 +2,7 @@
 //!
 //! | column | is |
 //! | --- | --- |
-//! | `name` | the metric's name, `reckon_counter_lag_records` |
+//! | `name` | the metric's name, `reckon_counting_lag_records` |
 //! | `labels` | its labels as JSON, their names in order: `{"partition":"0"}`; `{}` when it has none |
 //! | `value` | its value, a double |
 

@@ -84,7 +84,7 @@ impl Server {
             let own = text.lines().filter(|line| line.starts_with(name));
             own.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>()
         };
-        Ok(sum("reckon_counter_lag_records{").max(sum("reckon_archiver_lag_records")))
+        Ok(sum("reckon_counting_lag_records{").max(sum("reckon_archiver_lag_records")))
     }
 
     /// Where it answers.
