@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use bytes::Bytes;
 use reckon_data::jobs::{Audits, RunState, RunStatus};
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ const PAGE_POLICY: &str =
 type App = State<Arc<Shared>>;
 
 pub fn routes() -> Routes {
-    Router::new()
+    Routes::new()
         .route("/v1/audit/runs", get(list).post(start))
         .route("/v1/audit/runs/{id}", get(one))
         .route("/v1/audit/runs/{id}/page", get(page))

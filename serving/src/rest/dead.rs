@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
 use reckon_data::dead::DeadLetter;
 use serde_json::json;
 
@@ -26,15 +26,15 @@ const BURY_BYTES_MAX: usize = 24 << 20;
 type App = State<Arc<Shared>>;
 
 pub fn bury_routes() -> Routes {
-    Router::new().route("/v1/dead-letters", post(bury))
+    Routes::new().route("/v1/dead-letters", post(bury))
 }
 
 pub fn list_routes() -> Routes {
-    Router::new().route("/v1/dead-letters", get(list))
+    Routes::new().route("/v1/dead-letters", get(list))
 }
 
 pub fn replay_routes() -> Routes {
-    Router::new().route("/v1/dead-letters/replay", post(replay))
+    Routes::new().route("/v1/dead-letters/replay", post(replay))
 }
 
 async fn bury(State(shared): App, headers: HeaderMap, body: Body) -> Result<Response, Failure> {

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::{Json, Router};
 use reckon_data::ingest::{CANARY_HEADER, Compression, Framing, Submission};
 use reckon_data::problem::Problem;
 use reckon_data::receipt::Receipt;
@@ -16,7 +16,7 @@ use super::fail::{self, Failure, bad};
 use super::state::{Routes, Shared};
 
 pub fn routes() -> Routes {
-    Router::new().route("/v1/events", post(submit))
+    Routes::new().route("/v1/events", post(submit))
 }
 
 async fn submit(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Result<Response, Failure> {

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use reckon_data::imports::{ImportEntry, Imports};
 use serde_json::json;
 
@@ -17,7 +17,7 @@ use super::state::{Routes, Shared};
 type App = State<Arc<Shared>>;
 
 pub fn routes() -> Routes {
-    Router::new().route("/v1/imports", get(find).post(record))
+    Routes::new().route("/v1/imports", get(find).post(record))
 }
 
 fn imports(shared: &Shared) -> Result<&Arc<dyn Imports>, Failure> {

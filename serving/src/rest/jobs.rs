@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use bytes::Bytes;
 use reckon_data::jobs::{Jobs, RunRequest};
 use serde_json::json;
@@ -18,7 +18,7 @@ use super::state::{Routes, Shared};
 type App = State<Arc<Shared>>;
 
 pub fn routes() -> Routes {
-    Router::new().route("/v1/batch/runs", get(list).post(start)).route("/v1/batch/runs/{id}", get(one))
+    Routes::new().route("/v1/batch/runs", get(list).post(start)).route("/v1/batch/runs/{id}", get(one))
 }
 
 fn jobs(shared: &Shared) -> Result<&Arc<dyn Jobs>, Failure> {

@@ -33,38 +33,47 @@ pub use fail::Failure;
 pub use metrics::MetricsText;
 pub use parts::{Health, Readiness, Replay, ReplayReport, ReplayRequest, RestParts, Totals};
 pub use serve::serve;
+use state::Routes;
 
 /// The routes of everything that `parts` holds.
 pub fn router(parts: RestParts) -> Router {
     let shared = Arc::new(state::Shared::new(parts));
-    let mut routes = openapi::routes();
-    if shared.parts.ingest.is_some() {
-        routes = routes.merge(events::routes()).merge(dead::bury_routes());
-    }
-    if shared.parts.serving.is_some() {
-        routes = routes.merge(questions::routes()).merge(sql::routes()).merge(dead::list_routes());
-    }
-    if shared.parts.jobs.is_some() {
-        routes = routes.merge(jobs::routes());
-    }
-    if shared.parts.audits.is_some() {
-        routes = routes.merge(audits::routes());
-    }
-    if shared.parts.imports.is_some() {
-        routes = routes.merge(imports::routes());
-    }
-    if shared.parts.replay.is_some() {
-        routes = routes.merge(dead::replay_routes());
-    }
-    let admitted = routes
+    let (always, first) = state::routes().split_for_parts();
+    let (admitted, others) = routes_of(&shared.parts).split_for_parts();
+    shared.describe(&openapi::document([first, others]));
+    let admitted = admitted
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), admit));
-    state::routes()
+    always
         .method_not_allowed_fallback(not_allowed)
         .merge(admitted)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), note))
         .with_state(shared)
+}
+
+/// The routes that wait their turn: a line a group.
+fn routes_of(parts: &RestParts) -> Routes {
+    let mut routes = openapi::routes();
+    if parts.ingest.is_some() {
+        routes = routes.merge(events::routes()).merge(dead::bury_routes());
+    }
+    if parts.serving.is_some() {
+        routes = routes.merge(questions::routes()).merge(sql::routes()).merge(dead::list_routes());
+    }
+    if parts.jobs.is_some() {
+        routes = routes.merge(jobs::routes());
+    }
+    if parts.audits.is_some() {
+        routes = routes.merge(audits::routes());
+    }
+    if parts.imports.is_some() {
+        routes = routes.merge(imports::routes());
+    }
+    if parts.replay.is_some() {
+        routes = routes.merge(dead::replay_routes());
+    }
+    routes
 }
 
 async fn not_found(uri: Uri) -> Failure {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::Router;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -23,7 +22,7 @@ const TOP_MAX: usize = TopQuery::N_MAX;
 type App = State<Arc<Shared>>;
 
 pub fn routes() -> Routes {
-    Router::new()
+    Routes::new()
         .route("/v1/events/{event_id}", get(locate))
         .route("/v1/entities/{entity_id}/count", get(count))
         .route("/v1/entities/{entity_id}/stats", get(stats))

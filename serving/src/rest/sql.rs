@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
@@ -49,7 +48,7 @@ impl Moment {
 }
 
 pub fn routes() -> Routes {
-    Router::new().route("/v1/sql", post(ask))
+    Routes::new().route("/v1/sql", post(ask))
 }
 
 async fn ask(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
