@@ -1,9 +1,11 @@
 //! REST: one router over the parts that a process has; every refusal is a problem document.
 //!
 //! [`parts`] is what the routes stand on, [`params`] reads query parameters, [`body`] reads bodies, [`fail`] turns
-//! errors into RFC 9457 problems, [`metrics`] is what `/metrics` says; the rest is a file a group of routes.
+//! errors into RFC 9457 problems, [`metrics`] is what `/metrics` says, [`openapi`] makes the document of the routes, and
+//! [`asked`] describes the parameters that many of them take; the rest is a file a group of routes.
 //! A part that a process lacks has no routes.
 
+mod asked;
 mod audits;
 mod body;
 mod dead;

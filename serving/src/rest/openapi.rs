@@ -60,6 +60,16 @@ impl IntoResponses for Refusals {
     }
 }
 
+/// The refusal of a question that needs more memory than it may have; beside [`Refusals`], of routes that ask.
+pub struct TooLarge;
+
+impl IntoResponses for TooLarge {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        let meaning = "The query needs more memory than serving.query_memory; ask for less.";
+        BTreeMap::from([("507".to_owned(), problem(meaning).into())])
+    }
+}
+
 /// An answer that is a problem document.
 fn problem(meaning: &str) -> utoipa::openapi::Response {
     let content = Content::new(Some(Ref::from_schema_name(Problem::name())));
