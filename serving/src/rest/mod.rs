@@ -1,7 +1,8 @@
 //! REST: one router over the parts that a process has; every refusal is a problem document.
 //!
 //! [`parts`] is what the routes stand on, [`params`] reads query parameters, [`body`] reads bodies, [`fail`] turns
-//! errors into RFC 9457 problems, [`metrics`] is what `/metrics` says; the rest is a file a group of routes.
+//! errors into RFC 9457 problems, [`metrics`] is what `/metrics` says, [`signals`] the golden signals, [`live`] server-sent
+//! events, [`page`] the dashboard's files; the rest is a file a group of routes.
 //! A part that a process lacks has no routes.
 
 mod audits;
@@ -11,12 +12,15 @@ mod events;
 mod fail;
 mod imports;
 mod jobs;
+mod live;
 mod metrics;
 mod openapi;
+mod page;
 mod params;
 mod parts;
 mod questions;
 mod serve;
+mod signals;
 mod sql;
 mod state;
 
@@ -31,8 +35,10 @@ use reckon_data::problem::Problem;
 
 pub use fail::Failure;
 pub use metrics::MetricsText;
+pub use page::{Asset, Page};
 pub use parts::{Health, Readiness, Replay, ReplayReport, ReplayRequest, RestParts, Totals};
 pub use serve::serve;
+pub use signals::Signals;
 
 /// The routes of everything that `parts` holds.
 pub fn router(parts: RestParts) -> Router {
@@ -56,11 +62,20 @@ pub fn router(parts: RestParts) -> Router {
     if shared.parts.replay.is_some() {
         routes = routes.merge(dead::replay_routes());
     }
+    // Live streams last as long as somebody looks, and files of the page cost nothing: neither takes a turn of a request.
+    let mut always = state::routes();
+    if shared.parts.serving.is_some() {
+        always = always.merge(live::routes());
+        live::start(&shared);
+    }
+    if shared.parts.page.is_some() {
+        always = always.merge(page::routes());
+    }
     let admitted = routes
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), admit));
-    state::routes()
+    always
         .method_not_allowed_fallback(not_allowed)
         .merge(admitted)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), note))

@@ -10,6 +10,7 @@ use reckon_data::jobs::{Audits, Jobs};
 use serde::{Deserialize, Serialize};
 
 use super::metrics::MetricsText;
+use super::page::Page;
 use crate::Serving;
 
 /// What the routes stand on; what is none has no routes.
@@ -36,6 +37,8 @@ pub struct RestParts {
     /// Who knows it may send events of Reckon's own entities ([`CANARY_HEADER`](reckon_data::ingest::CANARY_HEADER));
     /// nobody may when none.
     pub canary_token: Option<Arc<str>>,
+    /// The dashboard, at `/`.
+    pub page: Option<Arc<dyn Page>>,
 }
 
 /// How the process is.

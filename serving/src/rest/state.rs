@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::body::Room;
 use super::fail::{Failure, internal};
+use super::live::Live;
 use super::metrics::{MetricsText, Requests};
 use super::parts::RestParts;
 use crate::Serving;
@@ -27,12 +28,13 @@ pub struct Shared {
     pub turns: Semaphore,
     pub room: Room,
     pub requests: Requests,
+    pub live: Live,
 }
 
 impl Shared {
     pub fn new(parts: RestParts) -> Self {
         let room = Room::for_bodies_of(parts.body_bytes_max);
-        Self { parts, turns: Semaphore::new(REQUESTS_MAX), room, requests: Requests::default() }
+        Self { parts, turns: Semaphore::new(REQUESTS_MAX), room, requests: Requests::default(), live: Live::default() }
     }
 
     /// The part that questions are asked of; its routes exist only when it does.
