@@ -1,8 +1,9 @@
 //! REST: one router over the parts that a process has; every refusal is a problem document.
 //!
 //! [`parts`] is what the routes stand on, [`params`] reads query parameters, [`body`] reads bodies, [`fail`] turns
-//! errors into RFC 9457 problems, [`metrics`] is what `/metrics` says, [`openapi`] makes the document of the routes, and
-//! [`asked`] describes the parameters that many of them take; the rest is a file a group of routes.
+//! errors into RFC 9457 problems, [`metrics`] is what `/metrics` says, [`signals`] the golden signals, [`live`] server-sent
+//! events, [`page`] the dashboard's files, [`openapi`] makes the document of the routes, and [`asked`] describes the
+//! parameters that many of them take; the rest is a file a group of routes.
 //! A part that a process lacks has no routes.
 
 mod asked;
@@ -13,12 +14,15 @@ mod events;
 mod fail;
 mod imports;
 mod jobs;
+mod live;
 mod metrics;
 mod openapi;
+mod page;
 mod params;
 mod parts;
 mod questions;
 mod serve;
+mod signals;
 mod sql;
 mod state;
 
@@ -33,16 +37,21 @@ use reckon_data::problem::Problem;
 
 pub use fail::Failure;
 pub use metrics::MetricsText;
+pub use page::{Asset, Page};
 pub use parts::{Health, Readiness, Replay, ReplayReport, ReplayRequest, RestParts, Totals};
 pub use serve::serve;
+pub use signals::Signals;
 use state::Routes;
 
 /// The routes of everything that `parts` holds.
 pub fn router(parts: RestParts) -> Router {
     let shared = Arc::new(state::Shared::new(parts));
-    let (always, first) = state::routes().split_for_parts();
+    let (always, first) = always_of(&shared.parts).split_for_parts();
     let (admitted, others) = routes_of(&shared.parts).split_for_parts();
     shared.describe(&openapi::document([first, others]));
+    if shared.parts.serving.is_some() {
+        live::start(&shared);
+    }
     let admitted = admitted
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
@@ -52,6 +61,19 @@ pub fn router(parts: RestParts) -> Router {
         .merge(admitted)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), note))
         .with_state(shared)
+}
+
+/// The routes that take no turn of a request: live streams last as long as somebody looks, and files of the page cost
+/// nothing.
+fn always_of(parts: &RestParts) -> Routes {
+    let mut routes = state::routes();
+    if parts.serving.is_some() {
+        routes = routes.merge(live::routes());
+    }
+    if parts.page.is_some() {
+        routes = routes.merge(page::routes());
+    }
+    routes
 }
 
 /// The routes that wait their turn: a line a group.

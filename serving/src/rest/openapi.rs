@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use reckon_data::problem::Problem;
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::server::Server;
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
@@ -23,10 +24,12 @@ use super::state::{Routes, Shared};
 const DESCRIPTION: &str = include_str!("openapi.md");
 
 /// The groups of routes, in the order in which they are read.
-const TAGS: [(&str, &str); 7] = [
+const TAGS: [(&str, &str); 9] = [
     ("counts", "How often something happened: counts, steps, top lists, and how a count came about."),
     ("sql", "The same counts, and the raw events, in SQL."),
     ("events", "Events in, and where one of them is."),
+    ("live", "Counts as they come, by server-sent events."),
+    ("entities", "What entities are called, and whose they are."),
     ("dead letters", "What was refused, and once more."),
     ("jobs", "Batch runs and audits."),
     ("imports", "What importers remember."),
@@ -76,14 +79,17 @@ fn problem(meaning: &str) -> utoipa::openapi::Response {
     ResponseBuilder::new().description(meaning).content(PROBLEM_JSON, content).build()
 }
 
-/// The document of what a process has: `parts` are its groups of routes.
+/// The document of what a process has: `parts` are its groups of routes. A refusal whose route does not say so is a
+/// problem document all the same.
 pub fn document(parts: impl IntoIterator<Item = OpenApi>) -> OpenApi {
     let mut document = head();
     for part in parts {
         document.merge(part);
     }
     for item in document.paths.paths.values_mut() {
-        without_refusals_of_bodies(item);
+        for operation in operations_mut(item) {
+            complete(operation);
+        }
     }
     let used = |name: &str| {
         let operations = document.paths.paths.values().flat_map(operations);
@@ -115,14 +121,22 @@ fn common() -> Components {
     ComponentsBuilder::new().schemas_from_iter(schemas).schema(Problem::name(), problem).build()
 }
 
-fn operations(item: &PathItem) -> impl Iterator<Item = &utoipa::openapi::path::Operation> {
+fn operations(item: &PathItem) -> impl Iterator<Item = &Operation> {
     [&item.get, &item.put, &item.post, &item.delete, &item.patch].into_iter().flatten()
 }
 
-fn without_refusals_of_bodies(item: &mut PathItem) {
-    let all = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
-    for operation in all.into_iter().flatten().filter(|operation| operation.request_body.is_none()) {
-        operation.responses.responses.retain(|status, _| !OF_BODIES.contains(&status.as_str()));
+fn operations_mut(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch].into_iter().flatten()
+}
+
+fn complete(operation: &mut Operation) {
+    let has_body = operation.request_body.is_some();
+    operation.responses.responses.retain(|status, _| has_body || !OF_BODIES.contains(&status.as_str()));
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else { continue };
+        if status.parse::<u16>().is_ok_and(|status| status >= 400) && response.content.is_empty() {
+            *response = problem(&response.description);
+        }
     }
 }
 

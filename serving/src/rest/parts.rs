@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::metrics::MetricsText;
+use super::page::Page;
 use crate::Serving;
 
 /// What the routes stand on; what is none has no routes.
@@ -37,6 +38,8 @@ pub struct RestParts {
     /// Who knows it may send events of Reckon's own entities ([`CANARY_HEADER`](reckon_data::ingest::CANARY_HEADER));
     /// nobody may when none.
     pub canary_token: Option<Arc<str>>,
+    /// The dashboard, at `/`.
+    pub page: Option<Arc<dyn Page>>,
 }
 
 /// How the process is.

@@ -16,6 +16,7 @@ use utoipa_axum::routes;
 
 use super::body::Room;
 use super::fail::{Failure, internal};
+use super::live::Live;
 use super::metrics::{MetricsText, Requests};
 use super::parts::{Readiness, RestParts};
 use crate::Serving;
@@ -32,6 +33,7 @@ pub struct Shared {
     pub turns: Semaphore,
     pub room: Room,
     pub requests: Requests,
+    pub live: Live,
     /// The OpenAPI document, once all routes are known.
     pub document: OnceLock<Bytes>,
 }
@@ -44,6 +46,7 @@ impl Shared {
             turns: Semaphore::new(REQUESTS_MAX),
             room,
             requests: Requests::default(),
+            live: Live::default(),
             document: OnceLock::new(),
         }
     }
