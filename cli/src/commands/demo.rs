@@ -68,6 +68,8 @@ impl Demo {
 fn guide(url: &str, dir: &str) -> String {
     format!(
         "reckon counts generated traffic at {url}, data in {dir}\n\n\
+         \x20 the dashboard, live\n\
+         \x20   {url}/\n\
          \x20 the most viewed videos of the last five minutes\n\
          \x20   curl '{url}/v1/top?type=view&n=10&window=5m'\n\
          \x20 one video, and what of its count comes from batch and what from the stream\n\

@@ -194,6 +194,7 @@ impl Base {
             body_bytes_max: usize::try_from(self.settings.gateway.body_max.as_u64()).unwrap_or(usize::MAX),
             clock: Arc::clone(&self.clock),
             canary_token: Some(Arc::clone(&self.canary_token)),
+            page: None,
         }
     }
 

@@ -28,6 +28,7 @@ use super::audits::Audited;
 use super::background;
 use super::base::Base;
 use super::canary::{self, Nest};
+use super::dashboard::dashboard;
 use super::home::local_dir;
 use super::status::NodeStatus;
 
@@ -169,6 +170,7 @@ impl Node {
             body_bytes_max: usize::try_from(self.settings.gateway.body_max.as_u64()).unwrap_or(usize::MAX),
             clock: Arc::clone(&self.clock),
             canary_token: Some(Arc::clone(&self.canary_token)),
+            page: dashboard(),
         }
     }
 

@@ -26,7 +26,7 @@ use super::leased::work;
 use super::process::{LEASES, Process, end_of};
 use super::recount::followers;
 use crate::alerts;
-use crate::node::{Audited, Base, Nest, batch_then_audit, metrics, record, start_audit};
+use crate::node::{Audited, Base, Nest, batch_then_audit, dashboard, metrics, record, start_audit};
 
 /// The role of the process that runs batch when it is time, in the leases.
 const BATCH: &str = "batch";
@@ -80,6 +80,7 @@ impl Serve {
             serving: Some(Arc::clone(&serving)),
             jobs: Some(runs as _),
             audits: Some(audits as _),
+            page: dashboard(),
             ..base.rest_parts(alerts::health(Arc::new(status), alerts.as_ref()))
         };
         let routes = rest::router(parts);

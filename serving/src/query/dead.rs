@@ -78,7 +78,7 @@ impl Serving {
         Ok((last, false))
     }
 
-    async fn of_letters(&self, dead: &Snapshot, query: String) -> Result<Vec<RecordBatch>, ServingError> {
+    pub(super) async fn of_letters(&self, dead: &Snapshot, query: String) -> Result<Vec<RecordBatch>, ServingError> {
         let turn = self.engine.turn().await?;
         let context = self.engine.context()?;
         let table = self.pinned_table(Table::DeadLetters, dead.files.to_vec())?;

@@ -3,7 +3,7 @@
 //! [`types`] are questions and answers; [`gather`] asks the stream layer for the complement of a batch view
 //! and starts again with a newer view when that is gone; [`count`], [`stats`] and [`top`] are answered from
 //! index and tails, [`events`] (filters on columns that are no dimension), [`locate`] and [`dead`] from the
-//! tables by SQL of our own. [`past`] answers as of an older version of batch, [`why`] says how a count came about,
+//! tables by SQL of our own. [`live`] is what live views follow, [`graves`] dead letters at a glance. [`past`] answers as of an older version of batch, [`why`] says how a count came about,
 //! [`stages`] follows a copy of an event through the layers.
 
 mod as_of;
@@ -11,7 +11,9 @@ mod count;
 mod dead;
 mod events;
 pub(crate) mod gather;
+mod graves;
 mod leaders;
+mod live;
 mod locate;
 mod past;
 mod rows;
@@ -49,6 +51,8 @@ use crate::sql::Engine;
 use crate::view::{BatchView, Current, Patience, Snapshots};
 
 pub use as_of::AsOf;
+pub use graves::{Graves, Newest, Reason};
+pub use live::{Behind, PartsAnswer, PartsPoint, PartsQuery};
 pub use stages::{BatchStage, GatewayStage, Kept, LogStage, RawStage, SegmentRange, Stages, StreamStage, Streamed};
 pub use status::{PartitionStatus, Status};
 pub use types::{

@@ -58,6 +58,17 @@ pub struct Requests {
     routes: Mutex<BTreeMap<(String, u16), Times>>,
 }
 
+/// All requests of some routes, since the start.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RequestSums {
+    /// How many.
+    pub count: u64,
+    /// Of them, those that the server could not answer (5xx).
+    pub errors: u64,
+    /// Upper bounds, seconds, and how many took no longer.
+    pub buckets: Vec<(f64, u64)>,
+}
+
 #[derive(Debug, Default, Clone)]
 struct Times {
     buckets: [u64; BOUNDS.len()],
@@ -76,6 +87,22 @@ impl Requests {
         for (bucket, bound) in times.buckets.iter_mut().zip(BOUNDS) {
             *bucket += u64::from(seconds <= bound);
         }
+    }
+
+    /// Adds up all routes but some.
+    pub fn sums(&self, but: &[&str]) -> RequestSums {
+        let mut sums = RequestSums { buckets: BOUNDS.map(|bound| (bound, 0)).to_vec(), ..RequestSums::default() };
+        for ((route, status), times) in self.routes.lock().iter() {
+            if but.contains(&route.as_str()) {
+                continue;
+            }
+            sums.count += times.count;
+            sums.errors += if *status >= 500 { times.count } else { 0 };
+            for ((_, sum), bucket) in sums.buckets.iter_mut().zip(times.buckets) {
+                *sum += bucket;
+            }
+        }
+        sums
     }
 
     /// Writes them.

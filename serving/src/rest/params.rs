@@ -12,7 +12,7 @@ use crate::Serving;
 use crate::query::AsOf;
 
 /// The parameters of a request.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Params(BTreeMap<String, String>);
 
 impl Params {
@@ -118,6 +118,17 @@ impl Params {
             ));
         }
         Ok((from, to))
+    }
+
+    /// [from, to) of a window that ends now, whose length `name` gives, or else `default`.
+    ///
+    /// # Errors
+    /// When it is no length.
+    pub fn window_of(&self, name: &str, default: &str, now: i64) -> Result<(i64, i64), Failure> {
+        let text = self.text(name).unwrap_or_else(|| default.to_owned());
+        let length =
+            window(&text).map_err(|_| bad(name, format!("{name}={text} is not a number with a unit: 5m, 1h, 7d")))?;
+        Ok((now.saturating_sub(length), start_of_minute(minute_of(now).saturating_add(1))))
     }
 
     /// The filter that `filter` means.

@@ -8,8 +8,10 @@ use reckon_data::imports::Imports;
 use reckon_data::ingest::Ingest;
 use reckon_data::jobs::{Audits, Jobs};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::metrics::MetricsText;
+use super::page::Page;
 use crate::Serving;
 
 /// What the routes stand on; what is none has no routes.
@@ -36,6 +38,8 @@ pub struct RestParts {
     /// Who knows it may send events of Reckon's own entities ([`CANARY_HEADER`](reckon_data::ingest::CANARY_HEADER));
     /// nobody may when none.
     pub canary_token: Option<Arc<str>>,
+    /// The dashboard, at `/`.
+    pub page: Option<Arc<dyn Page>>,
 }
 
 /// How the process is.
@@ -48,7 +52,7 @@ pub trait Health: std::fmt::Debug + Send + Sync {
 }
 
 /// Whether a process can do its work.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Readiness {
     /// Whether it can.
     pub ready: bool,
@@ -64,7 +68,7 @@ pub struct Readiness {
 }
 
 /// Everything counted since the process started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Totals {
     /// Valid events.
     pub accepted: u64,
@@ -77,7 +81,7 @@ pub struct Totals {
 }
 
 /// Which dead letters are replayed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReplayRequest {
     /// With this reason only.
@@ -87,7 +91,7 @@ pub struct ReplayRequest {
 }
 
 /// What a replay did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReplayReport {
     /// Letters whose event was taken now.
     pub accepted: u64,

@@ -31,11 +31,16 @@ const BUFFER_BYTES_MAX: usize = 256 << 10;
 /// How long to wait when no connection can be had.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// Turns true when the server stops; every request carries it, so that an answer without an end can end then.
+#[derive(Debug, Clone)]
+pub struct Stopping(pub watch::Receiver<bool>);
+
 /// Serves `router` until `stop` turns true; requests under way may end, within [`GRACE`].
 ///
 /// A connection that cannot be accepted is logged, and so is, now and then, that none can.
 pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
     let room = Arc::new(Semaphore::new(usize::try_from(connections_max()).unwrap_or(usize::MAX)));
+    let router = router.layer(axum::Extension(Stopping(stop.clone())));
     let mut connections = JoinSet::new();
     let mut failures = 0_u64;
     loop {
