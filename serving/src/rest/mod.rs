@@ -38,7 +38,7 @@ use reckon_data::problem::Problem;
 pub use fail::Failure;
 pub use metrics::MetricsText;
 pub use page::{Asset, Page};
-pub use parts::{Health, Readiness, Replay, ReplayReport, ReplayRequest, RestParts, Totals};
+pub use parts::{Health, PartReadiness, Readiness, Replay, ReplayReport, ReplayRequest, RestParts, Totals};
 pub use serve::serve;
 pub use signals::Signals;
 use state::Routes;
