@@ -142,8 +142,9 @@ impl Params {
 
 /// 0000-01-01T00:00:00Z, microseconds.
 const TIME_MIN: i64 = -719_528 * MICROS_PER_DAY;
-/// 10000-01-01T00:00:00Z, microseconds: answers write times in RFC 3339, whose years have four digits.
-const TIME_END: i64 = 2_932_897 * MICROS_PER_DAY;
+/// A minute before 10000-01-01T00:00:00Z, microseconds: answers write times in RFC 3339, whose years have four digits, and
+/// windows are widened to whole minutes.
+const TIME_END: i64 = 2_932_897 * MICROS_PER_DAY - MICROS_PER_MINUTE;
 
 fn time_of(name: &str, text: &str) -> Result<i64, Failure> {
     // A plus sign in a query string means a space, and stands before an offset.

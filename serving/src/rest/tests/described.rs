@@ -41,6 +41,16 @@ impl Replay for Again {
     }
 }
 
+/// A page that has been built.
+#[derive(Debug)]
+struct Built;
+
+impl Page for Built {
+    fn asset(&self, path: &str) -> Option<Asset> {
+        (path == "/docs").then_some(Asset { body: b"<p>try it</p>", kind: "text/html", etag: "\"1\"", immutable: false })
+    }
+}
+
 fn view(id: &str, minute: i64) -> Ev {
     Ev {
         id: id.to_owned(),
@@ -180,6 +190,32 @@ async fn a_process_describes_only_what_it_has() {
     let letters = &document["paths"]["/v1/dead-letters"];
     assert!(letters["post"].is_object() && letters["get"].is_null(), "{letters}");
     assert!(!document["tags"].to_string().contains("\"sql\""), "{}", document["tags"]);
+}
+
+#[tokio::test]
+async fn there_is_a_page_to_try_it_or_a_page_that_says_how_to_get_it() {
+    let parts = |page: Option<Arc<dyn Page>>| RestParts {
+        serving: None,
+        ingest: None,
+        jobs: None,
+        audits: None,
+        imports: None,
+        replay: None,
+        health: Arc::new(Well),
+        body_bytes_max: 100,
+        clock: Arc::new(ManualClock::at(0)),
+        canary_token: None,
+        page,
+    };
+    for (page, expected) in [(None, "/openapi.json"), (Some(Arc::new(Built) as Arc<dyn Page>), "try it")] {
+        let request = Request::get("/docs").body(Body::empty()).unwrap();
+        let response = router(parts(page)).oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let policy = response.headers()["content-security-policy"].to_str().unwrap().to_owned();
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("http"), "{policy}");
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        assert!(String::from_utf8_lossy(&bytes).contains(expected), "{bytes:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
