@@ -149,7 +149,8 @@ const TIME_END: i64 = 2_932_897 * MICROS_PER_DAY - MICROS_PER_MINUTE;
 fn time_of(name: &str, text: &str) -> Result<i64, Failure> {
     // A plus sign in a query string means a space, and stands before an offset.
     let micros = time::parse_rfc3339(&text.replace(' ', "+")).or_else(|| time::from_millis(text.parse().ok()?));
-    let micros = micros.ok_or_else(|| bad(name, format!("{name}={text} is neither RFC 3339 nor epoch milliseconds")))?;
+    let micros =
+        micros.ok_or_else(|| bad(name, format!("{name}={text} is neither RFC 3339 nor epoch milliseconds")))?;
     if (TIME_MIN..TIME_END).contains(&micros) {
         return Ok(micros);
     }

@@ -47,7 +47,12 @@ struct Built;
 
 impl Page for Built {
     fn asset(&self, path: &str) -> Option<Asset> {
-        (path == "/docs").then_some(Asset { body: b"<p>try it</p>", kind: "text/html", etag: "\"1\"", immutable: false })
+        (path == "/docs").then_some(Asset {
+            body: b"<p>try it</p>",
+            kind: "text/html",
+            etag: "\"1\"",
+            immutable: false,
+        })
     }
 }
 
@@ -323,7 +328,8 @@ fn differences(document: &Value, schema: &Value, value: &Value) -> Vec<String> {
 fn properties<'a>(document: &'a Value, schema: &'a Value) -> (BTreeMap<&'a str, &'a Value>, Vec<&'a str>) {
     let own = schema["properties"].as_object().into_iter().flatten();
     let mut found: BTreeMap<&str, &Value> = own.map(|(name, property)| (name.as_str(), property)).collect();
-    let mut required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let mut required: Vec<&str> =
+        schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for part in schema["allOf"].as_array().into_iter().flatten() {
         let (properties, names) = properties(document, resolved(document, part));
         found.extend(properties);
