@@ -13,7 +13,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// What the page is made of, in `page/`.
-const SOURCES: [&str; 5] = ["package.json", "package-lock.json", "build.mjs", "index.html", "src"];
+const SOURCES: [&str; 6] = ["package.json", "package-lock.json", "build.mjs", "index.html", "src", "api"];
 /// Longest time that npm may take, once for the packages and once for the page.
 const TIME_MAX: Duration = Duration::from_secs(240);
 const SKIP: &str = "RECKON_DASHBOARD_SKIP";
@@ -61,7 +61,7 @@ fn build(work: &Path) -> Outcome<Vec<(String, PathBuf)>> {
         fs::remove_dir_all(&dist)?;
     }
     npm(work, &["run", "build"])?;
-    let mut files = vec![("/".to_owned(), dist.join("index.html"))];
+    let mut files = vec![("/".to_owned(), dist.join("index.html")), ("/docs".to_owned(), dist.join("docs.html"))];
     for entry in fs::read_dir(dist.join("assets"))? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).ok_or("a file's name is no text")?;

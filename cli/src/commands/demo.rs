@@ -79,8 +79,10 @@ fn guide(url: &str, dir: &str) -> String {
          \x20 SQL\n\
          \x20   reckon sql --url {url} \"select country, sum(count) from stats group by 1 order by 2 desc\"\n\
          \x20   curl {url}/v1/sql -d '{{\"query\":\"select * from stats_hour order by count desc limit 5\"}}'\n\
-         \x20 batch runs (one a minute), health, metrics, and all there is\n\
-         \x20   curl {url}/v1/batch/runs; curl {url}/readyz; curl {url}/metrics; curl {url}/openapi.json\n\n\
+         \x20 batch runs (one a minute), health, metrics\n\
+         \x20   curl {url}/v1/batch/runs; curl {url}/readyz; curl {url}/metrics\n\
+         \x20 a page to try all routes, and what describes them\n\
+         \x20   {url}/docs; curl {url}/openapi.json\n\n\
          Ctrl-C ends it."
     )
 }

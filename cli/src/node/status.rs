@@ -8,7 +8,7 @@ use reckon_data::damage::Damage as _;
 use reckon_data::log::Log;
 use reckon_data::tail::Tails as _;
 use reckon_serving::Serving;
-use reckon_serving::rest::{Health, MetricsText, Readiness, Totals};
+use reckon_serving::rest::{Health, MetricsText, PartReadiness, Readiness, Totals};
 use reckon_stream::counter::Counter;
 use reckon_stream::gateway::Gateway;
 use reckon_tables::{DeltaTables, MendedLog, Storage};
@@ -46,10 +46,20 @@ impl NodeStatus {
     /// Why the counter or the archiver cannot go on, in any partition.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        let counter = (0..self.log.partitions()).find_map(|partition| self.counter.position(partition).err());
-        let archiver = || self.archiver.failure().map(|error| format!("the archiver has stopped: {error}"));
+        self.counting().or_else(|| self.archiving())
+    }
+
+    /// Why the counter cannot go on, in any partition.
+    fn counting(&self) -> Option<String> {
+        let error = (0..self.log.partitions()).find_map(|partition| self.counter.position(partition).err());
+        error.map(|error| error.to_string())
+    }
+
+    /// Why the archiver cannot go on, in any partition.
+    fn archiving(&self) -> Option<String> {
+        let stopped = self.archiver.failure().map(|error| format!("the archiver has stopped: {error}"));
         let stuck = || self.archiver.stuck().first().map(|error| format!("not all is archived: {error}"));
-        counter.map(|error| error.to_string()).or_else(archiver).or_else(stuck)
+        stopped.or_else(stuck)
     }
 
     /// Data files and records of the log that are not what was written.
@@ -69,12 +79,19 @@ impl NodeStatus {
 
 impl Health for NodeStatus {
     fn ready(&self) -> Readiness {
-        let reasons: Vec<String> = self.trouble().into_iter().collect();
+        // Whether the log takes an append, the next one shows: clients are told then, and come again.
+        let parts = vec![
+            PartReadiness::new("gateway", None),
+            PartReadiness::new("counter", self.counting()),
+            PartReadiness::new("archiver", self.archiving()),
+        ];
+        let reasons: Vec<String> = parts.iter().filter_map(|part| part.reason.clone()).collect();
         Readiness {
             ready: reasons.is_empty(),
             lag_records: self.lag_records(),
             totals: self.totals(),
             reasons,
+            parts,
             damaged: self.damaged(),
         }
     }

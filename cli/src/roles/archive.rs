@@ -13,7 +13,7 @@ use reckon_batch::schedule::run_every;
 use reckon_data::config::Settings;
 use reckon_data::lease::{Keeper, Member};
 use reckon_data::log::Log as _;
-use reckon_serving::rest::{Health, MetricsText, Readiness};
+use reckon_serving::rest::{Health, MetricsText, PartReadiness, Readiness};
 use tokio::time::timeout;
 
 use super::leased::{Work, work};
@@ -136,6 +136,7 @@ impl Health for Archivers {
         Readiness {
             ready: reasons.is_empty(),
             lag_records: running.iter().map(|(_, archiver)| archiver.stats().lag_records).sum(),
+            parts: vec![PartReadiness::with_all("archiver", &reasons)],
             reasons,
             ..Readiness::default()
         }

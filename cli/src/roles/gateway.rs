@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::Args;
 use reckon_data::config::Settings;
-use reckon_serving::rest::{Health, MetricsText, Readiness, RestParts};
+use reckon_serving::rest::{Health, MetricsText, PartReadiness, Readiness, RestParts};
 
 use super::process::Process;
 use crate::node::{Base, metrics};
@@ -46,7 +46,7 @@ impl std::fmt::Debug for Status {
 impl Health for Status {
     fn ready(&self) -> Readiness {
         // Whether an append succeeds, the next one shows: clients are told then, and come again.
-        Readiness { ready: true, ..Readiness::default() }
+        Readiness { ready: true, parts: vec![PartReadiness::new("gateway", None)], ..Readiness::default() }
     }
 
     fn metrics(&self, into: &mut MetricsText) {

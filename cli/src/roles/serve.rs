@@ -17,7 +17,7 @@ use reckon_data::log::Log as _;
 use reckon_data::tail::Tails;
 use reckon_flight::Remote;
 use reckon_serving::Serving;
-use reckon_serving::rest::{self, Health, MetricsText, Readiness, RestParts};
+use reckon_serving::rest::{self, Health, MetricsText, PartReadiness, Readiness, RestParts};
 
 use tokio::sync::watch;
 
@@ -181,8 +181,9 @@ impl Health for Status {
         let reasons =
             (!silent.is_empty()).then(|| format!("answers lack partitions that nobody counts now: {silent:?}"));
         let damaged = self.base.storage.damaged().into_iter().map(|file| file.to_string()).collect();
+        let parts = vec![PartReadiness::new("counters", reasons.clone())];
         let reasons = reasons.into_iter().collect();
-        Readiness { ready: true, lag_records: self.lag(), reasons, damaged, ..Readiness::default() }
+        Readiness { ready: true, lag_records: self.lag(), reasons, parts, damaged, ..Readiness::default() }
     }
 
     fn metrics(&self, into: &mut MetricsText) {

@@ -17,7 +17,7 @@ use reckon_data::table::Table;
 use reckon_data::tail::{Position, Tail, TailError, TailSum, Tails};
 use reckon_flight::wire::Whom;
 use reckon_flight::{remote, server};
-use reckon_serving::rest::{Health, MetricsText, Readiness, Totals};
+use reckon_serving::rest::{Health, MetricsText, PartReadiness, Readiness, Totals};
 use reckon_stream::counter::{Counter, CounterStats};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -221,6 +221,7 @@ impl Health for Counters {
                 duplicate: totals.duplicate,
                 dead: totals.dead,
             },
+            parts: vec![PartReadiness::with_all("counter", &reasons)],
             reasons,
             damaged: Vec::new(),
         }

@@ -7,7 +7,7 @@ include!(concat!(env!("OUT_DIR"), "/assets.rs"));
 /// A file of the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct File {
-    /// Where it is served: `/`, or `/assets/NAME`.
+    /// Where it is served: `/`, `/docs` (the page to try the REST API), or `/assets/NAME`.
     pub path: &'static str,
     /// Its media type.
     pub kind: &'static str,
@@ -21,7 +21,7 @@ impl File {
     /// Whether its name changes when what is in it does.
     #[must_use]
     pub fn is_immutable(&self) -> bool {
-        self.path != "/"
+        self.path.starts_with("/assets/")
     }
 }
 
@@ -43,8 +43,11 @@ mod tests {
 
     #[test]
     fn all_that_the_page_names_is_there() {
-        let page = std::str::from_utf8(file("/").unwrap().body).unwrap();
-        let named: Vec<&str> = page.split('"').filter(|text| text.starts_with("/assets/")).collect();
+        let pages = ["/", "/docs"].into_iter().filter_map(file);
+        let pages: Vec<&str> = pages.map(|page| std::str::from_utf8(page.body).unwrap()).collect();
+        assert_eq!(pages.len(), 1 + usize::from(is_whole()));
+        let texts = pages.iter().flat_map(|page| page.split('"'));
+        let named: Vec<&str> = texts.filter(|text| text.starts_with("/assets/")).collect();
         assert_eq!(named.is_empty(), !is_whole(), "{named:?}");
         for path in named {
             assert!(file(path).is_some_and(|file| file.is_immutable() && !file.body.is_empty()), "{path}");

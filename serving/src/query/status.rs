@@ -42,6 +42,17 @@ pub struct PartitionStatus {
     pub trouble: Option<String>,
 }
 
+impl Status {
+    /// Which partitions' counters do not answer, and why.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<String> {
+        let named = |status: &PartitionStatus| {
+            status.trouble.as_ref().map(|trouble| format!("partition {}: {trouble}", status.partition))
+        };
+        self.partitions.iter().filter_map(named).collect()
+    }
+}
+
 impl Serving {
     /// Where everything stands; asks nothing of the tables.
     #[must_use]

@@ -87,7 +87,8 @@ impl IntoParams for Minute {
 impl IntoParams for Sending {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let line = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).build();
-        let encoding = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["identity", "gzip", "zstd"])).build();
+        let encoding =
+            ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["identity", "gzip", "zstd"])).build();
         [
             ("Idempotency-Key", "Names events without an id, so that a retry is harmless.", string(None)),
             ("Content-Encoding", "identity, gzip or zstd.", encoding),
@@ -104,9 +105,7 @@ impl IntoParams for Sending {
                 string(None),
             ),
         ]
-        .map(|(name, meaning, schema)| {
-            parameter(name, ParameterIn::Header, Required::False, meaning, None, schema)
-        })
+        .map(|(name, meaning, schema)| parameter(name, ParameterIn::Header, Required::False, meaning, None, schema))
         .into()
     }
 }

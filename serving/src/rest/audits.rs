@@ -26,11 +26,7 @@ const PAGE_POLICY: &str =
 type App = State<Arc<Shared>>;
 
 pub fn routes() -> Routes {
-    Routes::new()
-        .routes(routes!(list, start))
-        .routes(routes!(one))
-        .routes(routes!(page))
-        .routes(routes!(latest_page))
+    Routes::new().routes(routes!(list, start)).routes(routes!(one)).routes(routes!(page)).routes(routes!(latest_page))
 }
 
 fn audits(shared: &Shared) -> Result<&Arc<dyn Audits>, Failure> {

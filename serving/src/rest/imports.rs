@@ -40,7 +40,7 @@ struct ImportsFound {
     path = "/v1/imports",
     operation_id = "find_imports",
     tag = "imports",
-    params(("mapping" = String, Query, description = "Hash of the mapping.", min_length = 1)),
+    params(("mapping" = String, Query, description = "Hash of the mapping.", min_length = 1, example = json!("6b1f"))),
     responses(Refusals, (status = 200, description = "The files.", body = ImportsFound)),
 )]
 async fn find(State(shared): App, RawQuery(query): RawQuery) -> Result<Json<ImportsFound>, Failure> {

@@ -2,7 +2,7 @@
 //!
 //! [`parts`] is what the routes stand on, [`params`] reads query parameters, [`body`] reads bodies, [`fail`] turns
 //! errors into RFC 9457 problems, [`metrics`] is what `/metrics` says, [`signals`] the golden signals, [`live`] server-sent
-//! events, [`page`] the dashboard's files, [`openapi`] makes the document of the routes, and [`asked`] describes the
+//! events, [`page`] the dashboard's files, [`docs`] a page to try the routes, [`openapi`] makes the document of the routes, and [`asked`] describes the
 //! parameters that many of them take; the rest is a file a group of routes.
 //! A part that a process lacks has no routes.
 
@@ -10,6 +10,7 @@ mod asked;
 mod audits;
 mod body;
 mod dead;
+mod docs;
 mod events;
 mod fail;
 mod imports;
@@ -38,7 +39,7 @@ use reckon_data::problem::Problem;
 pub use fail::Failure;
 pub use metrics::MetricsText;
 pub use page::{Asset, Page};
-pub use parts::{Health, Readiness, Replay, ReplayReport, ReplayRequest, RestParts, Totals};
+pub use parts::{Health, PartReadiness, Readiness, Replay, ReplayReport, ReplayRequest, RestParts, Totals};
 pub use serve::serve;
 pub use signals::Signals;
 use state::Routes;
@@ -78,7 +79,7 @@ fn always_of(parts: &RestParts) -> Routes {
 
 /// The routes that wait their turn: a line a group.
 fn routes_of(parts: &RestParts) -> Routes {
-    let mut routes = openapi::routes();
+    let mut routes = openapi::routes().merge(docs::routes());
     if parts.ingest.is_some() {
         routes = routes.merge(events::routes()).merge(dead::bury_routes());
     }

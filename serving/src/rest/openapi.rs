@@ -41,21 +41,20 @@ const TAGS: [(&str, &str); 9] = [
 pub struct Refusals;
 
 /// Status and meaning.
-const REFUSALS: [(u16, &str); 10] = [
+const REFUSALS: [(u16, &str); 9] = [
     (400, "The request cannot be carried out as it is; `field` names what is wrong with it."),
     (404, "There is no such thing."),
     (405, "The method is not allowed here; `Allow` names those that are."),
-    (408, "The body took too long to arrive."),
     (413, "The body is too large."),
     (415, "The body is of a kind, or compressed in a way, that is not known here."),
     (429, "Too much of this is under way; come again after `Retry-After` seconds."),
     (500, "Something is broken here: a data file is damaged, say."),
-    (503, "Not now; come again after `Retry-After` seconds."),
+    (503, "Not now, or the body took too long to arrive; come again after `Retry-After` seconds."),
     (504, "It took longer than serving.query_time; ask for less."),
 ];
 
 /// Those of [`REFUSALS`] that only a body can be the reason of.
-const OF_BODIES: [&str; 3] = ["408", "413", "415"];
+const OF_BODIES: [&str; 2] = ["413", "415"];
 
 impl IntoResponses for Refusals {
     fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {

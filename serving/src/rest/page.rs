@@ -34,7 +34,7 @@ pub struct Asset {
 
 /// The files of the page.
 pub trait Page: std::fmt::Debug + Send + Sync {
-    /// The file at a path: `/`, or `/assets/NAME`.
+    /// The file at a path: `/`, `/docs`, or `/assets/NAME`.
     fn asset(&self, path: &str) -> Option<Asset>;
 }
 
@@ -55,7 +55,8 @@ async fn file(
     answer(&shared, &format!("/assets/{name}"), &headers)
 }
 
-fn answer(shared: &Shared, path: &str, headers: &HeaderMap) -> Result<Response, Failure> {
+/// The file of the page at a path.
+pub fn answer(shared: &Shared, path: &str, headers: &HeaderMap) -> Result<Response, Failure> {
     let asset = shared.parts.page.as_ref().and_then(|page| page.asset(path));
     let asset = asset.ok_or_else(|| missing(format!("the dashboard has no file {path}: load the page anew")))?;
     let caching = if asset.immutable { FOR_EVER } else { EACH_TIME };

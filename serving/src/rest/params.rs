@@ -140,10 +140,21 @@ impl Params {
     }
 }
 
+/// 0000-01-01T00:00:00Z, microseconds.
+const TIME_MIN: i64 = -719_528 * MICROS_PER_DAY;
+/// A minute before 10000-01-01T00:00:00Z, microseconds: answers write times in RFC 3339, whose years have four digits, and
+/// windows are widened to whole minutes.
+const TIME_END: i64 = 2_932_897 * MICROS_PER_DAY - MICROS_PER_MINUTE;
+
 fn time_of(name: &str, text: &str) -> Result<i64, Failure> {
     // A plus sign in a query string means a space, and stands before an offset.
     let micros = time::parse_rfc3339(&text.replace(' ', "+")).or_else(|| time::from_millis(text.parse().ok()?));
-    micros.ok_or_else(|| bad(name, format!("{name}={text} is neither RFC 3339 nor epoch milliseconds")))
+    let micros =
+        micros.ok_or_else(|| bad(name, format!("{name}={text} is neither RFC 3339 nor epoch milliseconds")))?;
+    if (TIME_MIN..TIME_END).contains(&micros) {
+        return Ok(micros);
+    }
+    Err(bad(name, format!("{name}={text} is not within the years 0 to 9999, which is what a time can be written in")))
 }
 
 /// The length of a window: a number and a unit.
@@ -195,6 +206,8 @@ mod tests {
         for (query, field) in [
             ("from=2&to=1", "from"),
             ("from=noon", "from"),
+            ("from=253402300800000", "from"),
+            ("to=-62167219200001", "to"),
             ("window=soon", "window"),
             ("window=0m", "window"),
             ("window=1h&from=1", "window"),

@@ -60,11 +60,41 @@ pub struct Readiness {
     pub lag_records: u64,
     /// Everything counted since the process started.
     pub totals: Totals,
-    /// Why it cannot.
+    /// Why it cannot, or what answers lack.
     pub reasons: Vec<String>,
+    /// Its parts, each with what is in its way. A process may be ready although one of them is not: it answers all the
+    /// same, and answers say what they lack.
+    #[serde(default)]
+    pub parts: Vec<PartReadiness>,
     /// Data files that are not what was written. What does not need them is answered all the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<String>,
+}
+
+/// Whether a part of a process can do its work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PartReadiness {
+    /// Which part: gateway, counter, archiver, counters (of other processes), serving.
+    #[schema(example = "counter")]
+    pub part: String,
+    /// Whether it can.
+    pub ready: bool,
+    /// Why it cannot; null when it can.
+    pub reason: Option<String>,
+}
+
+impl PartReadiness {
+    /// A part, which is ready when nothing is in its way.
+    #[must_use]
+    pub fn new(part: &str, reason: Option<String>) -> Self {
+        Self { part: part.to_owned(), ready: reason.is_none(), reason }
+    }
+
+    /// A part that some reasons are in the way of.
+    #[must_use]
+    pub fn with_all(part: &str, reasons: &[String]) -> Self {
+        Self::new(part, (!reasons.is_empty()).then(|| reasons.join("; ")))
+    }
 }
 
 /// Everything counted since the process started.

@@ -18,7 +18,7 @@ use super::body::Room;
 use super::fail::{Failure, internal};
 use super::live::Live;
 use super::metrics::{MetricsText, Requests};
-use super::parts::{Readiness, RestParts};
+use super::parts::{PartReadiness, Readiness, RestParts};
 use crate::Serving;
 use crate::query::Status;
 use crate::sql::Samples;
@@ -123,7 +123,7 @@ struct Ready {
 
 /// Whether the process can do its work, and how far it is.
 ///
-/// It is answered however much is under way.
+/// `parts` says which part is not ready, and why. It is answered however much is under way.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -134,9 +134,10 @@ struct Ready {
     ),
 )]
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
-    let readiness = shared.parts.health.ready();
+    let mut readiness = shared.parts.health.ready();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let serving = shared.parts.serving.as_ref().map(|serving| serving.status());
+    readiness.parts.extend(serving.as_ref().map(|status| PartReadiness::with_all("serving", &status.troubles())));
     (status, Json(Ready { readiness, serving })).into_response()
 }
 

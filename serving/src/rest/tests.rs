@@ -17,6 +17,8 @@ use uuid::Uuid;
 
 use super::*;
 
+mod described;
+
 #[derive(Debug)]
 struct Door(fn(&Submission) -> Result<Receipt, SubmitError>);
 
