@@ -57,6 +57,7 @@ impl Demo {
         // The newest first: whoever follows the guide asks for the last five minutes.
         sender.send_past(1..=NEWEST_MINUTES).await;
         println!("{}", guide(server.url(), &dir));
+        server.lines().iter().for_each(|line| println!("{line}"));
         let traffic = tokio::spawn(sender.send());
         let stopped = server.until_stopped().await;
         traffic.abort();

@@ -15,8 +15,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::target::{forget_address, remember_address};
-use crate::alerts;
 use crate::node::{Node, local_dir};
+use crate::{alerts, flight_sql};
 
 /// Run a server.
 #[derive(Debug, Args)]
@@ -52,6 +52,7 @@ impl Up {
         };
         let server = Server::start(settings, "up", clock).await?;
         println!("reckon counts at {}", server.url());
+        server.lines().iter().for_each(|line| println!("{line}"));
         server.until_stopped().await
     }
 }
@@ -65,6 +66,8 @@ pub struct Server {
     rest: tokio::task::JoinHandle<()>,
     canary: Option<tokio::task::JoinHandle<()>>,
     alerts: Option<Running>,
+    flight_sql: Option<tokio::task::JoinHandle<()>>,
+    lines: Vec<String>,
 }
 
 impl Server {
@@ -79,26 +82,43 @@ impl Server {
         let listener = TcpListener::bind(&listen)
             .await
             .with_context(|| format!("{listen} cannot be listened on; --listen ADDR:PORT takes another"))?;
-        let mut node = Node::open(settings, role, clock, names).await?;
+        let flight_sql = flight_sql::open(&settings).await?;
+        let lines = flight_sql.iter().map(flight_sql::Opened::line).collect();
+        let mut node = Node::open(settings, role, clock, Arc::clone(&names)).await?;
         node.start_background()?;
         let url = format!("http://{}", listener.local_addr()?);
         let (stop, stopped) = watch::channel(false);
         let canary = node.canary(&url)?;
         let mut parts = node.rest_parts();
-        parts.health = alerts::health(parts.health, alerts.as_ref());
+        parts.health = flight_sql::health(alerts::health(parts.health, alerts.as_ref()), flight_sql.as_ref());
+        let health = Arc::clone(&parts.health);
         let routes = rest::router(parts);
         let always: IsMine = Arc::new(|| true);
         let rest = tokio::spawn(rest::serve(listener, routes.clone(), stopped.clone()));
+        let flight_sql = flight_sql.map(|opened| {
+            let served = opened.serve(Arc::clone(&node.serving), health, names, stopped.clone());
+            tokio::spawn(async move {
+                if let Err(error) = served.await {
+                    tracing::error!(error = format!("{error:#}"), "there is no Flight SQL any more");
+                }
+            })
+        });
         let canary = canary.map(|canary| tokio::spawn(canary.run(stopped)));
         remember_address(&dir, &url)?;
         let alerts = alerts::start(alerts, &routes, &always, &url);
-        Ok(Self { node, dir, url, stop, rest, canary, alerts })
+        Ok(Self { node, dir, url, stop, rest, canary, alerts, flight_sql, lines })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// What else the start says: where other protocols are spoken.
+    #[must_use]
+    pub fn lines(&self) -> &[String] {
+        &self.lines
     }
 
     /// Serves until SIGTERM or SIGINT, then stops in order: no more requests, seal, exit.
@@ -122,6 +142,10 @@ impl Server {
         if failed.is_none() {
             // Requests under way end, within the grace that serving gives them.
             let _ = self.rest.await;
+        }
+        if let Some(flight_sql) = self.flight_sql.take() {
+            // It ends within a grace of its own.
+            let _ = flight_sql.await;
         }
         tokio::join!(alerts::stop(self.alerts), self.node.stop());
         match failed {

@@ -76,6 +76,7 @@ impl Health for NodeStatus {
             totals: self.totals(),
             reasons,
             damaged: self.damaged(),
+            ..Readiness::default()
         }
     }
 

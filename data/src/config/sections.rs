@@ -318,6 +318,8 @@ pub struct Serving {
     pub rows_max: usize,
     /// Memory for the index over batch counts.
     pub index_memory: ByteSize,
+    /// Address and port of Flight SQL; empty is none.
+    pub flight_sql: String,
 }
 
 impl Default for Serving {
@@ -328,6 +330,7 @@ impl Default for Serving {
             queries: 4,
             rows_max: 100_000,
             index_memory: ByteSize::mib(1_024),
+            flight_sql: "127.0.0.1:7733".to_owned(),
         }
     }
 }

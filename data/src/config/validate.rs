@@ -79,6 +79,11 @@ impl Settings {
             "retention.covered_segments",
             "must be longer than serving.query_time, or a query could lose its counts",
         )?;
+        must(
+            is_address(&self.serving.flight_sql),
+            "serving.flight_sql",
+            "must be an address and a port, like 127.0.0.1:7733; empty is none",
+        )?;
         self.retention.validate(self.serving.query_time)?;
         self.limits()?;
         self.definition()?;
@@ -226,6 +231,12 @@ impl Canary {
         let plain = self.token.bytes().all(|byte| byte.is_ascii_graphic());
         must(plain, "canary.token", "must be letters, digits and signs of ASCII, without spaces")
     }
+}
+
+/// Whether it looks like `host:port`, or is empty.
+fn is_address(text: &str) -> bool {
+    let (host, port) = text.rsplit_once(':').unwrap_or_default();
+    text.is_empty() || (!host.is_empty() && port.parse::<u16>().is_ok())
 }
 
 fn parse_all<T: std::str::FromStr>(key: &str, texts: &[String]) -> Result<Vec<T>, SettingsError>

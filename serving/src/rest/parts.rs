@@ -1,5 +1,6 @@
 //! What the routes stand on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -61,6 +62,9 @@ pub struct Readiness {
     /// Data files that are not what was written. What does not need them is answered all the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<String>,
+    /// Where else the process listens: what, and its address and port.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub listens: BTreeMap<String, String>,
 }
 
 /// Everything counted since the process started.
