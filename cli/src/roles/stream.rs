@@ -222,7 +222,7 @@ impl Health for Counters {
                 dead: totals.dead,
             },
             reasons,
-            damaged: Vec::new(),
+            ..Readiness::default()
         }
     }
 
