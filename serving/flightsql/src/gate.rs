@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
+use arrow_flight::sql::{Any, CommandPreparedStatementQuery, CommandStatementQuery, ProstMessageExt as _};
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
     PollInfo, PutResult, SchemaResult, Ticket,
 };
 use futures::{StreamExt as _, stream};
+use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::transport::Server;
@@ -67,6 +69,11 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
+fn is_query(command: &[u8]) -> bool {
+    let queries = [CommandStatementQuery::type_url(), CommandPreparedStatementQuery::type_url()];
+    Any::decode(command).is_ok_and(|command| queries.contains(&command.type_url.as_str()))
+}
+
 /// Counts errors, and answers what [`FlightSql`] cannot.
 struct Gate {
     inner: FlightSql,
@@ -110,8 +117,15 @@ impl FlightService for Gate {
         self.refused("there is no list of flights")
     }
 
+    /// Of a query it has no schema: clients of ADBC would show that one instead of the one that comes with the rows, which
+    /// says whether the answer is whole. GetSchema has it.
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        self.counted(self.inner.get_flight_info(request).await)
+        let is_query = is_query(&request.get_ref().cmd);
+        let mut info = self.counted(self.inner.get_flight_info(request).await)?;
+        if is_query {
+            info.get_mut().schema.clear();
+        }
+        Ok(info)
     }
 
     async fn poll_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
@@ -149,5 +163,21 @@ impl FlightService for Gate {
 
     async fn do_exchange(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
         self.refused("nothing is exchanged")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_flight::sql::CommandGetCatalogs;
+
+    use super::*;
+
+    #[test]
+    fn queries_are_told_from_questions_about_the_server() {
+        let query = CommandStatementQuery { query: "select 1".to_owned(), transaction_id: None };
+        assert!(is_query(&query.as_any().encode_to_vec()));
+        assert!(is_query(&CommandPreparedStatementQuery::default().as_any().encode_to_vec()));
+        assert!(!is_query(&CommandGetCatalogs {}.as_any().encode_to_vec()));
+        assert!(!is_query(b"select 1"));
     }
 }

@@ -96,12 +96,7 @@ impl FlightSql {
         parameters::check(values.len(), &prepared.parameters)?;
         asked.id = self.names.fresh().as_bytes().to_vec();
         let ticket = TicketStatementQuery { statement_handle: asked.to_bytes().into() };
-        let mut response = flight_info(&ticket, &plain_schema(&prepared.schema), request)?;
-        if prepared.schema.fields().iter().any(|field| field.data_type().is_null()) {
-            // A column that is a parameter has the type of its value, which only the rows tell.
-            response.get_mut().schema = bytes::Bytes::new();
-        }
-        Ok(response)
+        flight_info(&ticket, &plain_schema(&prepared.schema), request)
     }
 
     /// Answers a ticket.
