@@ -130,6 +130,12 @@ impl Server {
         body
     }
 
+    /// The same, for tests that are part of a runtime.
+    pub async fn get_in(&self, path: &str) -> Value {
+        let text = reqwest::get(format!("{}{path}", self.url)).await.unwrap().text().await.unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
     pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         self.request("POST", path, &[("content-type", "application/json")], body.to_string().into_bytes())
     }
