@@ -2,8 +2,8 @@
 
 mod alerts;
 mod commands;
+mod doors;
 mod exit;
-mod flight_sql;
 mod import;
 mod node;
 mod roles;
@@ -22,8 +22,8 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 const RUNTIME_THREADS_MIN: usize = 2;
 
 /// What a server tells; libraries only what is wrong. RECKON_LOG chooses otherwise.
-const SERVER_LOG: &str = "warn,reckon=info,reckon_data=info,reckon_fluvio=info,reckon_flight=info,reckon_flight_sql=info,reckon_tables=info,reckon_stream=info,\
-    reckon_batch=info,reckon_serving=info,reckon_audit=info";
+const SERVER_LOG: &str = "warn,reckon=info,reckon_data=info,reckon_fluvio=info,reckon_flight=info,reckon_tables=info,reckon_stream=info,\
+    reckon_flight_sql=info,reckon_batch=info,reckon_serving=info,reckon_audit=info";
 
 fn main() -> ExitCode {
     let matches = commands::with_settings(commands::Cli::command()).get_matches();

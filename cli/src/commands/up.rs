@@ -15,8 +15,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::target::{forget_address, remember_address};
+use crate::alerts;
+use crate::doors::{Doors, Open};
 use crate::node::{Node, local_dir};
-use crate::{alerts, flight_sql};
 
 /// Run a server.
 #[derive(Debug, Args)]
@@ -52,7 +53,7 @@ impl Up {
         };
         let server = Server::start(settings, "up", clock).await?;
         println!("reckon counts at {}", server.url());
-        server.lines().iter().for_each(|line| println!("{line}"));
+        server.doors().iter().for_each(|line| println!("{line}"));
         server.until_stopped().await
     }
 }
@@ -66,8 +67,7 @@ pub struct Server {
     rest: tokio::task::JoinHandle<()>,
     canary: Option<tokio::task::JoinHandle<()>>,
     alerts: Option<Running>,
-    flight_sql: Option<tokio::task::JoinHandle<()>>,
-    lines: Vec<String>,
+    doors: Open,
 }
 
 impl Server {
@@ -82,31 +82,23 @@ impl Server {
         let listener = TcpListener::bind(&listen)
             .await
             .with_context(|| format!("{listen} cannot be listened on; --listen ADDR:PORT takes another"))?;
-        let flight_sql = flight_sql::open(&settings).await?;
-        let lines = flight_sql.iter().map(flight_sql::Opened::line).collect();
-        let mut node = Node::open(settings, role, clock, Arc::clone(&names)).await?;
+        let doors = Doors::listen(&settings.serving).await?;
+        let mut node = Node::open(settings, role, clock, names).await?;
         node.start_background()?;
         let url = format!("http://{}", listener.local_addr()?);
         let (stop, stopped) = watch::channel(false);
         let canary = node.canary(&url)?;
         let mut parts = node.rest_parts();
-        parts.health = flight_sql::health(alerts::health(parts.health, alerts.as_ref()), flight_sql.as_ref());
-        let health = Arc::clone(&parts.health);
-        let routes = rest::router(parts);
+        parts.health = alerts::health(parts.health, alerts.as_ref());
+        parts.listens = doors.listens()?;
+        let (routes, samples) = rest::open(parts);
+        let doors = doors.open(&node.serving, &samples, &stopped)?;
         let always: IsMine = Arc::new(|| true);
         let rest = tokio::spawn(rest::serve(listener, routes.clone(), stopped.clone()));
-        let flight_sql = flight_sql.map(|opened| {
-            let served = opened.serve(Arc::clone(&node.serving), health, names, stopped.clone());
-            tokio::spawn(async move {
-                if let Err(error) = served.await {
-                    tracing::error!(error = format!("{error:#}"), "there is no Flight SQL any more");
-                }
-            })
-        });
         let canary = canary.map(|canary| tokio::spawn(canary.run(stopped)));
         remember_address(&dir, &url)?;
         let alerts = alerts::start(alerts, &routes, &always, &url);
-        Ok(Self { node, dir, url, stop, rest, canary, alerts, flight_sql, lines })
+        Ok(Self { node, dir, url, stop, rest, canary, alerts, doors })
     }
 
     /// Where it listens.
@@ -115,10 +107,10 @@ impl Server {
         &self.url
     }
 
-    /// What else the start says: where other protocols are spoken.
+    /// Lines that say where else clients come in.
     #[must_use]
-    pub fn lines(&self) -> &[String] {
-        &self.lines
+    pub fn doors(&self) -> Vec<String> {
+        self.doors.lines()
     }
 
     /// Serves until SIGTERM or SIGINT, then stops in order: no more requests, seal, exit.
@@ -143,10 +135,7 @@ impl Server {
             // Requests under way end, within the grace that serving gives them.
             let _ = self.rest.await;
         }
-        if let Some(flight_sql) = self.flight_sql.take() {
-            // It ends within a grace of its own.
-            let _ = flight_sql.await;
-        }
+        self.doors.end().await;
         tokio::join!(alerts::stop(self.alerts), self.node.stop());
         match failed {
             Some(Err(error)) => Err(error).context("the server has failed"),

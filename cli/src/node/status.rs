@@ -76,7 +76,6 @@ impl Health for NodeStatus {
             totals: self.totals(),
             reasons,
             damaged: self.damaged(),
-            ..Readiness::default()
         }
     }
 

@@ -25,8 +25,9 @@ use super::archive::Turn;
 use super::leased::work;
 use super::process::{LEASES, Process, end_of};
 use super::recount::followers;
+use crate::alerts;
+use crate::doors::Doors;
 use crate::node::{Audited, Base, Nest, batch_then_audit, metrics, record, start_audit};
-use crate::{alerts, flight_sql};
 
 /// The role of the process that runs batch when it is time, in the leases.
 const BATCH: &str = "batch";
@@ -42,6 +43,7 @@ impl Serve {
     /// When it cannot start.
     pub async fn run(self, settings: Settings) -> Result<()> {
         let schedule = Schedule::parse(&settings.batch.schedule)?;
+        let doors = Doors::listen(&settings.serving).await?;
         let audit_schedule = Schedule::parse(&settings.audit.schedule)?;
         let process = Process::open(settings, "serve").await?;
         let base = Arc::clone(&process.base);
@@ -76,34 +78,24 @@ impl Serve {
             tokio::spawn(in_turn(schedule, Arc::clone(&base.clock), stop, turn, run));
         }
         let status = Status { base: Arc::clone(&base), serving: Arc::clone(&serving), tails, canary };
-        let flight_sql = flight_sql::open(&base.settings).await?;
-        let health = flight_sql::health(alerts::health(Arc::new(status), alerts.as_ref()), flight_sql.as_ref());
-        let flight_sql = flight_sql.map(|opened| {
-            println!("{}", opened.line());
-            let names = Arc::clone(&base.names);
-            let served = opened.serve(Arc::clone(&serving), Arc::clone(&health), names, process.stopping());
-            process.spawn("Flight SQL", async move {
-                if let Err(error) = served.await {
-                    tracing::error!(error = format!("{error:#}"), "there is no Flight SQL any more");
-                }
-            })
-        });
         let parts = RestParts {
             serving: Some(Arc::clone(&serving)),
             jobs: Some(runs as _),
             audits: Some(audits as _),
-            ..base.rest_parts(health)
+            listens: doors.listens()?,
+            ..base.rest_parts(alerts::health(Arc::new(status), alerts.as_ref()))
         };
-        let routes = rest::router(parts);
+        let (routes, samples) = rest::open(parts);
+        let doors = doors.open(&serving, &samples, &process.stopping())?;
+        let lines = doors.lines();
         let alerts = alerts::start(alerts, &routes, &is_mine, &process.url()?);
         let end = async move {
+            doors.end().await;
             alerts::stop(alerts).await;
-            if let Some(flight_sql) = flight_sql {
-                end_of(flight_sql).await;
-            }
             serving.stop();
             end_of(turns).await;
         };
+        lines.iter().for_each(|line| println!("{line}"));
         process.run_routes("serve", routes, end).await
     }
 }

@@ -222,7 +222,7 @@ impl Health for Counters {
                 dead: totals.dead,
             },
             reasons,
-            ..Readiness::default()
+            damaged: Vec::new(),
         }
     }
 

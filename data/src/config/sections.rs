@@ -318,9 +318,12 @@ pub struct Serving {
     pub rows_max: usize,
     /// Memory for the index over batch counts.
     pub index_memory: ByteSize,
-    /// Address and port of Flight SQL; empty is none.
+    /// Where clients of Arrow Flight SQL come in, address and port; empty is nowhere.
     pub flight_sql: String,
 }
+
+/// Where clients of Flight SQL come in by default; a server goes on without when something else is there.
+pub const FLIGHT_SQL: &str = "127.0.0.1:7733";
 
 impl Default for Serving {
     fn default() -> Self {
@@ -330,7 +333,7 @@ impl Default for Serving {
             queries: 4,
             rows_max: 100_000,
             index_memory: ByteSize::mib(1_024),
-            flight_sql: "127.0.0.1:7733".to_owned(),
+            flight_sql: FLIGHT_SQL.to_owned(),
         }
     }
 }

@@ -45,6 +45,8 @@ fn what_makes_no_sense_is_refused_by_name() {
         ("definition.reserved_prefixes = ['_', '_reckon']", "canary.every"),
         ("canary.events = 0", "canary.events"),
         ("canary.events = 100001", "canary.events"),
+        ("serving.flight_sql = '7733'", "serving.flight_sql"),
+        ("serving.flight_sql = 'localhost:many'", "serving.flight_sql"),
         ("serving.rows_max = 5999", "canary.events"),
         ("canary.patience = '0s'", "canary.patience"),
         ("canary.patience = '10m'", "canary.patience"),

@@ -82,7 +82,7 @@ impl Settings {
         must(
             is_address(&self.serving.flight_sql),
             "serving.flight_sql",
-            "must be an address and a port, like 127.0.0.1:7733; empty is none",
+            "must be an address and a port, like 127.0.0.1:7733; empty is nowhere",
         )?;
         self.retention.validate(self.serving.query_time)?;
         self.limits()?;

@@ -1,9 +1,8 @@
-//! The Flight protocol around the commands, and serving it on a listener.
+//! The Flight protocol around the commands.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
+use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::{Any, CommandPreparedStatementQuery, CommandStatementQuery, ProstMessageExt as _};
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
@@ -11,63 +10,11 @@ use arrow_flight::{
 };
 use futures::{StreamExt as _, stream};
 use prost::Message as _;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::metrics::FlightMetrics;
 use crate::rows::Messages;
 use crate::service::{CANCEL_FLIGHT_INFO, FlightSql};
-
-/// Longest message of a client: a query and its parameters.
-const MESSAGE_BYTES_MAX: usize = 4 << 20;
-/// Requests of one connection that may be under way at once.
-const REQUESTS_MAX: u32 = 128;
-/// Longest head of a request.
-const HEAD_BYTES_MAX: u32 = 16 << 10;
-/// How often a client that is silent is asked whether it is there, and how long it may take to say so.
-const ALIVE_EVERY: Duration = Duration::from_secs(30);
-const ALIVE_MAX: Duration = Duration::from_secs(20);
-/// How long answers under way may still take after the stop.
-const GRACE: Duration = Duration::from_secs(3);
-
-/// Serves Flight SQL until `stop` turns true; answers under way may end, within three seconds.
-///
-/// # Errors
-/// What the network says.
-pub async fn serve(
-    listener: TcpListener,
-    service: FlightSql,
-    stop: watch::Receiver<bool>,
-) -> Result<(), tonic::transport::Error> {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let running = Arc::clone(&service.running);
-    let service = FlightServiceServer::new(Gate::new(service)).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let mut server = Server::builder()
-        .max_concurrent_streams(REQUESTS_MAX)
-        .http2_max_header_list_size(HEAD_BYTES_MAX)
-        .http2_keepalive_interval(Some(ALIVE_EVERY))
-        .http2_keepalive_timeout(Some(ALIVE_MAX));
-    let served = server.add_service(service).serve_with_incoming_shutdown(incoming, stopped(stop.clone()));
-    let over = async {
-        stopped(stop).await;
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        served = served => served,
-        () = over => {
-            running.cancel_all();
-            Ok(())
-        }
-    }
-}
-
-/// Waits for the stop; an error means that whoever could say it is gone.
-async fn stopped(mut stop: watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
-}
 
 fn is_query(command: &[u8]) -> bool {
     let queries = [CommandStatementQuery::type_url(), CommandPreparedStatementQuery::type_url()];
@@ -75,13 +22,14 @@ fn is_query(command: &[u8]) -> bool {
 }
 
 /// Counts errors, and answers what [`FlightSql`] cannot.
-struct Gate {
+pub struct Gate {
     inner: FlightSql,
     metrics: Arc<FlightMetrics>,
 }
 
 impl Gate {
-    fn new(inner: FlightSql) -> Self {
+    /// A gate in front of the commands.
+    pub fn new(inner: FlightSql) -> Self {
         Self { metrics: Arc::clone(&inner.metrics), inner }
     }
 

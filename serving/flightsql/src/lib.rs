@@ -8,11 +8,12 @@
 //! Tickets and handles of prepared statements hold all that is needed to answer ([`handle`]), so nothing of them is kept
 //! here and any serving node can answer them. Reading only: updates, ingestion and transactions are refused.
 //!
-//! - [`service`]: statements, prepared statements, metadata, cancel; [`gate`]: the rest of the Flight protocol, and serving it.
+//! - [`service`]: statements, prepared statements, metadata, cancel; [`gate`]: the rest of the Flight protocol; [`door`]: serving it.
 //! - [`rows`]: an answer on its way; [`running`]: what can be cancelled; [`parameters`]: values of `$1`, `$2`, ….
 //! - [`catalogue`]: schemas and tables; [`info`]: what the server can, types, keys; [`status`]: errors; [`metrics`].
 
 mod catalogue;
+mod door;
 mod gate;
 mod handle;
 mod info;
@@ -23,9 +24,7 @@ mod running;
 mod service;
 mod status;
 
-pub use gate::serve;
-pub use metrics::FlightMetrics;
-pub use service::FlightSql;
+pub use door::Door;
 
 /// The header of a request that asks for an older version of batch.
 pub const AS_OF_HEADER: &str = "reckon-as-of";

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use reckon_serving::rest::MetricsText;
+use reckon_serving::rest::{Counted, MetricsText};
 use tonic::Code;
 
 /// What is counted of Flight SQL since the start.
@@ -38,9 +38,10 @@ impl FlightMetrics {
         // gRPC has seventeen codes.
         *self.errors.lock().entry(format!("{code:?}")).or_default() += 1;
     }
+}
 
-    /// Adds it to the text of `/metrics`.
-    pub fn write(&self, into: &mut MetricsText) {
+impl Counted for FlightMetrics {
+    fn write(&self, into: &mut MetricsText) {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let streams = "Answers that Flight SQL is sending.";
         into.single("reckon_flight_sql_streams", "gauge", streams, read(&self.streams));

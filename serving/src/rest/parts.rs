@@ -1,6 +1,5 @@
 //! What the routes stand on.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,6 +9,7 @@ use reckon_data::ingest::Ingest;
 use reckon_data::jobs::{Audits, Jobs};
 use serde::{Deserialize, Serialize};
 
+use super::listens::Listens;
 use super::metrics::MetricsText;
 use crate::Serving;
 
@@ -37,6 +37,8 @@ pub struct RestParts {
     /// Who knows it may send events of Reckon's own entities ([`CANARY_HEADER`](reckon_data::ingest::CANARY_HEADER));
     /// nobody may when none.
     pub canary_token: Option<Arc<str>>,
+    /// What the process listens at besides REST.
+    pub listens: Listens,
 }
 
 /// How the process is.
@@ -62,9 +64,6 @@ pub struct Readiness {
     /// Data files that are not what was written. What does not need them is answered all the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<String>,
-    /// Where else the process listens: what, and its address and port.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub listens: BTreeMap<String, String>,
 }
 
 /// Everything counted since the process started.
