@@ -18,7 +18,7 @@ use reckon_data::jobs::Follower;
 use reckon_data::log::Log;
 use reckon_data::table::Tables;
 use reckon_data::tail::Tails;
-use reckon_serving::rest::{Health, RestParts};
+use reckon_serving::rest::{Health, Listens, RestParts};
 use reckon_serving::{Serving, ServingParts};
 use reckon_stream::counter::{Counter, CounterParts};
 use reckon_stream::gateway::{Gateway, GatewayParts};
@@ -194,6 +194,7 @@ impl Base {
             body_bytes_max: usize::try_from(self.settings.gateway.body_max.as_u64()).unwrap_or(usize::MAX),
             clock: Arc::clone(&self.clock),
             canary_token: Some(Arc::clone(&self.canary_token)),
+            listens: Listens::default(),
         }
     }
 

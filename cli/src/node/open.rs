@@ -17,7 +17,7 @@ use reckon_data::jobs::Follower;
 use reckon_data::log::Log as _;
 use reckon_serving::Serving;
 use reckon_serving::replay::Replayer;
-use reckon_serving::rest::RestParts;
+use reckon_serving::rest::{Listens, RestParts};
 use reckon_stream::counter::Counter;
 use reckon_stream::gateway::Gateway;
 use reckon_tables::{ImportTable, is_local, local_folder};
@@ -169,6 +169,7 @@ impl Node {
             body_bytes_max: usize::try_from(self.settings.gateway.body_max.as_u64()).unwrap_or(usize::MAX),
             clock: Arc::clone(&self.clock),
             canary_token: Some(Arc::clone(&self.canary_token)),
+            listens: Listens::default(),
         }
     }
 

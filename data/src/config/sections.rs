@@ -318,7 +318,14 @@ pub struct Serving {
     pub rows_max: usize,
     /// Memory for the index over batch counts.
     pub index_memory: ByteSize,
+    /// Where PostgreSQL clients come in, address and port; empty is nowhere.
+    pub postgres: String,
+    /// Connections of PostgreSQL clients at once.
+    pub postgres_connections: usize,
 }
+
+/// Where PostgreSQL clients come in by default; a server goes on without when something else is there.
+pub const POSTGRES: &str = "127.0.0.1:7732";
 
 impl Default for Serving {
     fn default() -> Self {
@@ -328,6 +335,8 @@ impl Default for Serving {
             queries: 4,
             rows_max: 100_000,
             index_memory: ByteSize::mib(1_024),
+            postgres: POSTGRES.to_owned(),
+            postgres_connections: 128,
         }
     }
 }

@@ -45,6 +45,7 @@ fn what_makes_no_sense_is_refused_by_name() {
         ("definition.reserved_prefixes = ['_', '_reckon']", "canary.every"),
         ("canary.events = 0", "canary.events"),
         ("canary.events = 100001", "canary.events"),
+        ("serving.postgres_connections = 0", "serving.postgres_connections"),
         ("serving.rows_max = 5999", "canary.events"),
         ("canary.patience = '0s'", "canary.patience"),
         ("canary.patience = '10m'", "canary.patience"),

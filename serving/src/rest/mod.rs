@@ -11,6 +11,7 @@ mod events;
 mod fail;
 mod imports;
 mod jobs;
+mod listens;
 mod metrics;
 mod openapi;
 mod params;
@@ -29,14 +30,27 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use reckon_data::problem::Problem;
 
+use crate::sql::Samples;
+
 pub use fail::Failure;
+pub use listens::{Counted, Listens};
 pub use metrics::MetricsText;
 pub use parts::{Health, Readiness, Replay, ReplayReport, ReplayRequest, RestParts, Totals};
 pub use serve::serve;
 
 /// The routes of everything that `parts` holds.
 pub fn router(parts: RestParts) -> Router {
+    open(parts).0
+}
+
+/// As [`router`], and what the table `metrics` shows, for whoever else answers SQL.
+pub fn open(parts: RestParts) -> (Router, Arc<dyn Samples>) {
     let shared = Arc::new(state::Shared::new(parts));
+    let samples: Arc<dyn Samples> = Arc::clone(&shared) as _;
+    (routes_of(shared), samples)
+}
+
+fn routes_of(shared: Arc<state::Shared>) -> Router {
     let mut routes = openapi::routes();
     if shared.parts.ingest.is_some() {
         routes = routes.merge(events::routes()).merge(dead::bury_routes());

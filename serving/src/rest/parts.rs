@@ -9,6 +9,7 @@ use reckon_data::ingest::Ingest;
 use reckon_data::jobs::{Audits, Jobs};
 use serde::{Deserialize, Serialize};
 
+use super::listens::Listens;
 use super::metrics::MetricsText;
 use crate::Serving;
 
@@ -36,6 +37,8 @@ pub struct RestParts {
     /// Who knows it may send events of Reckon's own entities ([`CANARY_HEADER`](reckon_data::ingest::CANARY_HEADER));
     /// nobody may when none.
     pub canary_token: Option<Arc<str>>,
+    /// What the process listens at besides REST.
+    pub listens: Listens,
 }
 
 /// How the process is.

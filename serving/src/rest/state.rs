@@ -46,6 +46,7 @@ impl Samples for Shared {
         let mut text = MetricsText::default();
         self.parts.health.metrics(&mut text);
         self.requests.write(&mut text);
+        self.parts.listens.write(&mut text);
         if let Some(serving) = &self.parts.serving {
             serving.metrics().write(text.raw());
         }
@@ -69,6 +70,9 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     let readiness = shared.parts.health.ready();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut answer = json!(readiness);
+    if let Some(map) = answer.as_object_mut() {
+        map.insert("listens".to_owned(), shared.parts.listens.as_json());
+    }
     if let (Some(serving), Some(map)) = (&shared.parts.serving, answer.as_object_mut()) {
         map.insert("serving".to_owned(), json!(serving.status()));
     }

@@ -137,6 +137,7 @@ fn app(door: fn(&Submission) -> Result<Receipt, SubmitError>) -> Router {
         body_bytes_max: 100,
         clock: Arc::new(ManualClock::at(0)),
         canary_token: Some(Arc::from("secret")),
+        listens: Listens::default(),
     })
 }
 
