@@ -24,6 +24,7 @@ use datafusion_pg_catalog::pg_catalog::{
     self as pg, PgCatalogSchemaProvider, PgCatalogStaticTables, array_bounds_udf, format_type, has_privilege_udf,
     pg_get_expr_udf, quote_ident_udf,
 };
+use futures::FutureExt as _;
 use parking_lot::Mutex;
 
 use crate::ServingError;
@@ -87,7 +88,7 @@ impl Catalogue {
     ///
     /// # Errors
     /// None that can be caused from outside.
-    pub async fn install(&self, context: &SessionContext, query: &str) -> std::result::Result<(), ServingError> {
+    pub fn install(&self, context: &SessionContext, query: &str) -> std::result::Result<(), ServingError> {
         if !is_mentioned(query) {
             return Ok(());
         }
@@ -96,7 +97,8 @@ impl Catalogue {
         let catalogue = catalogue.ok_or_else(|| ServingError::internal("the context has no catalogue"))?;
         if let Some(public) = catalogue.schema(SCHEMA) {
             for name in public.table_names() {
-                if let Some(table) = public.table(&name).await? {
+                // Ours lie in memory: nothing is waited for.
+                if let Some(Some(table)) = public.table(&name).now_or_never().transpose()? {
                     self.tables.lock().entry(name).or_insert_with(|| table.schema());
                 }
             }
@@ -313,7 +315,7 @@ mod tests {
         let context = SessionContext::new_with_config(SessionConfig::new().with_information_schema(true));
         let column: ArrayRef = Arc::new(Int64Array::from(vec![1]));
         context.register_batch("stats", RecordBatch::try_from_iter([("count", column)]).unwrap()).unwrap();
-        catalogue.install(&context, query).await.unwrap();
+        catalogue.install(&context, query).unwrap();
         let batches = context.sql(query).await.unwrap().collect().await.unwrap();
         format!("{:?}", batches.iter().map(RecordBatch::columns).collect::<Vec<_>>())
     }

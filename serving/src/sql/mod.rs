@@ -10,8 +10,9 @@
 //!
 //! [`stream`] is the stream layer's runs as a table (what it no longer holds in memory is read from `stream_counts`),
 //! [`stats`] the merged tables, [`collapse`] adds them up in one step, [`functions`] has what counts need and SQL has not,
-//! [`reserved`] leaves Reckon's own entities out, [`samples`] is the process's own metrics.
+//! [`catalogue`] adds PostgreSQL's for clients that look for it, [`reserved`] leaves Reckon's own entities out, [`samples`] is the process's own metrics.
 
+pub mod catalogue;
 pub mod collapse;
 mod dress;
 pub mod engine;

@@ -78,6 +78,7 @@ impl Serving {
         let provenance = self.provenance_of(pinned);
         let hidden = Hidden::from(&self.parts.definition, &statement, parameters);
         self.dress(&context, (pinned, &hidden), &names, options.samples)?;
+        self.catalogue.install(&context, &statement.to_string())?;
         Ok(Ready { context, statement, provenance })
     }
 }
