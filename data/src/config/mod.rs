@@ -8,7 +8,7 @@ mod validate;
 
 pub use sections::{
     Alerts, Archive, Audit, Batch, Canary, Counting, Definitions, FLIGHT_SQL, Gateway, LimitSettings, LogSettings,
-    Retention, Serving, Settings,
+    POSTGRES, Retention, Serving, Settings,
 };
 pub use validate::SettingsError;
 

@@ -47,6 +47,7 @@ fn what_makes_no_sense_is_refused_by_name() {
         ("canary.events = 100001", "canary.events"),
         ("serving.flight_sql = '7733'", "serving.flight_sql"),
         ("serving.flight_sql = 'localhost:many'", "serving.flight_sql"),
+        ("serving.postgres_connections = 0", "serving.postgres_connections"),
         ("serving.rows_max = 5999", "canary.events"),
         ("canary.patience = '0s'", "canary.patience"),
         ("canary.patience = '10m'", "canary.patience"),

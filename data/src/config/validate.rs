@@ -75,6 +75,11 @@ impl Settings {
         must(self.batch.memory.as_u64() >= 64 << 20, "batch.memory", "must be at least 64 MiB")?;
         must(self.serving.queries > 0, "serving.queries", "must be at least 1")?;
         must(
+            (1..=10_000).contains(&self.serving.postgres_connections),
+            "serving.postgres_connections",
+            "must be 1 to 10000",
+        )?;
+        must(
             self.retention.covered_segments > self.serving.query_time,
             "retention.covered_segments",
             "must be longer than serving.query_time, or a query could lose its counts",
