@@ -2,6 +2,7 @@
 
 mod alerts;
 mod commands;
+mod doors;
 mod exit;
 mod import;
 mod node;

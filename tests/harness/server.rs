@@ -22,6 +22,7 @@ pub fn command() -> Command {
     }
     // Tests count their events to the last one; those of the canary switch it on.
     command.env("RECKON_CANARY_EVERY", "0s");
+    command.env("RECKON_SERVING_FLIGHT_SQL", "127.0.0.1:0");
     command
 }
 
@@ -127,6 +128,12 @@ impl Server {
         let (status, body) = self.request("GET", path, &[], Vec::new());
         assert_eq!(status, 200, "GET {path}: {body}");
         body
+    }
+
+    /// The same, for tests that are part of a runtime.
+    pub async fn get_in(&self, path: &str) -> Value {
+        let text = reqwest::get(format!("{}{path}", self.url)).await.unwrap().text().await.unwrap();
+        serde_json::from_str(&text).unwrap()
     }
 
     pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {

@@ -56,7 +56,7 @@ impl Demo {
         let mut sender = Sender::new(client, self.rate, self.entities);
         // The newest first: whoever follows the guide asks for the last five minutes.
         sender.send_past(1..=NEWEST_MINUTES).await;
-        println!("{}", guide(server.url(), &dir));
+        println!("{}", guide(server.url(), &dir, &server.doors()));
         let traffic = tokio::spawn(sender.send());
         let stopped = server.until_stopped().await;
         traffic.abort();
@@ -65,7 +65,8 @@ impl Demo {
 }
 
 /// Where to look.
-fn guide(url: &str, dir: &str) -> String {
+fn guide(url: &str, dir: &str, doors: &[String]) -> String {
+    let doors: String = doors.iter().filter_map(|line| line.split_once(": ")).map(|(_, how)| format!("    {how}\n")).collect();
     format!(
         "reckon counts generated traffic at {url}, data in {dir}\n\n\
          \x20 the dashboard, live\n\
@@ -79,6 +80,7 @@ fn guide(url: &str, dir: &str) -> String {
          \x20 SQL\n\
          \x20   reckon sql --url {url} \"select country, sum(count) from stats group by 1 order by 2 desc\"\n\
          \x20   curl {url}/v1/sql -d '{{\"query\":\"select * from stats_hour order by count desc limit 5\"}}'\n\
+         {doors}\
          \x20 batch runs (one a minute), health, metrics\n\
          \x20   curl {url}/v1/batch/runs; curl {url}/readyz; curl {url}/metrics\n\
          \x20 a page to try all routes, and what describes them\n\

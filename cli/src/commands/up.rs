@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::target::{forget_address, remember_address};
 use crate::alerts;
+use crate::doors::{Doors, Open};
 use crate::node::{Node, local_dir};
 use crate::telemetry::traced;
 
@@ -53,6 +54,7 @@ impl Up {
         };
         let server = Server::start(settings, "up", clock).await?;
         println!("reckon counts at {}", server.url());
+        server.doors().iter().for_each(|line| println!("{line}"));
         server.until_stopped().await
     }
 }
@@ -66,6 +68,7 @@ pub struct Server {
     rest: tokio::task::JoinHandle<()>,
     canary: Option<tokio::task::JoinHandle<()>>,
     alerts: Option<Running>,
+    doors: Open,
 }
 
 impl Server {
@@ -80,6 +83,7 @@ impl Server {
         let listener = TcpListener::bind(&listen)
             .await
             .with_context(|| format!("{listen} cannot be listened on; --listen ADDR:PORT takes another"))?;
+        let doors = Doors::listen(&settings.serving).await?;
         let mut node = Node::open(settings, role, clock, names).await?;
         node.start_background()?;
         let url = format!("http://{}", listener.local_addr()?);
@@ -87,19 +91,28 @@ impl Server {
         let canary = node.canary(&url)?;
         let mut parts = node.rest_parts();
         parts.health = alerts::health(parts.health, alerts.as_ref());
-        let routes = traced(rest::router(parts));
+        parts.listens = doors.listens()?;
+        let (routes, samples) = rest::open(parts);
+        let routes = traced(routes);
+        let doors = doors.open(&node.serving, &samples, &stopped)?;
         let always: IsMine = Arc::new(|| true);
         let rest = tokio::spawn(rest::serve(listener, routes.clone(), stopped.clone()));
         let canary = canary.map(|canary| tokio::spawn(canary.run(stopped)));
         remember_address(&dir, &url)?;
         let alerts = alerts::start(alerts, &routes, &always, &url);
-        Ok(Self { node, dir, url, stop, rest, canary, alerts })
+        Ok(Self { node, dir, url, stop, rest, canary, alerts, doors })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Lines that say where else clients come in.
+    #[must_use]
+    pub fn doors(&self) -> Vec<String> {
+        self.doors.lines()
     }
 
     /// Serves until SIGTERM or SIGINT, then stops in order: no more requests, seal, exit.
@@ -124,6 +137,7 @@ impl Server {
             // Requests under way end, within the grace that serving gives them.
             let _ = self.rest.await;
         }
+        self.doors.end().await;
         tokio::join!(alerts::stop(self.alerts), self.node.stop());
         match failed {
             Some(Err(error)) => Err(error).context("the server has failed"),

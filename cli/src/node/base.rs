@@ -18,7 +18,7 @@ use reckon_data::jobs::Follower;
 use reckon_data::log::Log;
 use reckon_data::table::Tables;
 use reckon_data::tail::Tails;
-use reckon_serving::rest::{Health, RestParts};
+use reckon_serving::rest::{Health, Listens, RestParts};
 use reckon_serving::{Serving, ServingParts};
 use reckon_stream::counter::{Counter, CounterParts};
 use reckon_stream::gateway::{Gateway, GatewayParts};
@@ -195,6 +195,7 @@ impl Base {
             clock: Arc::clone(&self.clock),
             canary_token: Some(Arc::clone(&self.canary_token)),
             page: None,
+            listens: Listens::default(),
         }
     }
 

@@ -17,7 +17,7 @@ use reckon_data::jobs::Follower;
 use reckon_data::log::Log as _;
 use reckon_serving::Serving;
 use reckon_serving::replay::Replayer;
-use reckon_serving::rest::RestParts;
+use reckon_serving::rest::{Listens, RestParts};
 use reckon_stream::counter::Counter;
 use reckon_stream::gateway::Gateway;
 use reckon_tables::{ImportTable, is_local, local_folder};
@@ -171,6 +171,7 @@ impl Node {
             clock: Arc::clone(&self.clock),
             canary_token: Some(Arc::clone(&self.canary_token)),
             page: dashboard(),
+            listens: Listens::default(),
         }
     }
 

@@ -26,6 +26,7 @@ use super::leased::work;
 use super::process::{LEASES, Process, end_of};
 use super::recount::followers;
 use crate::alerts;
+use crate::doors::Doors;
 use crate::node::{Audited, Base, Nest, batch_then_audit, dashboard, metrics, record, start_audit};
 
 /// The role of the process that runs batch when it is time, in the leases.
@@ -42,6 +43,7 @@ impl Serve {
     /// When it cannot start.
     pub async fn run(self, settings: Settings) -> Result<()> {
         let schedule = Schedule::parse(&settings.batch.schedule)?;
+        let doors = Doors::listen(&settings.serving).await?;
         let audit_schedule = Schedule::parse(&settings.audit.schedule)?;
         let process = Process::open(settings, "serve").await?;
         let base = Arc::clone(&process.base);
@@ -81,15 +83,20 @@ impl Serve {
             jobs: Some(runs as _),
             audits: Some(audits as _),
             page: dashboard(),
+            listens: doors.listens()?,
             ..base.rest_parts(alerts::health(Arc::new(status), alerts.as_ref()))
         };
-        let routes = rest::router(parts);
+        let (routes, samples) = rest::open(parts);
+        let doors = doors.open(&serving, &samples, &process.stopping())?;
+        let lines = doors.lines();
         let alerts = alerts::start(alerts, &routes, &is_mine, &process.url()?);
         let end = async move {
+            doors.end().await;
             alerts::stop(alerts).await;
             serving.stop();
             end_of(turns).await;
         };
+        lines.iter().for_each(|line| println!("{line}"));
         process.run_routes("serve", routes, end).await
     }
 }

@@ -7,8 +7,8 @@ mod sections;
 mod validate;
 
 pub use sections::{
-    Alerts, Archive, Audit, Batch, Canary, Counting, Definitions, Gateway, LimitSettings, LogSettings, Retention,
-    Serving, Settings,
+    Alerts, Archive, Audit, Batch, Canary, Counting, Definitions, FLIGHT_SQL, Gateway, LimitSettings, LogSettings,
+    POSTGRES, Retention, Serving, Settings,
 };
 pub use validate::SettingsError;
 

@@ -321,7 +321,18 @@ pub struct Serving {
     pub rows_max: usize,
     /// Memory for the index over batch counts.
     pub index_memory: ByteSize,
+    /// Where PostgreSQL clients come in, address and port; empty is nowhere.
+    pub postgres: String,
+    /// Connections of PostgreSQL clients at once.
+    pub postgres_connections: usize,
+    /// Where clients of Arrow Flight SQL come in, address and port; empty is nowhere.
+    pub flight_sql: String,
 }
+
+/// Where PostgreSQL clients come in by default; a server goes on without when something else is there.
+pub const POSTGRES: &str = "127.0.0.1:7732";
+/// Where clients of Flight SQL come in by default; a server goes on without when something else is there.
+pub const FLIGHT_SQL: &str = "127.0.0.1:7733";
 
 impl Default for Serving {
     fn default() -> Self {
@@ -331,6 +342,9 @@ impl Default for Serving {
             queries: 4,
             rows_max: 100_000,
             index_memory: ByteSize::mib(1_024),
+            flight_sql: FLIGHT_SQL.to_owned(),
+            postgres: POSTGRES.to_owned(),
+            postgres_connections: 128,
         }
     }
 }

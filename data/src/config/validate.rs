@@ -80,9 +80,19 @@ impl Settings {
         )?;
         must(self.serving.queries > 0, "serving.queries", "must be at least 1")?;
         must(
+            (1..=10_000).contains(&self.serving.postgres_connections),
+            "serving.postgres_connections",
+            "must be 1 to 10000",
+        )?;
+        must(
             self.retention.covered_segments > self.serving.query_time,
             "retention.covered_segments",
             "must be longer than serving.query_time, or a query could lose its counts",
+        )?;
+        must(
+            is_address(&self.serving.flight_sql),
+            "serving.flight_sql",
+            "must be an address and a port, like 127.0.0.1:7733; empty is nowhere",
         )?;
         self.retention.validate(self.serving.query_time)?;
         self.limits()?;
@@ -231,6 +241,12 @@ impl Canary {
         let plain = self.token.bytes().all(|byte| byte.is_ascii_graphic());
         must(plain, "canary.token", "must be letters, digits and signs of ASCII, without spaces")
     }
+}
+
+/// Whether it looks like `host:port`, or is empty.
+fn is_address(text: &str) -> bool {
+    let (host, port) = text.rsplit_once(':').unwrap_or_default();
+    text.is_empty() || (!host.is_empty() && port.parse::<u16>().is_ok())
 }
 
 fn parse_all<T: std::str::FromStr>(key: &str, texts: &[String]) -> Result<Vec<T>, SettingsError>

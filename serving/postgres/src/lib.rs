@@ -1,1 +1,126 @@
 //! The PostgreSQL protocol over the serving layer.
+//!
+//! ```text
+//! socket ─▶ connection ─▶ startup │ handler, extended ─▶ run ─▶ Serving::sql_stream ─▶ rows ─▶ socket
+//! ```
+//!
+//! `pgwire` reads and writes the messages; [`Door`] listens. Inside, `connection` bounds what a client may take,
+//! `startup` lets it in and cancels, `handler` and `extended` are the two ways of asking, `lexer` and `command` read
+//! what is no query, `compat` rewrites questions of the catalogue, `settings` and `session` are what a connection has,
+//! `parameters`, `numeric` and `rows` are values on the wire, and `errors` is what clients are told.
+//! Why so: docs/adr/0016.
+
+mod command;
+mod compat;
+mod connection;
+mod counters;
+mod errors;
+mod extended;
+mod handler;
+mod lexer;
+mod numeric;
+mod parameters;
+mod rows;
+mod run;
+mod send;
+mod session;
+mod settings;
+mod startup;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reckon_serving::Serving;
+use reckon_serving::sql::Samples;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+pub use counters::Counters;
+
+use connection::{Shared, connection};
+use handler::Handler;
+use run::Source;
+use startup::Entrance;
+
+/// Connections that come to cancel, or that are told there are too many, have these places besides the others.
+const SPARE: usize = 32;
+/// How long statements under way may still take after the stop.
+const GRACE: Duration = Duration::from_secs(3);
+/// How long to wait when no connection can be had.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Where PostgreSQL clients come in.
+#[derive(Debug)]
+pub struct Door {
+    listener: TcpListener,
+    counters: Arc<Counters>,
+}
+
+impl Door {
+    /// A door at a listener.
+    #[must_use]
+    pub fn new(listener: TcpListener) -> Self {
+        Self { listener, counters: Arc::default() }
+    }
+
+    /// Where it is.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Serves until `stop` turns true, then ends what is under way. The table `metrics` shows `samples`; how many
+    /// connections there may be is `serving.postgres_connections`.
+    pub async fn serve(self, serving: Arc<Serving>, samples: Arc<dyn Samples>, mut stop: watch::Receiver<bool>) {
+        let most = serving.settings().postgres_connections;
+        let Self { listener, counters } = self;
+        let source = Source { serving, samples };
+        let handler = Arc::new(Handler { source, counters: Arc::clone(&counters) });
+        let shared = Arc::new(Shared { entrance: Arc::new(Entrance::new(most, counters)), handler });
+        let places = Arc::new(Semaphore::new(most.saturating_add(SPARE).min(Semaphore::MAX_PERMITS)));
+        let mut connections = JoinSet::new();
+        loop {
+            let next = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, listener.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
+                biased;
+                // An error means that whoever could say stop is gone.
+                _ = stop.wait_for(|stop| *stop) => break,
+                Some(_) = connections.join_next() => continue,
+                next = next => next,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let (shared, stop) = (Arc::clone(&shared), stop.clone());
+                    connections.spawn(async move {
+                        let _place = place;
+                        if let Err(error) = Box::pin(connection(stream, shared, stop)).await {
+                            tracing::debug!(%error, "a connection of a PostgreSQL client was lost");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "connections of PostgreSQL clients cannot be accepted");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+        drop(listener);
+        let ended = async { while connections.join_next().await.is_some() {} };
+        // What takes longer is cut off.
+        let _ = tokio::time::timeout(GRACE, ended).await;
+    }
+}

@@ -48,6 +48,7 @@ use crate::index::segments::Segments;
 use crate::index::warm::next_hour;
 use crate::metrics::Metrics;
 use crate::sql::Engine;
+use crate::sql::catalogue::Catalogue;
 use crate::view::{BatchView, Current, Patience, Snapshots};
 
 pub use as_of::AsOf;
@@ -94,6 +95,8 @@ pub struct Serving {
     pub(crate) index: Index,
     pub(crate) segments: Segments,
     pub(crate) engine: Engine,
+    /// What PostgreSQL's clients are told of the tables.
+    pub(crate) catalogue: Catalogue,
     pub(crate) metrics: Metrics,
     /// Older versions of batch.
     pub(crate) older: past::PastViews,
@@ -118,6 +121,7 @@ impl Serving {
             index: Index::new(files, parts.settings.index_memory.as_u64())?,
             segments: Segments::default(),
             engine: Engine::new(&parts.settings)?,
+            catalogue: Catalogue::default(),
             metrics: Metrics::default(),
             older: past::PastViews::default(),
             events_log: OnceLock::new(),

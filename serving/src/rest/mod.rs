@@ -15,6 +15,7 @@ mod events;
 mod fail;
 mod imports;
 mod jobs;
+mod listens;
 mod live;
 mod metrics;
 mod openapi;
@@ -36,7 +37,10 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use reckon_data::problem::Problem;
 
+use crate::sql::Samples;
+
 pub use fail::Failure;
+pub use listens::{Counted, Listens};
 pub use metrics::MetricsText;
 pub use page::{Asset, Page};
 pub use parts::{Health, PartReadiness, Readiness, Replay, ReplayReport, ReplayRequest, RestParts, Totals};
@@ -46,7 +50,13 @@ use state::Routes;
 
 /// The routes of everything that `parts` holds.
 pub fn router(parts: RestParts) -> Router {
+    open(parts).0
+}
+
+/// As [`router`], and what the table `metrics` shows, for whoever else answers SQL.
+pub fn open(parts: RestParts) -> (Router, Arc<dyn Samples>) {
     let shared = Arc::new(state::Shared::new(parts));
+    let samples: Arc<dyn Samples> = Arc::clone(&shared) as _;
     let (always, first) = always_of(&shared.parts).split_for_parts();
     let (admitted, others) = routes_of(&shared.parts).split_for_parts();
     shared.describe(&openapi::document([first, others]));
@@ -57,11 +67,12 @@ pub fn router(parts: RestParts) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), admit));
-    always
+    let router = always
         .method_not_allowed_fallback(not_allowed)
         .merge(admitted)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), note))
-        .with_state(shared)
+        .with_state(shared);
+    (router, samples)
 }
 
 /// The routes that take no turn of a request: live streams last as long as somebody looks, and files of the page cost

@@ -10,6 +10,7 @@ use reckon_data::jobs::{Audits, Jobs};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::listens::Listens;
 use super::metrics::MetricsText;
 use super::page::Page;
 use crate::Serving;
@@ -40,6 +41,8 @@ pub struct RestParts {
     pub canary_token: Option<Arc<str>>,
     /// The dashboard, at `/`.
     pub page: Option<Arc<dyn Page>>,
+    /// What the process listens at besides REST.
+    pub listens: Listens,
 }
 
 /// How the process is.

@@ -1,5 +1,6 @@
 //! What all routes share, and how the process is.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use axum::Json;
@@ -75,6 +76,7 @@ impl Samples for Shared {
         let help = "Requests under way, those for health and metrics left out.";
         text.single("reckon_http_requests_under_way", "gauge", help, under_way);
         text.single("reckon_http_requests_under_way_max", "gauge", "Most requests under way at once.", REQUESTS_MAX);
+        self.parts.listens.write(&mut text);
         if let Some(serving) = &self.parts.serving {
             serving.metrics().write(text.raw());
         }
@@ -116,6 +118,8 @@ async fn healthz() -> Json<Alive> {
 struct Ready {
     #[serde(flatten)]
     readiness: Readiness,
+    /// What it listens at besides REST: names and addresses.
+    listens: BTreeMap<String, String>,
     /// Where the serving layer stands, in a process that answers questions.
     #[serde(skip_serializing_if = "Option::is_none")]
     serving: Option<Status>,
@@ -138,7 +142,8 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let serving = shared.parts.serving.as_ref().map(|serving| serving.status());
     readiness.parts.extend(serving.as_ref().map(|status| PartReadiness::with_all("serving", &status.troubles())));
-    (status, Json(Ready { readiness, serving })).into_response()
+    let listens = shared.parts.listens.addresses();
+    (status, Json(Ready { readiness, listens, serving })).into_response()
 }
 
 /// What it counts, for Prometheus.

@@ -140,6 +140,7 @@ fn app(door: fn(&Submission) -> Result<Receipt, SubmitError>) -> Router {
         clock: Arc::new(ManualClock::at(0)),
         canary_token: Some(Arc::from("secret")),
         page: None,
+        listens: Listens::default(),
     })
 }
 

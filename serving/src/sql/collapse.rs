@@ -11,6 +11,8 @@ use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Projection};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
+use super::functions::sketches::{APPROX_DISTINCT, MERGE_USERS};
+
 /// Functions that, of parts, give what they give of the whole.
 const OF_PARTS: [&str; 3] = ["sum", "min", "max"];
 /// Functions to which it is all the same how often a value is there.
@@ -117,8 +119,12 @@ fn whole(function: &AggregateFunction, argument: Expr) -> Option<Expr> {
     }
     let Expr::AggregateFunction(part) = argument else { return None };
     let plain = !part.params.distinct && part.params.filter.is_none() && part.params.order_by.is_empty();
-    let same = part.func == function.func && OF_PARTS.contains(&name) && !function.params.distinct;
-    (plain && same).then_some(part.params.args).and_then(|arguments| arguments.into_iter().next())
+    let same = part.func == function.func && OF_PARTS.contains(&name);
+    // Sketches of sketches are those of all users.
+    let sketches = name == APPROX_DISTINCT && part.func.name() == MERGE_USERS;
+    (plain && (same || sketches) && !function.params.distinct)
+        .then_some(part.params.args)
+        .and_then(|arguments| arguments.into_iter().next())
 }
 
 /// A grouping with the names that `schema` has, if its types are the same and no sum depends on its order.

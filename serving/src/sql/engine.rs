@@ -11,7 +11,6 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::DiskManagerBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
 use reckon_data::config::Serving as Settings;
@@ -19,9 +18,10 @@ use reckon_data::damage::Damaged;
 use reckon_data::offload::is_single_threaded;
 use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 
 use super::collapse::CollapseGroups;
-use super::functions;
+use super::functions::Functions;
 use crate::ServingError;
 
 /// A query may spill so many times its memory.
@@ -43,6 +43,11 @@ const UNBOUNDED: [&str; 9] = [
     "lpad",
     "rpad",
 ];
+/// Stack of a query thread. Expressions are planned and run by functions that call themselves for each level; with two
+/// MiB a sum of some 1,500 numbers ended the process. [`super::size`] bounds the levels, this gives them room.
+const STACK_BYTES: usize = 16 << 20;
+/// What Parquet says when a filter that it was given fails: a pattern that is too large, say.
+const FILTER_FAILED: &str = "Error evaluating filter predicate";
 /// So many queries may wait for their turn, for each that may run.
 const WAITING_FACTOR: usize = 16;
 
@@ -69,8 +74,9 @@ pub struct Engine {
     limits: Limits,
     turns: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
-    average: Arc<ScalarUDF>,
-    distinct: Arc<AggregateUDF>,
+    /// Queries that are planned and not run: they need no turn, for one may be held by who wants to plan.
+    planning: Arc<Semaphore>,
+    functions: Functions,
 }
 
 impl Engine {
@@ -84,6 +90,7 @@ impl Engine {
             tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(threads)
                 .thread_name("reckon-sql")
+                .thread_stack_size(STACK_BYTES)
                 .enable_all()
                 .build()
         };
@@ -98,8 +105,8 @@ impl Engine {
             limits,
             turns: Arc::new(Semaphore::new(queries)),
             waiting: Arc::new(Semaphore::new(queries.saturating_mul(WAITING_FACTOR))),
-            average: Arc::new(functions::average()),
-            distinct: Arc::new(functions::distinct()),
+            planning: Arc::new(Semaphore::new(queries)),
+            functions: Functions::new(),
         })
     }
 
@@ -120,6 +127,17 @@ impl Engine {
         turn.map_err(|_| busy())?.map_err(ServingError::internal)
     }
 
+    /// Waits until a query may be planned that is not run.
+    ///
+    /// # Errors
+    /// As [`Engine::turn`].
+    pub async fn planning_turn(&self) -> Result<OwnedSemaphorePermit, ServingError> {
+        let busy = || ServingError::unavailable("too many queries are being planned");
+        let _waiting = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| busy())?;
+        let turn = tokio::time::timeout(self.limits.time, Arc::clone(&self.planning).acquire_owned()).await;
+        turn.map_err(|_| busy())?.map_err(ServingError::internal)
+    }
+
     /// A context for one query, with memory of its own.
     ///
     /// # Errors
@@ -137,8 +155,7 @@ impl Engine {
         parquet.pushdown_filters = true;
         parquet.reorder_filters = true;
         let context = SessionContext::new_with_config_rt(config, runtime);
-        context.register_udf((*self.average).clone());
-        context.register_udaf((*self.distinct).clone());
+        self.functions.register(&context);
         UNBOUNDED.iter().for_each(|name| context.deregister_udf(name));
         context.add_optimizer_rule(Arc::new(CollapseGroups));
         Ok(context)
@@ -153,27 +170,42 @@ impl Engine {
         turn: OwnedSemaphorePermit,
         work: impl Future<Output = Result<T, ServingError>> + Send + 'static,
     ) -> Result<T, ServingError> {
+        let mut work = self.start(turn, work);
+        tokio::time::timeout(self.limits.time, work.end()).await.map_err(|_| self.limits.too_long())?
+    }
+
+    /// Starts a query's work on the query threads; it keeps its turn until it ends. Its time is its own affair.
+    pub fn start<T: Send + 'static>(
+        &self,
+        turn: OwnedSemaphorePermit,
+        work: impl Future<Output = Result<T, ServingError>> + Send + 'static,
+    ) -> Work<T> {
         let work = async move {
             let _turn = turn;
             work.await
         };
-        let task = match &self.runtime {
+        Work(match &self.runtime {
             Some(runtime) => runtime.spawn(work),
             None => tokio::spawn(work),
-        };
-        let _abort = AbortOnDrop(task.abort_handle());
-        match tokio::time::timeout(self.limits.time, task).await {
-            Err(_) => Err(ServingError::Timeout { limit: self.limits.time }),
-            Ok(Err(error)) => Err(ServingError::internal(error)),
-            Ok(Ok(result)) => result,
-        }
+        })
     }
 }
 
-/// Ends a query when nobody waits for it any more.
-struct AbortOnDrop(tokio::task::AbortHandle);
+/// Work of a query under way. Dropping it ends the work: nobody waits for it any more.
+#[derive(Debug)]
+pub struct Work<T>(JoinHandle<Result<T, ServingError>>);
 
-impl Drop for AbortOnDrop {
+impl<T> Work<T> {
+    /// Waits for its end; once it has ended it must not be asked again.
+    ///
+    /// # Errors
+    /// Those of the work, and [`ServingError::Internal`] when it panicked.
+    pub async fn end(&mut self) -> Result<T, ServingError> {
+        (&mut self.0).await.map_err(ServingError::internal)?
+    }
+}
+
+impl<T> Drop for Work<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -199,6 +231,12 @@ impl Limits {
         usize::try_from(self.memory / ANSWER_PART).unwrap_or(usize::MAX)
     }
 
+    /// What a query is told that took too long.
+    #[must_use]
+    pub const fn too_long(&self) -> ServingError {
+        ServingError::Timeout { limit: self.time }
+    }
+
     /// What DataFusion says of a query that somebody else wrote.
     #[must_use]
     pub fn of_query(&self, error: &DataFusionError) -> ServingError {
@@ -212,6 +250,10 @@ impl Limits {
         match root {
             DataFusionError::ResourcesExhausted(message) => {
                 ServingError::MemoryLimit { limit_bytes: self.memory, message: first_line(message) }
+            }
+            // The file is all right, and what was asked of its rows is not.
+            DataFusionError::ParquetError(error) if error.to_string().contains(FILTER_FAILED) => {
+                ServingError::bad("query", first_line(&error.to_string()))
             }
             DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) | DataFusionError::ParquetError(_) => {
                 ServingError::unavailable(root)

@@ -7,7 +7,9 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::Statement as Sql;
+use datafusion::sql::sqlparser::dialect::dialect_from_str;
 
+use super::size;
 use crate::ServingError;
 
 const READ_ONLY: &str = "only reading is allowed: SELECT, EXPLAIN, DESCRIBE, SHOW TABLES and SHOW COLUMNS";
@@ -19,6 +21,9 @@ const READ_ONLY: &str = "only reading is allowed: SELECT, EXPLAIN, DESCRIBE, SHO
 pub fn parse(context: &SessionContext, query: &str) -> Result<Statement, ServingError> {
     let state = context.state();
     let dialect = state.config().options().sql_parser.dialect;
+    if let Some(dialect) = dialect_from_str(dialect) {
+        size::check_text(query, &*dialect)?;
+    }
     let statement = state.sql_to_statement(query, &dialect).map_err(|error| {
         let message = error.strip_backtrace();
         ServingError::bad("query", message.lines().next().unwrap_or_default().trim())
@@ -46,12 +51,14 @@ fn sql_reads(sql: &Sql) -> bool {
     }
 }
 
-/// Looks for anything that writes in a plan: `SELECT … INTO`, say.
+/// Looks for anything that writes in a plan (`SELECT … INTO`, say), and whether it is too large ([`size`]).
 ///
 /// # Errors
 /// [`ServingError::BadRequest`] of `query`.
 pub fn verify(plan: &LogicalPlan) -> Result<(), ServingError> {
     let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    // Before anything goes down a plan by calling itself.
+    size::check_plan(plan)?;
     read_only.verify_plan(plan).map_err(|error| {
         let message = error.strip_backtrace();
         ServingError::bad("query", format!("{READ_ONLY}; {}", message.lines().next().unwrap_or_default()))

@@ -1,14 +1,14 @@
 //! Reckon's own entities are left out of the tables of SQL, so that nobody sums up what a canary has sent.
 //!
-//! The rule goes by the strings in the query and by nothing else: a reserved prefix (`_reckon/`) that stands anywhere in
-//! one brings its entities in, in every table of the query. So it is the same in every plan, wherever filters end up,
-//! and `entity_id = '_reckon/canary/1'`, `IN ('_reckon/…')`, `LIKE '_reckon/%'` and `starts_with` ask for them alike.
+//! The rule goes by the strings in the query and in its parameters, and by nothing else: a reserved prefix (`_reckon/`)
+//! that stands anywhere in one brings its entities in, in every table of the query. So it is the same in every plan,
+//! wherever filters end up, and `entity_id = '_reckon/canary/1'`, `IN ('_reckon/…')`, `LIKE '_reckon/%'` and `starts_with` ask for them alike.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use datafusion::common::Result;
+use datafusion::common::{Result, ScalarValue};
 use datafusion::functions::string::expr_fn::starts_with;
 use datafusion::logical_expr::{Expr, ident, lit, not};
 use datafusion::prelude::{DataFrame, SessionContext};
@@ -24,10 +24,11 @@ use serde_json::Value;
 pub struct Hidden(Vec<String>);
 
 impl Hidden {
-    /// Those that `query` does not name.
+    /// Those that `query` does not name, nor any of its parameters.
     #[must_use]
-    pub fn from(definition: &Definition, query: &Statement) -> Self {
-        let mut strings = Strings::default();
+    pub fn from(definition: &Definition, query: &Statement, parameters: &[ScalarValue]) -> Self {
+        // A text in a list is a string, too.
+        let mut strings = Strings(parameters.iter().map(ToString::to_string).collect());
         strings.of(query);
         let is_named = |prefix: &&String| strings.0.iter().any(|string| string.contains(prefix.as_str()));
         Self(definition.reserved_prefixes.iter().filter(|prefix| !is_named(prefix)).cloned().collect())
@@ -109,8 +110,9 @@ mod tests {
     fn a_query_that_names_a_prefix_reads_its_entities() {
         let mut definition = Definition::default();
         let context = SessionContext::new();
-        let hidden =
-            |definition: &Definition, query: &str| Hidden::from(definition, &guard::parse(&context, query).unwrap()).0;
+        let hidden = |definition: &Definition, query: &str| {
+            Hidden::from(definition, &guard::parse(&context, query).unwrap(), &[]).0
+        };
         assert_eq!(hidden(&definition, "select sum(count) from stats"), ["_reckon/"]);
         assert!(hidden(&definition, "select 1 from stats where entity_id like '_reckon/%'").is_empty());
         assert!(hidden(&definition, "select 1 from stats where entity_id like '\\_reckon/%'").is_empty());
@@ -119,6 +121,11 @@ mod tests {
         assert_eq!(hidden(&definition, "select 1 as \"_reckon/\" from stats"), ["_reckon/"]);
         let deep = "select 1 from (select entity_id from stats where entity_id in ('a', '_reckon/1')) union select 2";
         assert!(hidden(&definition, deep).is_empty());
+        let bound = guard::parse(&context, "select 1 from stats where entity_id = $1").unwrap();
+        for (parameter, named) in [("v1", false), ("_reckon/canary/1", true)] {
+            let parameters = [ScalarValue::from(1_i64), ScalarValue::from(parameter)];
+            assert_eq!(Hidden::from(&definition, &bound, &parameters).0.is_empty(), named, "{parameter}");
+        }
         definition.reserved_prefixes.push("_other/".to_owned());
         assert_eq!(hidden(&definition, "select 1 from stats where entity_id = '_reckon/1'"), ["_other/"]);
         definition.reserved_prefixes.clear();

@@ -15,10 +15,14 @@ use reckon_data::run::{Granularity, LATE_COLUMN};
 use reckon_tables::provider::PinnedTable;
 use reckon_tables::schema::KIND_COUNT;
 
-use super::functions::{average, distinct, step_start};
+use super::functions::sketches::{merge_distinct, merge_users};
+use super::functions::{average, step_start};
 use super::reserved::Hidden;
 use super::stream::StreamTable;
 use crate::index::segments::Chunk;
+
+/// The sketches of distinct users, so that `approx_distinct(users)` says how many there are in any rows together.
+const USERS: &str = "users";
 
 /// Rows of counts; together they are a merged table.
 #[derive(Debug)]
@@ -133,8 +137,10 @@ fn sums(definition: &Definition) -> Vec<Expr> {
         sums.push(max(ident("value_max")).alias("value_max"));
     }
     if definition.has_distinct() {
+        // Who asks for one of them does not pay for the other.
         let sketch = cast(ident("distinct_users"), DataType::Binary);
-        sums.push(distinct().call(vec![sketch]).alias("approx_distinct"));
+        sums.push(merge_distinct().call(vec![sketch.clone()]).alias("approx_distinct"));
+        sums.push(merge_users().call(vec![sketch]).alias(USERS));
     }
     sums
 }
@@ -152,6 +158,9 @@ fn metrics(definition: &Definition) -> Vec<Expr> {
             Function::ApproxDistinct => ident("approx_distinct"),
         };
         columns.push(column.alias(function.name()));
+    }
+    if definition.has_distinct() {
+        columns.push(ident(USERS));
     }
     columns.push(ident(LATE_COLUMN));
     columns

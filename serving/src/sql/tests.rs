@@ -1,16 +1,23 @@
 //! SQL held to the same naive count as the other questions, and to its limits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod functions;
+mod pruning;
+mod streamed;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use reckon_data::clock::{Clock as _, SystemClock};
 use reckon_data::minute::MICROS_PER_DAY;
+use reckon_data::run::Granularity;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::query::CountQuery;
 use crate::testing::{Ev, Log, World};
+use crate::view::Source;
 
 fn log() -> Log {
     let countries = [Some("US"), Some("GB"), None];

@@ -1,0 +1,72 @@
+//! Queries of PostgreSQL's catalogue, in words that DataFusion knows.
+//!
+//! What clients ask of `pg_catalog` is rewritten by `datafusion-pg-catalog`. Its rules are made for such questions: one of
+//! them, for instance, keeps a subquery to its first row. So a query that names any other table is never rewritten:
+//! what is counted is asked as it was written.
+
+use std::ops::ControlFlow;
+use std::sync::LazyLock;
+
+use datafusion::sql::sqlparser::ast::{Statement, visit_relations};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use reckon_serving::sql::catalogue;
+
+static REWRITER: LazyLock<PostgresCompatibilityParser> = LazyLock::new(PostgresCompatibilityParser::new);
+
+/// The query as it is planned.
+pub fn rewritten(query: &str) -> String {
+    if !catalogue::is_mentioned(query) || !is_of_catalogue(query) {
+        return query.to_owned();
+    }
+    match REWRITER.parse(query) {
+        Ok(statements) if statements.len() == 1 => statements[0].to_string(),
+        // Whoever plans it says what is wrong.
+        _ => query.to_owned(),
+    }
+}
+
+/// Whether a query names no table but those of the catalogue.
+fn is_of_catalogue(query: &str) -> bool {
+    let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, query) else { return false };
+    let [statement @ Statement::Query(query)] = statements.as_slice() else { return false };
+    let own = query.with.iter().flat_map(|with| &with.cte_tables).map(|table| table.alias.name.value.to_lowercase());
+    let own: Vec<String> = own.collect();
+    let found = visit_relations(statement, |relation| {
+        let name = relation.to_string().replace('"', "").to_lowercase();
+        let last = name.rsplit('.').next().unwrap_or_default();
+        let is_known = name.starts_with("pg_catalog.") || name.starts_with("information_schema.");
+        let is_function = matches!(last, "generate_series" | "unnest" | "generate_subscripts" | "string_to_array");
+        if is_known || is_function || last.starts_with("pg_") || own.iter().any(|table| *table == name) {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    });
+    found == ControlFlow::Continue(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_asked_as_it_was_written() {
+        for query in [
+            "select (select count from stats), 'pg_'",
+            "select s.* from stats s join pg_catalog.pg_class c on c.relname = s.entity_id",
+            "with a as (select count from stats) select (select * from a), version()",
+            "select 1, 1",
+        ] {
+            assert_eq!(rewritten(query), query);
+        }
+    }
+
+    #[test]
+    fn questions_of_the_catalogue_are_rewritten() {
+        let query = "select c.relname from pg_class c where c.relname OPERATOR(pg_catalog.~) '^(stats)$'";
+        let planned = rewritten(query);
+        assert!(planned.contains("pg_catalog.pg_class") && !planned.contains("OPERATOR"), "{planned}");
+    }
+}
