@@ -318,6 +318,8 @@ pub struct Serving {
     pub rows_max: usize,
     /// Memory for the index over batch counts.
     pub index_memory: ByteSize,
+    /// Memory for sums of batch counts that were asked for before; 0 keeps none.
+    pub cache_memory: ByteSize,
 }
 
 impl Default for Serving {
@@ -328,6 +330,7 @@ impl Default for Serving {
             queries: 4,
             rows_max: 100_000,
             index_memory: ByteSize::mib(1_024),
+            cache_memory: ByteSize::mib(64),
         }
     }
 }

@@ -7,12 +7,18 @@
 //! [`stages`] follows a copy of an event through the layers.
 
 mod as_of;
+mod cache;
+mod change;
 mod count;
 mod dead;
 mod events;
 pub(crate) mod gather;
 mod locate;
+mod many;
+mod many_raw;
+pub mod named;
 mod past;
+mod ranked;
 mod rows;
 mod stages;
 mod stats;
@@ -29,6 +35,7 @@ use reckon_data::clock::Clock;
 use reckon_data::config::{Counting, Serving as Settings};
 use reckon_data::definition::Definition;
 use reckon_data::filter::Filter;
+use reckon_data::kept::{Needs, Versions};
 use reckon_data::log::Log;
 use reckon_data::metric::Function;
 use reckon_data::run::{DimCondition, Selection, StepSums};
@@ -48,6 +55,10 @@ use crate::sql::Engine;
 use crate::view::{BatchView, Current, Patience, Snapshots};
 
 pub use as_of::AsOf;
+pub use change::Change;
+pub use many::{ManyAnswer, ManyEntity, ManyPoint, ManyQuery, Values};
+pub use named::{NamedFilter, NamedFilters};
+pub use ranked::{RankedAnswer, RankedEntity, RankedQuery};
 pub use stages::{BatchStage, GatewayStage, Kept, LogStage, RawStage, SegmentRange, Stages, StreamStage, Streamed};
 pub use status::{PartitionStatus, Status};
 pub use types::{
@@ -90,6 +101,12 @@ pub struct Serving {
     pub(crate) segments: Segments,
     pub(crate) engine: Engine,
     pub(crate) metrics: Metrics,
+    /// Sums of batch that were added up before.
+    pub(crate) sums: cache::SumCache,
+    /// What definitions of older counts kept.
+    versions: Versions,
+    /// Filters that were added while Reckon was running.
+    named: OnceLock<Arc<NamedFilters>>,
     /// Older versions of batch.
     pub(crate) older: past::PastViews,
     /// The log, where this process has it.
@@ -114,6 +131,9 @@ impl Serving {
             segments: Segments::default(),
             engine: Engine::new(&parts.settings)?,
             metrics: Metrics::default(),
+            sums: cache::SumCache::new(parts.settings.cache_memory.as_u64())?,
+            versions: Versions::new(parts.definition.lateness_micros()),
+            named: OnceLock::new(),
             older: past::PastViews::default(),
             events_log: OnceLock::new(),
             top_turns: Semaphore::new(parts.settings.queries.max(1)),
@@ -182,7 +202,25 @@ impl Serving {
         self.index.memory_bytes()
     }
 
-    /// The filter that a request means: a filter's id from the configuration, or `column:value`.
+    /// Says where filters are that were added while Reckon was running. Once is enough.
+    pub fn name_filters(&self, named: Arc<NamedFilters>) {
+        // A second one would be the same.
+        let _ = self.named.set(named);
+    }
+
+    /// Filters that were added while Reckon was running, where this process can name some.
+    #[must_use]
+    pub fn named(&self) -> Option<&Arc<NamedFilters>> {
+        self.named.get()
+    }
+
+    /// Sums of batch that were found in the cache, that were not, and bytes that it holds.
+    #[must_use]
+    pub fn cache_counts(&self) -> (u64, u64, u64) {
+        self.sums.counts()
+    }
+
+    /// The filter that a request means: a filter's id from the configuration, one that was added, or `column:value`.
     ///
     /// # Errors
     /// [`ServingError::BadRequest`] of `filter` when it is neither.
@@ -190,10 +228,13 @@ impl Serving {
         if let Some(filter) = self.parts.definition.filters.get(text) {
             return Ok(filter.clone());
         }
+        if let Some(filter) = self.named.get().and_then(|named| named.get(text)) {
+            return Ok(filter);
+        }
         if !text.contains(':') {
             return Err(ServingError::bad(
                 "filter",
-                format!("{text:?} is no configured filter's id and no column:value"),
+                format!("{text:?} is no filter's id and no column:value; GET /v1/filters lists the filters"),
             ));
         }
         Filter::column_value(text).map_err(|error| ServingError::bad("filter", error.to_string()))
@@ -218,9 +259,20 @@ impl Serving {
         function: Function,
     ) -> Result<StepSums, ServingError> {
         let columns = if function == Function::Count { Columns::Counts } else { Columns::All };
-        let mut sums = StepSums::new();
-        self.index.sum(view, selection, columns, &mut sums).await?;
-        Ok(sums)
+        let add_up = async {
+            let mut sums = StepSums::new();
+            self.index.sum(view, selection, columns, &mut sums).await?;
+            Ok(sums)
+        };
+        self.sums.get_or(view, selection, columns, add_up).await
+    }
+
+    /// Whether the counts that a view has of a window hold what a question needs. Those that another definition made may
+    /// not have a dimension or an aggregate at all: added up, they would be too small and look whole.
+    pub(crate) fn holds(&self, view: &BatchView, window: Window, needs: &Needs) -> bool {
+        let own = self.parts.definition.version();
+        let held = || view.definitions_within(window.dates());
+        needs.is_nothing() || held().iter().all(|version| *version == own || self.versions.answers(*version, needs))
     }
 
     pub(crate) const fn patience(&self) -> Patience {

@@ -2,23 +2,24 @@
 
 use std::sync::Arc;
 
-use reckon_data::metric::Function;
+use reckon_data::kept::Needs;
 use reckon_data::offload::offload;
-use reckon_data::run::{DimCondition, EntitySums, Run, Selection};
+use reckon_data::run::{DimCondition, EntitySums, Run, Selection, StepSums};
 
 use super::Serving;
 use super::gather::{Outcome, StreamRuns, exact, exact_sum};
 use super::types::{TopAnswer, TopEntity, TopQuery, Window};
 use crate::ServingError;
-use crate::index::TopSelection;
+use crate::index::load::Columns;
+use crate::index::{PerEntity, TopSelection};
 use crate::metrics::Question;
 use crate::view::BatchView;
 
 /// Adds what runs have of a top list.
-async fn added(mut sums: EntitySums, runs: Vec<Arc<Run>>, top: &Arc<TopSelection>) -> Result<EntitySums, ServingError> {
+async fn added<S: PerEntity>(mut sums: S, runs: Vec<Arc<Run>>, top: &Arc<TopSelection>) -> Result<S, ServingError> {
     let top = Arc::clone(top);
     let add = move || {
-        runs.iter().for_each(|run| top.add(run, &top.minutes, &mut sums));
+        runs.iter().for_each(|run| sums.add_run(run, &top, &top.minutes));
         sums
     };
     offload(add).await.map_err(ServingError::internal)
@@ -68,8 +69,16 @@ impl Serving {
         let _turn = self.top_turns.acquire().await.map_err(ServingError::internal)?;
         let top = top_selection(self, query, window, conditions);
         let (top, n) = (&top, query.n);
-        let (view, (listed, batch, stream)) =
-            self.with_view(|view| async move { self.list(&view, top, n).await }).await?;
+        let needs = &Needs::of(query.filter.as_ref(), &[]);
+        let (view, listed) = self
+            .with_view(|view| async move {
+                if !self.holds(&view, window, needs) {
+                    return Ok(Outcome::Answer(None));
+                }
+                Ok(self.list(&view, top, n).await?.map(Some))
+            })
+            .await?;
+        let Some((listed, batch, stream)) = listed else { return self.top_events(query, window).await };
         let entities = listed.into_iter().map(|(entity_id, count)| Ok(TopEntity { entity_id, count: exact(count)? }));
         let entities = entities.collect::<Result<Vec<_>, ServingError>>()?;
         let total = entities.iter().try_fold(0, |sum, entity| exact_sum(sum, entity.count))?;
@@ -79,18 +88,31 @@ impl Serving {
         Ok(TopAnswer { entities, window, provenance })
     }
 
-    async fn list(&self, view: &BatchView, top: &Arc<TopSelection>, n: usize) -> Result<Outcome<Listed>, ServingError> {
+    /// What every entity adds up to, and what the stream gave of it.
+    pub(super) async fn summed<S: PerEntity>(
+        &self,
+        view: &BatchView,
+        top: &Arc<TopSelection>,
+        sums: S,
+    ) -> Result<Outcome<(S, StreamRuns)>, ServingError> {
         let outcome = self.stream_runs(view).await?;
         let stale = matches!(outcome, Outcome::Stale(_));
         let (Outcome::Answer(mut stream) | Outcome::Stale(mut stream)) = outcome;
-        let mut sums = added(EntitySums::new(), stream.runs.clone(), top).await?;
+        let mut sums = added(sums, stream.runs.clone(), top).await?;
         for chunk in &stream.on_disk {
             match self.segments.runs(&self.index, chunk).await {
                 Err(ServingError::Damaged { damaged }) => stream.missing.extend(chunk.missing(&damaged)),
                 runs => sums = added(sums, runs?, top).await?,
             }
         }
-        let sums = self.index.top(view, top, sums).await?;
+        let answer = (self.index.top(view, top, sums).await?, stream);
+        Ok(if stale { Outcome::Stale(answer) } else { Outcome::Answer(answer) })
+    }
+
+    async fn list(&self, view: &BatchView, top: &Arc<TopSelection>, n: usize) -> Result<Outcome<Listed>, ServingError> {
+        let outcome = self.summed(view, top, EntitySums::new()).await?;
+        let stale = matches!(outcome, Outcome::Stale(_));
+        let (Outcome::Answer((sums, stream)) | Outcome::Stale((sums, stream))) = outcome;
         let listed = offload(move || sums.top(n)).await.map_err(ServingError::internal)?;
         let mut batch = 0;
         for (entity, _) in &listed {
@@ -101,11 +123,19 @@ impl Serving {
     }
 
     /// What batch has counted of an entity on the list.
-    async fn batch_count(&self, view: &BatchView, top: &TopSelection, entity: &str) -> Result<u64, ServingError> {
+    pub(super) async fn batch_count(
+        &self,
+        view: &BatchView,
+        top: &TopSelection,
+        entity: &str,
+    ) -> Result<u64, ServingError> {
         let mut selection = Selection::all_of(entity);
         selection.event_type = top.event_type.as_deref();
         selection.minutes = top.minutes.clone();
         selection.conditions = std::borrow::Cow::Borrowed(&top.conditions);
-        exact(self.batch_sums(view, &selection, Function::Count).await?.total().count)
+        // Lists are long: kept sums of theirs would drive out all others.
+        let mut sums = StepSums::new();
+        self.index.sum(view, &selection, Columns::Counts, &mut sums).await?;
+        exact(sums.total().count)
     }
 }
