@@ -14,7 +14,7 @@ use crate::event::Refusal;
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// An event that was refused or could not be processed.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct DeadLetter {
     /// The reason's code, see [`crate::event::Reason::code`].
     pub reason: String,
@@ -26,6 +26,7 @@ pub struct DeadLetter {
     pub source: Option<String>,
     /// What was received; none when it was longer than [`BODY_BYTES_MAX`].
     #[serde(default, with = "base64_text")]
+    #[schema(value_type = Option<String>, format = Byte)]
     pub body: Option<Vec<u8>>,
     /// How long it was.
     pub body_bytes: u64,

@@ -2,10 +2,11 @@
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// What a batch run is asked to do.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RunRequest {
     /// Recount every date that still has its raw events, not only what changed.
@@ -23,7 +24,7 @@ pub struct RunRequest {
 }
 
 /// Who counts raw events in a batch run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EngineName {
     /// DataFusion in the process that runs batch.
@@ -34,7 +35,7 @@ pub enum EngineName {
 }
 
 /// Where a run stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
     /// It goes on.
@@ -46,15 +47,18 @@ pub enum RunState {
 }
 
 /// A run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RunStatus {
     /// Its id.
+    #[schema(value_type = String, format = "uuid")]
     pub id: Uuid,
     /// Where it stands.
     pub state: RunState,
     /// When it began, RFC 3339.
+    #[schema(format = DateTime)]
     pub started_at: String,
     /// When it ended.
+    #[schema(format = DateTime)]
     pub finished_at: Option<String>,
     /// What it does now: `waiting for the counter`, `counting 2013-02-08`.
     pub step: String,
@@ -99,15 +103,18 @@ pub trait Jobs: std::fmt::Debug + Send + Sync {
 }
 
 /// An audit in a list, where its report would be too much.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AuditSummary {
     /// Its id.
+    #[schema(value_type = String, format = "uuid")]
     pub id: Uuid,
     /// Where it stands.
     pub state: RunState,
     /// When it began, RFC 3339.
+    #[schema(format = DateTime)]
     pub started_at: String,
     /// When it ended.
+    #[schema(format = DateTime)]
     pub finished_at: Option<String>,
     /// What it does now.
     pub step: String,

@@ -1,16 +1,19 @@
 //! Problem documents (RFC 9457): how every refused request is answered.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A problem document, media type `application/problem+json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// What kind of problem: a path below `/problems/`.
     #[serde(rename = "type")]
+    #[schema(example = "/problems/bad-request")]
     pub kind: String,
     /// The kind, for people.
     pub title: String,
     /// The HTTP status.
+    #[schema(example = 400)]
     pub status: u16,
     /// What is wrong here, and what to do.
     pub detail: String,

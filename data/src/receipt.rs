@@ -1,11 +1,12 @@
 //! What the gateway answers to events.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::event::Reason;
 
 /// The verdict on every event of a request; written after all of them are durable.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Receipt {
     /// Events taken.
     pub accepted: u64,
@@ -18,7 +19,7 @@ pub struct Receipt {
 }
 
 /// Events that lie next to each other in one record: [`first_index`, `last_index`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Places {
     /// Log partition.
     pub partition: u32,
@@ -31,7 +32,7 @@ pub struct Places {
 }
 
 /// An event that was refused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RefusedEvent {
     /// Its index in the request, from 0.
     pub index: u64,

@@ -4,11 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 
 use crate::decimal::format_micro;
 
 /// What can be asked of a cell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Function {
     /// How many events.
@@ -105,3 +108,14 @@ impl Serialize for Answer {
         self.to_json().serialize(serializer)
     }
 }
+
+impl utoipa::PartialSchema for Answer {
+    fn schema() -> RefOr<Schema> {
+        let types = SchemaType::from_iter([Type::Integer, Type::String, Type::Null]);
+        let meaning = "A count is a number, a decimal a string (a float would not be exact), and null is of nothing at all. \
+                       The string `overflow` stands for more than could be counted.";
+        ObjectBuilder::new().schema_type(types).description(Some(meaning)).into()
+    }
+}
+
+impl ToSchema for Answer {}

@@ -5,10 +5,12 @@ use std::cmp::Ordering;
 use reckon_data::decimal::{MICROS_PER_ONE, format_micro};
 use reckon_data::metric::Answer;
 use serde::{Serialize, Serializer};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::Schema;
+use utoipa::{PartialSchema, ToSchema};
 
 /// How a value has changed. What cannot be said is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ToSchema)]
-#[schema(as = Change, description = "What a value has changed by since the period before: counts are numbers, decimals exact text, null what cannot be said.")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Change {
     /// How much more it is: in millionths of a decimal, a whole number of counts.
     pub absolute: Option<Answer>,
@@ -62,20 +64,36 @@ fn ratio(more: i128, before: i128) -> Option<i128> {
     Some(if is_less { -magnitude } else { magnitude })
 }
 
+/// A [`Change`] as JSON: `{"absolute": -3, "ratio": "-0.25"}`.
+#[derive(Serialize, ToSchema)]
+struct Written {
+    /// How much more it is than in the period before: a number of counts, exact text of decimals; null when one of them is.
+    #[schema(value_type = Answer)]
+    absolute: serde_json::Value,
+    /// The same for each one that there was before, rounded half to even at six places; null when there was nothing.
+    #[schema(value_type = Option<String>)]
+    ratio: Option<String>,
+}
+
+impl PartialSchema for Change {
+    fn schema() -> RefOr<Schema> {
+        Written::schema()
+    }
+}
+
+impl ToSchema for Change {}
+
 impl Serialize for Change {
-    /// `{"absolute": -3, "ratio": "-0.25"}`: counts are numbers, decimals and ratios exact text.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let absolute = match self.absolute {
-            Some(Answer::Count(count)) if self.is_less => match 0_i64.checked_sub_unsigned(count) {
-                Some(less) => less.into(),
-                None => serde_json::Value::Null,
-            },
+            Some(Answer::Count(count)) if self.is_less => {
+                0_i64.checked_sub_unsigned(count).map_or(serde_json::Value::Null, Into::into)
+            }
             Some(Answer::Decimal(micros)) if self.is_less => format_micro(-micros).into(),
             Some(other) => other.to_json(),
             None => serde_json::Value::Null,
         };
-        let ratio = self.ratio.map(format_micro);
-        serde_json::json!({ "absolute": absolute, "ratio": ratio }).serialize(serializer)
+        Written { absolute, ratio: self.ratio.map(format_micro) }.serialize(serializer)
     }
 }
 

@@ -262,6 +262,9 @@ impl Serving {
         if !(1..=most).contains(&entities) {
             return Err(ServingError::bad("entities", format!("{entities} entities are not 1 to {most}")));
         }
+        if query.entities.iter().any(String::is_empty) {
+            return Err(ServingError::bad("entities", "an entity's id is empty"));
+        }
         let mut seen = BTreeSet::new();
         if let Some(twice) = query.entities.iter().find(|entity| !seen.insert(entity.as_str())) {
             return Err(ServingError::bad("entities", format!("{twice:?} is given twice")));

@@ -69,6 +69,8 @@ pub use why::{WhyAnswer, WhyQuery};
 
 /// How often a new batch version is looked for.
 const REFRESH_EVERY: Duration = Duration::from_millis(500);
+/// Every so many times also names of filters: every ten seconds.
+const NAMES_EVERY: u32 = 20;
 
 /// What the serving layer is made of.
 #[derive(Debug, Clone)]
@@ -290,7 +292,7 @@ async fn watch(serving: std::sync::Weak<Serving>) {
     if let Some(serving) = serving.upgrade() {
         serving.index.warm(&serving.current.get(), None, serving.parts.clock.now()).await;
     }
-    let (mut failing, mut fetched) = (false, None);
+    let (mut failing, mut fetched, mut rounds) = (false, None, 0_u32);
     loop {
         tokio::time::sleep(REFRESH_EVERY).await;
         let Some(serving) = serving.upgrade() else { return };
@@ -302,6 +304,13 @@ async fn watch(serving: std::sync::Weak<Serving>) {
                 }
                 failing = true;
             }
+        }
+        rounds = rounds.wrapping_add(1);
+        if rounds.is_multiple_of(NAMES_EVERY)
+            && let Some(named) = serving.named()
+            && let Err(error) = named.refresh().await
+        {
+            tracing::debug!(%error, "looking for new names of filters");
         }
         let now = serving.parts.clock.now();
         if fetched.replace(next_hour(now)) != Some(next_hour(now)) {

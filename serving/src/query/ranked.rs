@@ -72,6 +72,7 @@ pub struct RankedEntity {
     pub count: u64,
     /// What the function made of it in the period before; null when nothing was there that it could be made of.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Answer, required = false)]
     pub previous: Option<Answer>,
     /// How it has changed since.
     #[serde(skip_serializing_if = "Option::is_none")]

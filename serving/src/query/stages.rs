@@ -8,6 +8,7 @@ use reckon_data::minute::{minute_of, parse_date};
 use reckon_data::paths::Transaction;
 use reckon_data::table::{DataFile, Snapshot, Table, Version};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Serving;
 use super::locate::reached;
@@ -27,7 +28,7 @@ const VERSIONS: usize = 64;
 const VERSIONS_MAX: usize = 512;
 
 /// What became of a copy, stage by stage.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Stages {
     /// The gateway took it.
     pub gateway: GatewayStage,
@@ -42,15 +43,16 @@ pub struct Stages {
 }
 
 /// See [`Stages`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct GatewayStage {
     /// When it was appended, microseconds.
     #[serde(serialize_with = "as_time")]
+    #[schema(value_type = String, format = DateTime)]
     pub received_at: i64,
 }
 
 /// See [`Stages`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct LogStage {
     /// Log partition.
     pub partition: u32,
@@ -63,7 +65,7 @@ pub struct LogStage {
 }
 
 /// Whether the log still holds a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kept {
     /// It does.
@@ -75,7 +77,7 @@ pub enum Kept {
 }
 
 /// See [`Stages`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct StreamStage {
     /// How far the stream is with it.
     pub state: Streamed,
@@ -87,7 +89,7 @@ pub struct StreamStage {
 }
 
 /// How far the stream is with a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Streamed {
     /// Its segment is sealed.
@@ -101,7 +103,7 @@ pub enum Streamed {
 }
 
 /// Offsets of a segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SegmentRange {
     /// First offset.
     pub start: u64,
@@ -110,7 +112,7 @@ pub struct SegmentRange {
 }
 
 /// See [`Stages`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct RawStage {
     /// The file of `events` that holds it; none when too many would have to be read to tell.
     pub file: Option<String>,
@@ -119,7 +121,7 @@ pub struct RawStage {
 }
 
 /// See [`Stages`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct BatchStage {
     /// Whether batch has counted (or dropped) it.
     pub covered: bool,
@@ -127,6 +129,7 @@ pub struct BatchStage {
     pub version: Option<u64>,
     /// When that was committed, microseconds.
     #[serde(serialize_with = "as_time_or_null")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub committed_at: Option<i64>,
 }
 

@@ -1,13 +1,15 @@
 //! Where the serving layer stands, for health checks and dashboards.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Serving;
 use crate::times::as_time_or_null;
 use crate::view::watermark::watermark;
 
 /// Where the serving layer stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ServingStatus)]
 pub struct Status {
     /// Whether every partition's counter answers.
     pub ready: bool,
@@ -17,13 +19,14 @@ pub struct Status {
     pub definition: String,
     /// Minutes before it are settled, microseconds; none when some counter does not say where it stands.
     #[serde(serialize_with = "as_time_or_null")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub watermark: Option<i64>,
     /// Every log partition.
     pub partitions: Vec<PartitionStatus>,
 }
 
 /// Where one partition stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct PartitionStatus {
     /// The partition.
     pub partition: u32,

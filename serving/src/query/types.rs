@@ -7,6 +7,7 @@ use reckon_data::filter::Filter;
 use reckon_data::metric::{Answer, Function};
 use reckon_data::minute::{MICROS_PER_MINUTE, date_of, format_time, minute_of, start_of_minute};
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use super::stages::Stages;
 use crate::ServingError;
@@ -29,7 +30,7 @@ pub struct CountQuery {
 }
 
 /// The answer to a [`CountQuery`]; `count = batch + stream`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct CountAnswer {
     /// How often.
     pub count: u64,
@@ -63,7 +64,7 @@ pub struct StatsQuery {
 }
 
 /// The answer to a [`StatsQuery`].
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct StatsAnswer {
     /// The function.
     pub function: Function,
@@ -81,10 +82,11 @@ pub struct StatsAnswer {
 }
 
 /// The value of one step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct StatsPoint {
     /// When the step starts, microseconds.
     #[serde(serialize_with = "as_time")]
+    #[schema(value_type = String, format = DateTime)]
     pub start: i64,
     /// What the function makes of it.
     pub value: Answer,
@@ -113,7 +115,7 @@ impl TopQuery {
 }
 
 /// The answer to a [`TopQuery`]: count descending, then id ascending. Exact over the whole window.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct TopAnswer {
     /// The entities.
     pub entities: Vec<TopEntity>,
@@ -124,7 +126,7 @@ pub struct TopAnswer {
 }
 
 /// An entity of a top list.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct TopEntity {
     /// Its id.
     pub entity_id: String,
@@ -133,7 +135,7 @@ pub struct TopEntity {
 }
 
 /// Where an event is.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct LocateAnswer {
     /// The id asked for.
     pub event_id: String,
@@ -153,7 +155,7 @@ pub struct LocateAnswer {
 }
 
 /// A copy of an event in the raw events.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct EventCopy {
     /// Whether it is the one that counts, being the first of its key in (partition, offset, index) order.
     pub verdict: Verdict,
@@ -165,9 +167,11 @@ pub struct EventCopy {
     pub index: u32,
     /// When the gateway appended it, microseconds.
     #[serde(serialize_with = "as_time")]
+    #[schema(value_type = String, format = DateTime)]
     pub received_at: i64,
     /// When it happened, microseconds.
     #[serde(serialize_with = "as_time")]
+    #[schema(value_type = String, format = DateTime)]
     pub event_time: i64,
     /// UTC date of that.
     pub event_date: String,
@@ -183,7 +187,7 @@ pub struct EventCopy {
 }
 
 /// What became of a copy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// It counts.
@@ -193,7 +197,7 @@ pub enum Verdict {
 }
 
 /// How far a partition's events are archived.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Archived {
     /// Log partition.
     pub partition: u32,
@@ -259,11 +263,12 @@ impl Serialize for Place {
 }
 
 /// Dead letters by place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct DeadLettersAnswer {
     /// The dead letters.
     pub letters: Vec<DeadLetterRow>,
     /// Where to go on; none when these are all.
+    #[schema(value_type = Option<String>, example = "0-17-3")]
     pub next: Option<Place>,
     /// Up to where each partition's dead letters are archived.
     pub archived: Vec<Archived>,
@@ -273,12 +278,14 @@ pub struct DeadLettersAnswer {
 }
 
 /// A dead letter as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct DeadLetterRow {
     /// Its place.
+    #[schema(value_type = String, example = "0-17-3")]
     pub place: Place,
     /// When it was received, microseconds.
     #[serde(serialize_with = "as_time")]
+    #[schema(value_type = String, format = DateTime)]
     pub received_at: i64,
     /// The reason's code.
     pub reason: String,
@@ -290,6 +297,7 @@ pub struct DeadLetterRow {
     pub source: Option<String>,
     /// Its bytes as text, where they are text; replaced characters otherwise.
     #[serde(serialize_with = "as_text")]
+    #[schema(value_type = Option<String>)]
     pub body: Option<Vec<u8>>,
     /// How many bytes it had.
     pub body_bytes: u64,
@@ -298,13 +306,15 @@ pub struct DeadLetterRow {
 }
 
 /// A window of whole minutes. An end that nobody named is null in JSON.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Window {
     /// From when, microseconds.
     #[serde(serialize_with = "as_bound")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub from: i64,
     /// Up to when, microseconds, exclusive.
     #[serde(serialize_with = "as_bound")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub to: i64,
 }
 

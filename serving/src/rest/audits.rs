@@ -2,17 +2,21 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use bytes::Bytes;
-use reckon_data::jobs::{Audits, RunState, RunStatus};
+use reckon_data::jobs::{AuditSummary, Audits, RunState, RunStatus};
+use reckon_data::problem::Problem;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::fail::{Failure, bad, busy, internal, missing};
+use super::fail::{Failure, PROBLEM_JSON, bad, busy, internal, missing};
+use super::openapi::Refusals;
 use super::state::{Routes, Shared};
 
 /// What a page may do: show itself. It has its styles and pictures with it, runs nothing and loads nothing.
@@ -22,32 +26,91 @@ const PAGE_POLICY: &str =
 type App = State<Arc<Shared>>;
 
 pub fn routes() -> Routes {
-    Router::new()
-        .route("/v1/audit/runs", get(list).post(start))
-        .route("/v1/audit/runs/{id}", get(one))
-        .route("/v1/audit/runs/{id}/page", get(page))
-        .route("/v1/audit/page", get(latest_page))
+    Routes::new()
+        .routes(routes!(list, start))
+        .routes(routes!(one))
+        .routes(routes!(page))
+        .routes(routes!(latest_page))
 }
 
 fn audits(shared: &Shared) -> Result<&Arc<dyn Audits>, Failure> {
     shared.parts.audits.as_ref().ok_or_else(|| internal("this process runs no audits"))
 }
 
+/// What an audit is asked to do. It is described here, and read by the audit.
+#[derive(Default, Deserialize, Serialize, ToSchema)]
+#[allow(dead_code, reason = "it is a description")]
+#[serde(deny_unknown_fields, default)]
+struct AuditRequest {
+    /// These dates; none is all.
+    dates: Vec<String>,
+    /// Make good what can be made good, and audit again.
+    repair: bool,
+}
+
+/// Start an audit: recount the raw events on their own, and hold every count and answer to them.
+///
+/// It is answered at once; `Location` says where to ask how far it is. Without a body all dates are audited.
+#[utoipa::path(
+    post,
+    path = "/v1/audit/runs",
+    operation_id = "start_audit",
+    tag = "jobs",
+    request_body(content = Option<AuditRequest>, description = "What to audit; nothing is the same as `{}`."),
+    responses(
+        Refusals,
+        (
+            status = 202,
+            description = "The run.",
+            body = RunStatus,
+            headers(("Location" = String, description = "Where to ask how far it is.")),
+        ),
+        (status = 409, description = "An audit is going on.", body = Problem, content_type = PROBLEM_JSON),
+    ),
+)]
 async fn start(State(shared): App, body: Bytes) -> Result<Response, Failure> {
     let request = if body.is_empty() {
-        json!({})
+        Value::Null
     } else {
         serde_json::from_slice(&body).map_err(|error| bad("body", format!("the request cannot be read: {error}")))?
     };
-    let run = audits(&shared)?.start(request).await?;
+    let run = audits(&shared)?.start(if request.is_null() { json!({}) } else { request }).await?;
     let location = format!("/v1/audit/runs/{}", run.id);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(run)).into_response())
 }
 
-async fn list(State(shared): App) -> Result<Response, Failure> {
-    Ok(Json(json!({ "runs": audits(&shared)?.list() })).into_response())
+/// Audits.
+#[derive(Serialize, ToSchema)]
+struct AuditRuns {
+    /// The newest first.
+    runs: Vec<AuditSummary>,
 }
 
+/// The latest audits of this process, without their reports.
+///
+/// Reports that other processes stored are in the SQL tables `audit_runs` and `audit_findings`.
+#[utoipa::path(
+    get,
+    path = "/v1/audit/runs",
+    operation_id = "list_audits",
+    tag = "jobs",
+    responses(Refusals, (status = 200, description = "The runs, newest first.", body = AuditRuns)),
+)]
+async fn list(State(shared): App) -> Result<Json<AuditRuns>, Failure> {
+    Ok(Json(AuditRuns { runs: audits(&shared)?.list() }))
+}
+
+/// An audit, going on or stored, with its report.
+///
+/// `report` is as the audit wrote it: its verdict, its dates and its findings.
+#[utoipa::path(
+    get,
+    path = "/v1/audit/runs/{id}",
+    operation_id = "get_audit",
+    tag = "jobs",
+    params(("id" = String, Path, description = "Its id.", format = "uuid")),
+    responses(Refusals, (status = 200, description = "The run.", body = RunStatus)),
+)]
 async fn one(State(shared): App, Path(id): Path<String>) -> Result<Response, Failure> {
     let id = id_of(&id)?;
     let audits = audits(&shared)?;
@@ -59,12 +122,33 @@ async fn one(State(shared): App, Path(id): Path<String>) -> Result<Response, Fai
     Ok(Json(finished(id, report)).into_response())
 }
 
+/// The report of an audit as a page.
+///
+/// It has its styles and pictures with it, runs nothing and loads nothing.
+#[utoipa::path(
+    get,
+    path = "/v1/audit/runs/{id}/page",
+    operation_id = "get_audit_page",
+    tag = "jobs",
+    params(("id" = String, Path, description = "Its id.", format = "uuid")),
+    responses(Refusals, (status = 200, description = "The page.", body = String, content_type = "text/html")),
+)]
 async fn page(State(shared): App, Path(id): Path<String>) -> Result<Response, Failure> {
     let id = id_of(&id)?;
     let page = audits(&shared)?.page(Some(id)).await.map_err(busy)?;
     page.map(html).ok_or_else(|| missing(format!("there is no report of an audit {id}")))
 }
 
+/// The latest report as a page.
+///
+/// Whoever made it: the newest that is stored.
+#[utoipa::path(
+    get,
+    path = "/v1/audit/page",
+    operation_id = "get_latest_audit_page",
+    tag = "jobs",
+    responses(Refusals, (status = 200, description = "The page.", body = String, content_type = "text/html")),
+)]
 async fn latest_page(State(shared): App) -> Result<Response, Failure> {
     let page = audits(&shared)?.page(None).await.map_err(busy)?;
     page.map(html).ok_or_else(|| missing("there is no report yet: no audit has ended"))

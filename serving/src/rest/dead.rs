@@ -2,21 +2,22 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{RawQuery, State};
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use reckon_data::dead::DeadLetter;
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::routes;
 
 use super::fail::{Failure, bad, busy, internal};
+use super::openapi::{Refusals, TooLarge};
 use super::params::Params;
 use super::parts::{ReplayReport, ReplayRequest};
 use super::state::{Routes, Shared};
-use crate::query::DeadLettersQuery;
+use crate::query::{DeadLettersAnswer, DeadLettersQuery};
 
 /// Most letters of an answer.
 const LETTERS_MAX: usize = 1_000;
@@ -26,18 +27,36 @@ const BURY_BYTES_MAX: usize = 24 << 20;
 type App = State<Arc<Shared>>;
 
 pub fn bury_routes() -> Routes {
-    Router::new().route("/v1/dead-letters", post(bury))
+    Routes::new().routes(routes!(bury))
 }
 
 pub fn list_routes() -> Routes {
-    Router::new().route("/v1/dead-letters", get(list))
+    Routes::new().routes(routes!(list))
 }
 
 pub fn replay_routes() -> Routes {
-    Router::new().route("/v1/dead-letters/replay", post(replay))
+    Routes::new().routes(routes!(replay))
 }
 
-async fn bury(State(shared): App, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
+/// They are buried.
+#[derive(Serialize, ToSchema)]
+struct Buried {
+    /// How many.
+    buried: usize,
+}
+
+/// Bury events that were refused elsewhere, by an importer.
+///
+/// Durable when it is answered. Length and hash of a body are taken from the body, where there is one.
+#[utoipa::path(
+    post,
+    path = "/v1/dead-letters",
+    operation_id = "bury_dead_letters",
+    tag = "dead letters",
+    request_body(content = Vec<DeadLetter>, description = "The letters; at most 24 MiB.", content_type = "application/json"),
+    responses(Refusals, (status = 200, description = "How many.", body = Buried)),
+)]
+async fn bury(State(shared): App, headers: HeaderMap, body: Body) -> Result<Json<Buried>, Failure> {
     let ingest = shared.parts.ingest.as_ref().ok_or_else(|| internal("this process takes no events"))?;
     let body = shared.room.collect(&headers, body, BURY_BYTES_MAX).await?;
     let letters: Vec<DeadLetter> = serde_json::from_slice(&body)
@@ -47,19 +66,50 @@ async fn bury(State(shared): App, headers: HeaderMap, body: Body) -> Result<Resp
     let letters = letters.into_iter().map(DeadLetter::verified).collect::<Result<_, _>>();
     let letters = letters.map_err(|error| bad("body_bytes", error.to_string()))?;
     ingest.bury(letters).await?;
-    Ok(Json(json!({ "buried": buried })).into_response())
+    Ok(Json(Buried { buried }))
 }
 
-async fn list(State(shared): App, RawQuery(query): RawQuery) -> Result<Response, Failure> {
+/// What was refused, by place.
+///
+/// With reason and bytes, a page at a time: `next` is the `after` of the next page, and null on the last one.
+#[utoipa::path(
+    get,
+    path = "/v1/dead-letters",
+    operation_id = "list_dead_letters",
+    tag = "dead letters",
+    params(
+        ("limit" = Option<usize>, Query, description = "How many, 1 to 1000; 100 when absent.", minimum = 1, maximum = 1000),
+        (
+            "after" = Option<String>,
+            Query,
+            description = "The place at which the answer before ended: its `next`.",
+            pattern = r"^\+?[0-9]+-\+?[0-9]+-\+?[0-9]+$",
+        ),
+        ("reason" = Option<String>, Query, description = "With this reason only.", min_length = 1),
+    ),
+    responses(Refusals, (status = 200, description = "The letters.", body = DeadLettersAnswer), TooLarge),
+)]
+async fn list(State(shared): App, RawQuery(query): RawQuery) -> Result<Json<DeadLettersAnswer>, Failure> {
     let params = Params::read(query.as_deref(), &["limit", "after", "reason"])?;
     let query = DeadLettersQuery {
         limit: params.number("limit", 100, LETTERS_MAX)?,
         after: params.parse("after")?,
         reason: params.text("reason"),
     };
-    Ok(Json(shared.serving()?.dead_letters(&query).await?).into_response())
+    Ok(Json(shared.serving()?.dead_letters(&query).await?))
 }
 
+/// Try dead letters once more; each is counted once.
+///
+/// What is taken now is counted and does not come back; what is refused still stays where it is.
+#[utoipa::path(
+    post,
+    path = "/v1/dead-letters/replay",
+    operation_id = "replay_dead_letters",
+    tag = "dead letters",
+    request_body(content = ReplayRequest, description = "Which ones; `{}` is all."),
+    responses(Refusals, (status = 200, description = "What came of it.", body = ReplayReport)),
+)]
 async fn replay(
     State(shared): App,
     request: Result<Json<ReplayRequest>, JsonRejection>,

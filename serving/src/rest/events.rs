@@ -2,23 +2,118 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Json, Router};
 use reckon_data::ingest::{CANARY_HEADER, Compression, Framing, Submission};
 use reckon_data::problem::Problem;
 use reckon_data::receipt::Receipt;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
+use utoipa_axum::routes;
 
-use super::fail::{self, Failure, bad};
+use super::asked::Sending;
+use super::fail::{self, Failure, PROBLEM_JSON, bad};
+use super::openapi::Refusals;
 use super::state::{Routes, Shared};
 
 pub fn routes() -> Routes {
-    Router::new().route("/v1/events", post(submit))
+    Routes::new().routes(routes!(submit))
 }
 
+/// One thing that happened. It is described here, and read by the gateway.
+#[derive(Serialize, ToSchema)]
+#[allow(dead_code, reason = "it is a description")]
+#[serde(deny_unknown_fields)]
+#[schema(as = Event)]
+struct EventBody {
+    /// What its sender calls it; one is derived where it is absent, from `Idempotency-Key` if there is one.
+    #[schema(example = "e-1")]
+    event_id: Option<String>,
+    /// What happened.
+    #[schema(example = "view", min_length = 1)]
+    event_type: String,
+    /// What is counted: a video, an ad, a page.
+    #[schema(example = "v1", min_length = 1)]
+    entity_id: String,
+    /// When it happened.
+    #[schema(schema_with = event_time)]
+    event_time: String,
+    /// Who did it.
+    user_id: Option<String>,
+    /// From which address.
+    ip: Option<String>,
+    /// From which country.
+    #[schema(example = "US")]
+    country: Option<String>,
+    /// A number that goes with it.
+    #[schema(schema_with = event_value, required = false)]
+    value: String,
+    /// Anything else.
+    #[schema(value_type = Option<Object>)]
+    properties: Option<String>,
+}
+
+fn event_time() -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::String, Type::Integer]))
+        .description(Some("RFC 3339, or epoch milliseconds."))
+        .examples(["2013-02-08T10:00:00Z"])
+        .build()
+}
+
+fn event_value() -> Object {
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Number, Type::String, Type::Null]))
+        .description(Some("A number that goes with it: a decimal with at most 6 places. Text is exact."))
+        .build()
+}
+
+/// Events: one, or an array of them.
+#[derive(Serialize, ToSchema)]
+#[allow(dead_code, clippy::large_enum_variant, reason = "it is a description")]
+#[serde(untagged)]
+enum Events {
+    /// One.
+    One(EventBody),
+    /// Several.
+    Several(Vec<EventBody>),
+}
+
+/// Take events: one, an array, or one a line; gzip and zstd.
+///
+/// It is answered when everything is durable. A receipt tells where the events lie in the log, and every refused event
+/// with its index and reason: those are dead letters. One refused event does not keep the others out.
+#[utoipa::path(
+    post,
+    path = "/v1/events",
+    operation_id = "send_events",
+    tag = "events",
+    params(Sending),
+    request_body(
+        description = "The events; at most as long as gateway.body says, as received and decompressed alike.",
+        content((Events = "application/json"), (String = "application/x-ndjson")),
+    ),
+    responses(
+        Refusals,
+        (status = 200, description = "The verdicts; everything is durable.", body = Receipt),
+        (
+            status = 403,
+            description = "Reckon-Canary is another token than the server's.",
+            body = Problem,
+            content_type = PROBLEM_JSON,
+        ),
+        (
+            status = 422,
+            description = "Every event was refused; `receipt` says why.",
+            body = Problem,
+            content_type = PROBLEM_JSON,
+        ),
+    ),
+)]
 async fn submit(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
     let ingest = shared.parts.ingest.as_ref().ok_or_else(|| fail::internal("this process takes no events"))?;
     let submission = Submission {

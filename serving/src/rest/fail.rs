@@ -9,6 +9,8 @@ use reckon_data::problem::Problem;
 
 use crate::ServingError;
 
+/// The media type of a refusal.
+pub const PROBLEM_JSON: &str = "application/problem+json";
 /// Longest text of a refusal, bytes.
 const TEXT_BYTES_MAX: usize = 16 << 10;
 /// When to come again after 503 and 429, seconds.
@@ -29,7 +31,7 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&self.0).unwrap_or_default();
-        let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body).into_response();
         if matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS.into());
         }

@@ -1,16 +1,21 @@
 //! REST: one router over the parts that a process has; every refusal is a problem document.
 //!
 //! [`parts`] is what the routes stand on, [`params`] reads query parameters, [`body`] reads bodies, [`fail`] turns
-//! errors into RFC 9457 problems, [`metrics`] is what `/metrics` says; the rest is a file a group of routes.
+//! errors into RFC 9457 problems, [`metrics`] is what `/metrics` says, [`openapi`] makes the document of the routes, and
+//! [`asked`] describes the parameters that many of them take; the rest is a file a group of routes.
 //! A part that a process lacks has no routes.
 
+mod asked;
 mod audits;
 mod body;
 mod dead;
+mod etag;
 mod events;
 mod fail;
+mod filters;
 mod imports;
 mod jobs;
+mod many;
 mod metrics;
 mod openapi;
 mod params;
@@ -33,38 +38,48 @@ pub use fail::Failure;
 pub use metrics::MetricsText;
 pub use parts::{Health, Readiness, Replay, ReplayReport, ReplayRequest, RestParts, Totals};
 pub use serve::serve;
+use state::Routes;
 
 /// The routes of everything that `parts` holds.
 pub fn router(parts: RestParts) -> Router {
     let shared = Arc::new(state::Shared::new(parts));
-    let mut routes = openapi::routes();
-    if shared.parts.ingest.is_some() {
-        routes = routes.merge(events::routes()).merge(dead::bury_routes());
-    }
-    if shared.parts.serving.is_some() {
-        routes = routes.merge(questions::routes()).merge(sql::routes()).merge(dead::list_routes());
-    }
-    if shared.parts.jobs.is_some() {
-        routes = routes.merge(jobs::routes());
-    }
-    if shared.parts.audits.is_some() {
-        routes = routes.merge(audits::routes());
-    }
-    if shared.parts.imports.is_some() {
-        routes = routes.merge(imports::routes());
-    }
-    if shared.parts.replay.is_some() {
-        routes = routes.merge(dead::replay_routes());
-    }
-    let admitted = routes
+    let (always, first) = state::routes().split_for_parts();
+    let (admitted, others) = routes_of(&shared.parts).split_for_parts();
+    shared.describe(&openapi::document([first, others]));
+    let admitted = admitted
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), admit));
-    state::routes()
+    always
         .method_not_allowed_fallback(not_allowed)
         .merge(admitted)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), note))
         .with_state(shared)
+}
+
+/// The routes that wait their turn: a line a group.
+fn routes_of(parts: &RestParts) -> Routes {
+    let mut routes = openapi::routes();
+    if parts.ingest.is_some() {
+        routes = routes.merge(events::routes()).merge(dead::bury_routes());
+    }
+    if parts.serving.is_some() {
+        routes = routes.merge(questions::routes().layer(middleware::from_fn(etag::validate))).merge(sql::routes()).merge(dead::list_routes());
+        routes = routes.merge(many::routes()).merge(filters::routes());
+    }
+    if parts.jobs.is_some() {
+        routes = routes.merge(jobs::routes());
+    }
+    if parts.audits.is_some() {
+        routes = routes.merge(audits::routes());
+    }
+    if parts.imports.is_some() {
+        routes = routes.merge(imports::routes());
+    }
+    if parts.replay.is_some() {
+        routes = routes.merge(dead::replay_routes());
+    }
+    routes
 }
 
 async fn not_found(uri: Uri) -> Failure {

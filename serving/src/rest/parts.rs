@@ -8,6 +8,7 @@ use reckon_data::imports::Imports;
 use reckon_data::ingest::Ingest;
 use reckon_data::jobs::{Audits, Jobs};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::metrics::MetricsText;
 use crate::Serving;
@@ -48,7 +49,7 @@ pub trait Health: std::fmt::Debug + Send + Sync {
 }
 
 /// Whether a process can do its work.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Readiness {
     /// Whether it can.
     pub ready: bool,
@@ -64,7 +65,7 @@ pub struct Readiness {
 }
 
 /// Everything counted since the process started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Totals {
     /// Valid events.
     pub accepted: u64,
@@ -77,7 +78,7 @@ pub struct Totals {
 }
 
 /// Which dead letters are replayed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReplayRequest {
     /// With this reason only.
@@ -87,7 +88,7 @@ pub struct ReplayRequest {
 }
 
 /// What a replay did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReplayReport {
     /// Letters whose event was taken now.
     pub accepted: u64,

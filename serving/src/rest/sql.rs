@@ -2,19 +2,22 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa_axum::routes;
 
 use super::fail::{Failure, bad};
+use super::openapi::{Refusals, TooLarge};
 use super::state::{Routes, Shared};
 use crate::ServingError;
 use crate::query::AsOf;
 use crate::sql::{Form, QUERY_BYTES_MAX, SqlOptions};
+use crate::view::Provenance;
 
 /// What asks for an Arrow IPC stream.
 const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
@@ -22,17 +25,23 @@ const JSON: &str = "application/json";
 /// Longest body: JSON may write a query longer than it is.
 const BODY_BYTES_MAX: usize = 2 * QUERY_BYTES_MAX;
 
-#[derive(Deserialize)]
+/// A query.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = SqlQuestion)]
 struct Question {
+    /// In SQL, read-only, one statement; at most 1 MiB.
+    #[schema(example = "select event_type, sum(count) as n from stats group by event_type order by n desc")]
     query: String,
-    /// See [`AsOf`].
+    /// As of an older version of batch: its time (RFC 3339 or epoch milliseconds; the newest version committed by then),
+    /// or version:N. The answer holds what batch had counted then and nothing of the stream. The tables events,
+    /// dead_letters, audit_runs, audit_findings and metrics are refused then, and stats_stream is empty.
     #[serde(default)]
     as_of: Option<Moment>,
 }
 
 /// A time or a version as text, or epoch milliseconds as a number.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
 enum Moment {
     Text(String),
@@ -48,10 +57,61 @@ impl Moment {
     }
 }
 
-pub fn routes() -> Routes {
-    Router::new().route("/v1/sql", post(ask))
+/// The answer to a query, as [`Form::Json`] writes it.
+#[derive(Serialize, ToSchema)]
+#[allow(dead_code, reason = "it is a description: rows are written as they come")]
+struct SqlRows {
+    /// The columns.
+    columns: Vec<SqlColumn>,
+    /// The rows, a value a column. Whole numbers and floats are numbers, decimals are strings (a float would not be
+    /// exact), times are RFC 3339, bytes are hexadecimal.
+    rows: Vec<Vec<Value>>,
+    /// Whether there were more rows than an answer may have (serving.rows_max).
+    truncated: bool,
+    /// Where it comes from.
+    provenance: Provenance,
 }
 
+/// A column.
+#[derive(Serialize, ToSchema)]
+#[allow(dead_code, reason = "it is a description")]
+struct SqlColumn {
+    /// Its name.
+    name: String,
+    /// Its type, as Arrow names it.
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+pub fn routes() -> Routes {
+    Routes::new().routes(routes!(ask))
+}
+
+/// A query in SQL, read-only.
+///
+/// Tables: stats, stats_hour, stats_day, stats_batch, stats_stream, events, dead_letters, audit_runs, audit_findings,
+/// metrics.
+///
+/// Entities that are Reckon's own (definition.reserved_prefixes, _reckon/…: what the canary sends) are left out of
+/// stats, stats_hour, stats_day, stats_batch, stats_stream and events, so that no total holds them. A query with such a
+/// prefix in one of its strings reads them too, in all its tables: where entity_id = '_reckon/canary/1', like
+/// '_reckon/%'.
+#[utoipa::path(
+    post,
+    path = "/v1/sql",
+    operation_id = "sql",
+    tag = "sql",
+    request_body(content = Question, description = "The query."),
+    responses(
+        Refusals,
+        (
+            status = 200,
+            description = "Columns and rows; an Arrow IPC stream when Accept asks for application/vnd.apache.arrow.stream, with reckon.truncated and reckon.provenance in its schema's metadata.",
+            content((SqlRows = "application/json"), ("application/vnd.apache.arrow.stream")),
+        ),
+        TooLarge,
+    ),
+)]
 async fn ask(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
     let body = shared.room.collect(&headers, body, BODY_BYTES_MAX).await?;
     let example = "{\"query\": \"select …\"}";

@@ -1,20 +1,25 @@
 //! What all routes share, and how the process is.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
-use serde_json::json;
+use bytes::Bytes;
+use serde::Serialize;
 use tokio::sync::Semaphore;
+use utoipa::ToSchema;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::body::Room;
 use super::fail::{Failure, internal};
 use super::metrics::{MetricsText, Requests};
-use super::parts::RestParts;
+use super::parts::{Readiness, RestParts};
 use crate::Serving;
+use crate::query::Status;
 use crate::sql::Samples;
 
 /// Requests under way at once.
@@ -27,12 +32,29 @@ pub struct Shared {
     pub turns: Semaphore,
     pub room: Room,
     pub requests: Requests,
+    /// The OpenAPI document, once all routes are known.
+    pub document: OnceLock<Bytes>,
 }
 
 impl Shared {
     pub fn new(parts: RestParts) -> Self {
         let room = Room::for_bodies_of(parts.body_bytes_max);
-        Self { parts, turns: Semaphore::new(REQUESTS_MAX), room, requests: Requests::default() }
+        Self {
+            parts,
+            turns: Semaphore::new(REQUESTS_MAX),
+            room,
+            requests: Requests::default(),
+            document: OnceLock::new(),
+        }
+    }
+
+    /// Keeps the document that describes the routes.
+    pub fn describe(&self, document: &OpenApi) {
+        match document.to_json() {
+            // Described once, in `router`.
+            Ok(text) => drop(self.document.set(Bytes::from(text))),
+            Err(error) => tracing::error!(%error, "the OpenAPI document cannot be written"),
+        }
     }
 
     /// The part that questions are asked of; its routes exist only when it does.
@@ -61,28 +83,73 @@ fn cache_metrics(serving: &Serving, into: &mut MetricsText) {
     into.single("reckon_cache_bytes", "gauge", "Memory of the sums that are kept, bytes.", bytes);
 }
 
-/// A group of routes.
-pub type Routes = Router<Arc<Shared>>;
+/// A group of routes, each of them described.
+pub type Routes = OpenApiRouter<Arc<Shared>>;
 
 /// Routes that every process has, and that are answered however much is under way.
 pub fn routes() -> Routes {
-    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).route("/metrics", get(metrics))
+    Routes::new().routes(routes!(healthz)).routes(routes!(readyz)).routes(routes!(metrics))
 }
 
-async fn healthz() -> Json<serde_json::Value> {
-    Json(json!({ "status": "ok" }))
+/// The process lives.
+#[derive(Serialize, ToSchema)]
+struct Alive {
+    /// Always `ok`.
+    #[schema(example = "ok")]
+    status: &'static str,
 }
 
+/// Whether the process lives.
+///
+/// It is answered however much is under way.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "process",
+    responses((status = 200, description = "It does.", body = Alive)),
+)]
+async fn healthz() -> Json<Alive> {
+    Json(Alive { status: "ok" })
+}
+
+/// How a process is.
+#[derive(Serialize, ToSchema)]
+struct Ready {
+    #[serde(flatten)]
+    readiness: Readiness,
+    /// Where the serving layer stands, in a process that answers questions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    serving: Option<Status>,
+}
+
+/// Whether the process can do its work, and how far it is.
+///
+/// It is answered however much is under way.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "process",
+    responses(
+        (status = 200, description = "It can.", body = Ready),
+        (status = 503, description = "It cannot, and why.", body = Ready),
+    ),
+)]
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     let readiness = shared.parts.health.ready();
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let mut answer = json!(readiness);
-    if let (Some(serving), Some(map)) = (&shared.parts.serving, answer.as_object_mut()) {
-        map.insert("serving".to_owned(), json!(serving.status()));
-    }
-    (status, Json(answer)).into_response()
+    let serving = shared.parts.serving.as_ref().map(|serving| serving.status());
+    (status, Json(Ready { readiness, serving })).into_response()
 }
 
+/// What it counts, for Prometheus.
+///
+/// It is answered however much is under way.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "process",
+    responses((status = 200, description = "Metrics.", body = String, content_type = "text/plain")),
+)]
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], shared.text()).into_response()
 }

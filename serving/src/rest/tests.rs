@@ -379,11 +379,9 @@ async fn health_is_told_however_much_is_under_way() {
     slow.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-/// The document and the routes know the same paths.
+/// A route that is added past the document is not in it.
 #[test]
-fn the_openapi_document_has_every_route() {
-    let document: Value = serde_json::from_str(openapi::DOCUMENT).unwrap();
-    let mut documented: Vec<String> = document["paths"].as_object().unwrap().keys().cloned().collect();
+fn every_route_is_added_with_its_description() {
     let sources = [
         include_str!("audits.rs"),
         include_str!("dead.rs"),
@@ -395,13 +393,7 @@ fn the_openapi_document_has_every_route() {
         include_str!("sql.rs"),
         include_str!("state.rs"),
     ];
-    let mut routed: Vec<String> = sources
-        .iter()
-        .flat_map(|source| source.split(".route(\"").skip(1))
-        .map(|rest| rest.split('"').next().unwrap().to_owned())
-        .collect();
-    documented.sort();
-    routed.sort();
-    routed.dedup();
-    assert_eq!(documented, routed);
+    for source in sources {
+        assert!(!source.contains(".route(\""), "{source}");
+    }
 }

@@ -6,6 +6,7 @@ use reckon_data::logtime::LogTime;
 use reckon_data::loss::Loss;
 use reckon_data::tail::{Position, Tail, TailSum};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// What the stream gave for one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +89,7 @@ impl Part {
 }
 
 /// Something that an answer should hold and does not.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 pub struct Missing {
     /// What kind of counts.
     pub what: MissingWhat,
@@ -109,7 +110,7 @@ pub struct Missing {
 }
 
 /// See [`Missing`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingWhat {
     /// What the stream has counted.

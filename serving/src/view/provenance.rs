@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use reckon_data::invariant::NO_SILENT_HOLE;
 use reckon_data::tail::Position;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::meet::{Missing, Part, missing_parts};
 use super::watermark::{Patience, watermark};
@@ -12,7 +13,7 @@ use crate::query::Archived;
 use crate::times::as_time_or_null;
 
 /// Where an answer comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Provenance {
     /// What it was computed from.
     pub source: Source,
@@ -24,6 +25,7 @@ pub struct Provenance {
     pub state: State,
     /// Minutes before it are settled, microseconds; none when a counter does not say where it stands.
     #[serde(serialize_with = "as_time_or_null")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub watermark: Option<i64>,
     /// The version of `batch_counts`.
     pub batch_version: u64,
@@ -50,17 +52,18 @@ pub struct Provenance {
 }
 
 /// See [`Provenance::as_of`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct AsOfVersion {
     /// The version of `batch_counts`.
     pub version: u64,
     /// When it was committed, microseconds; none when the table's log does not go back so far.
     #[serde(serialize_with = "as_time_or_null")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub committed_at: Option<i64>,
 }
 
 /// What an answer was computed from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// Batch counts below coverage, stream counts from there on.
@@ -70,7 +73,7 @@ pub enum Source {
 }
 
 /// Whether a window's minutes are settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// All before the watermark.
@@ -83,7 +86,7 @@ pub enum State {
 }
 
 /// How far an answer goes in one partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct PartitionProvenance {
     /// The partition.
     pub partition: u32,

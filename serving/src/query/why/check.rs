@@ -1,6 +1,7 @@
 //! Whether the raw events of a minute are what was counted: a pure verdict on sums.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// A number of events, and the wrapping sum of their key hashes: one lost and one counted twice still show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub(super) struct Known {
 }
 
 /// Whether the raw events are what was counted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Check {
     /// The verdict.
     pub verdict: CheckVerdict,
@@ -61,7 +62,7 @@ pub struct Check {
 }
 
 /// See [`Check`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckVerdict {
     /// Counts and fingerprints are the same.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::check::Check;
 use crate::query::Verdict;
@@ -21,12 +22,13 @@ pub struct WhyQuery {
 }
 
 /// The answer to a [`WhyQuery`].
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct WhyAnswer {
     /// What is counted.
     pub entity_id: String,
     /// When the minute begins, microseconds.
     #[serde(serialize_with = "as_time")]
+    #[schema(value_type = String, format = DateTime)]
     pub minute: i64,
     /// The type that was asked for.
     pub event_type: Option<String>,
@@ -54,11 +56,12 @@ impl WhyAnswer {
 }
 
 /// A count: of one type and one combination of dimensions.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct WhyCount {
     /// What happened.
     pub event_type: String,
     /// The value of each dimension.
+    #[schema(value_type = BTreeMap<String, Option<String>>)]
     pub dimensions: BTreeMap<&'static str, Option<String>>,
     /// How often, now.
     pub count: u64,
@@ -71,7 +74,7 @@ pub struct WhyCount {
 }
 
 /// A row of `batch_counts`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct WhyRow {
     /// Events counted.
     pub count: u64,
@@ -86,7 +89,7 @@ pub struct WhyRow {
 }
 
 /// What a segment, or the tail, adds.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct WhyPiece {
     /// Log partition.
     pub partition: u32,
@@ -105,7 +108,7 @@ pub struct WhyPiece {
 }
 
 /// The raw events of a type.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct WhyEvents {
     /// What happened.
     pub event_type: String,
@@ -118,7 +121,7 @@ pub struct WhyEvents {
 }
 
 /// A raw event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct WhyEvent {
     /// Its id.
     pub event_id: String,
@@ -132,21 +135,24 @@ pub struct WhyEvent {
     pub index: u32,
     /// When the gateway appended it, microseconds.
     #[serde(serialize_with = "as_time")]
+    #[schema(value_type = String, format = DateTime)]
     pub received_at: i64,
     /// When it happened, microseconds.
     #[serde(serialize_with = "as_time")]
+    #[schema(value_type = String, format = DateTime)]
     pub event_time: i64,
     /// Whether batch has counted (or dropped) it.
     pub covered: bool,
 }
 
 /// What a version of batch counted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct WhyVersion {
     /// The version of `batch_counts`.
     pub version: u64,
     /// When it was committed, microseconds.
     #[serde(serialize_with = "as_time")]
+    #[schema(value_type = String, format = DateTime)]
     pub committed_at: i64,
     /// What made it.
     pub operation: String,
