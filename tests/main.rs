@@ -8,6 +8,7 @@ mod client;
 mod commands;
 mod damage;
 mod datasets;
+mod filters;
 mod fluvio;
 mod frozen;
 mod harness;
