@@ -78,7 +78,8 @@ fn a_dimension_added_later_is_answered_from_raw_events_before_that() {
     send(&server, &[event("1", "v1", "00", "10.0.0.1", "US", "1"), event("2", "v1", "01", "10.0.0.2", "GB", "2")]);
     server.batch();
     server.terminate();
-    let server = Server::start_with(dir.path(), &["--definition-dimensions", "country,ip"]);
+    let arguments = ["--definition-dimensions", "country,ip", "--archive-commit-every", "1s"];
+    let server = Server::start_with(dir.path(), &arguments);
     send(&server, &[event("3", "v1", "02", "10.0.0.1", "US", "3")]);
     let mixed = count_archived(&server, "ip:10.0.0.1", 2);
     assert_eq!(mixed["provenance"]["source"], "events", "{mixed}");
@@ -107,12 +108,15 @@ fn many_entities_and_the_period_before() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path());
     let (ip, us) = ("10.0.0.1", "US");
-    send(&server, &[
-        event("1", "v1", "00", ip, us, "1"),
-        event("2", "v1", "10", ip, us, "2"),
-        event("3", "v1", "11", ip, us, "0.5"),
-        event("4", "v2", "12", ip, us, "-1"),
-    ]);
+    send(
+        &server,
+        &[
+            event("1", "v1", "00", ip, us, "1"),
+            event("2", "v1", "10", ip, us, "2"),
+            event("3", "v1", "11", ip, us, "0.5"),
+            event("4", "v2", "12", ip, us, "-1"),
+        ],
+    );
     let window = json!({"from": "2013-02-08T21:10:00Z", "to": "2013-02-08T21:20:00Z"});
     let mut body = json!({"entities": ["v1", "v2", "v3"], "functions": ["count", "sum"], "compare": "previous"});
     body.as_object_mut().unwrap().extend(window.as_object().unwrap().clone());
@@ -121,7 +125,8 @@ fn many_entities_and_the_period_before() {
         assert_eq!((status, &answer["provenance"]["complete"]), (200, &json!(true)), "{answer}");
         let entities = answer["entities"].as_array().unwrap();
         let totals: Vec<&Value> = entities.iter().map(|own| &own["total"]).collect();
-        let expected = [json!({"count": 2, "sum": "2.5"}), json!({"count": 1, "sum": "-1"}), json!({"count": 0, "sum": null})];
+        let expected =
+            [json!({"count": 2, "sum": "2.5"}), json!({"count": 1, "sum": "-1"}), json!({"count": 0, "sum": null})];
         assert_eq!(totals, expected.iter().collect::<Vec<_>>(), "{answer}");
         assert_eq!(entities[0]["previous"], json!({"count": 1, "sum": "1"}), "{answer}");
         assert_eq!(entities[0]["change"]["count"], json!({"absolute": 1, "ratio": "1"}), "{answer}");
@@ -131,7 +136,10 @@ fn many_entities_and_the_period_before() {
         assert_eq!((number(&one["count"]), number(&one["previous"])), (2, 1), "{one}");
         assert_eq!(number(&one["batch"]) + number(&one["stream"]), 2, "{one}");
         let steps = server.get(&format!("/v1/entities/v1/stats?{window}&function=sum&step=minute"));
-        assert_eq!((&steps["total"], &steps["previous"], &steps["change"]["ratio"]), (&json!("2.5"), &json!("1"), &json!("1.5")));
+        assert_eq!(
+            (&steps["total"], &steps["previous"], &steps["change"]["ratio"]),
+            (&json!("2.5"), &json!("1"), &json!("1.5"))
+        );
         assert_eq!(steps["points"].as_array().unwrap().len(), 2, "{steps}");
         let list = server.get(&format!("/v1/top?{window}&function=avg"));
         assert_eq!(list["entities"][0]["value"], "1.25", "{list}");
@@ -160,7 +168,13 @@ fn what_is_kept_of_answers_never_makes_them_old() {
     let path = format!("/v1/entities/v1/count?{DAY}");
     let hits = || {
         let text = server.request("GET", "/metrics", &[], Vec::new()).1;
-        let line = text.as_str().unwrap().lines().find_map(|line| line.strip_prefix("reckon_cache_hits_total ")).unwrap().to_owned();
+        let line = text
+            .as_str()
+            .unwrap()
+            .lines()
+            .find_map(|line| line.strip_prefix("reckon_cache_hits_total "))
+            .unwrap()
+            .to_owned();
         line.parse::<u64>().unwrap()
     };
     let first = server.get(&path);

@@ -95,9 +95,7 @@ impl Entry {
             Function::Min => value.map(|value| Rank::whole(value.min.into())),
             Function::Max => value.map(|value| Rank::whole(value.max.into())),
             Function::Avg => value.and_then(|value| Rank::average(value.sum, value.count)),
-            Function::ApproxDistinct => {
-                self.distinct.as_ref().map(|distinct| Rank::whole(distinct.estimate().into()))
-            }
+            Function::ApproxDistinct => self.distinct.as_ref().map(|distinct| Rank::whole(distinct.estimate().into())),
         }
     }
 
@@ -127,14 +125,7 @@ impl EntityCells {
     }
 
     /// Adds to an entity, `hash` as [`crate::key::entity_hash`] makes it.
-    pub fn add(
-        &mut self,
-        hash: u64,
-        entity: &str,
-        count: u64,
-        value: Option<ValueState>,
-        distinct: Option<&Distinct>,
-    ) {
+    pub fn add(&mut self, hash: u64, entity: &str, count: u64, value: Option<ValueState>, distinct: Option<&Distinct>) {
         let (entries, text) = (&mut self.entries, &mut self.text);
         let same = |at: &u32| {
             let entry = &entries[*at as usize];
@@ -175,9 +166,8 @@ impl EntityCells {
         if n == 0 {
             return Vec::new();
         }
-        let order = |a: &(Rank, &Entry), b: &(Rank, &Entry)| {
-            b.0.order(&a.0).then_with(|| self.id(a.1).cmp(self.id(b.1)))
-        };
+        let order =
+            |a: &(Rank, &Entry), b: &(Rank, &Entry)| b.0.order(&a.0).then_with(|| self.id(a.1).cmp(self.id(b.1)));
         if n < ranked.len() {
             ranked.select_nth_unstable_by(n - 1, order);
             ranked.truncate(n);

@@ -27,7 +27,9 @@ use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Int64Type};
 use reckon_data::minute::{MICROS_PER_HOUR, MINUTES_PER_HOUR};
 use reckon_data::offload::offload;
-use reckon_data::run::{DimCondition, Dimension, EntityCells, EntitySums, Granularity, Run, RunBuilder, Selection, StepSums};
+use reckon_data::run::{
+    DimCondition, Dimension, EntityCells, EntitySums, Granularity, Run, RunBuilder, Selection, StepSums,
+};
 use reckon_data::table::{DataFile, Table};
 use reckon_tables::stats::{max_micros, min_micros};
 
@@ -289,12 +291,7 @@ impl Index {
         self.build(&files, columns, Wanted { entity: Some(entity.into()), segments: None }).await
     }
 
-    async fn read_top<S: PerEntity>(
-        &self,
-        span: &Span,
-        top: Arc<TopSelection>,
-        sums: S,
-    ) -> Result<S, ServingError> {
+    async fn read_top<S: PerEntity>(&self, span: &Span, top: Arc<TopSelection>, sums: S) -> Result<S, ServingError> {
         let (dimensions, minutes) = (Arc::clone(self.files.dimensions()), span.minutes.clone());
         let flush = move |(builder, sums): &mut (RunBuilder, S)| -> Result<(), ServingError> {
             let run = std::mem::take(builder).finish()?;
@@ -308,8 +305,7 @@ impl Index {
         };
         let files = span.files.files.clone();
         let start = (RunBuilder::new(), sums);
-        let mut state =
-            self.files.fold(Table::BatchCounts, files, S::COLUMNS, Wanted::default(), start, add).await?;
+        let mut state = self.files.fold(Table::BatchCounts, files, S::COLUMNS, Wanted::default(), start, add).await?;
         let finish = move || last(&mut state).map(|()| state.1);
         offload(finish).await.map_err(ServingError::internal)?
     }

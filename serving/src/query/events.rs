@@ -273,9 +273,8 @@ pub(super) fn each_row(
         if !(matches.is_valid(row) && matches.value(row)) {
             continue;
         }
-        let value = (definition.has_values() && values.is_valid(row))
-            .then(|| i64::try_from(values.value(row)).ok())
-            .flatten();
+        let value =
+            (definition.has_values() && values.is_valid(row)).then(|| i64::try_from(values.value(row)).ok()).flatten();
         let user = (definition.has_distinct() && users.is_valid(row)).then(|| users.value(row));
         let (minute, cell) = (minute_of(times.value(row)), Cell::one(0, value, user));
         let is_late = minute < definition.late_before(received.value(row));

@@ -148,9 +148,10 @@ impl Asks {
 
     /// The whole time that the windows lie in.
     pub(super) fn around(&self) -> Window {
-        let ends = self.windows.iter().fold((i64::MAX, i64::MIN), |(from, to), window| {
-            (from.min(window.from), to.max(window.to))
-        });
+        let ends = self
+            .windows
+            .iter()
+            .fold((i64::MAX, i64::MIN), |(from, to), window| (from.min(window.from), to.max(window.to)));
         Window { from: ends.0, to: ends.1 }
     }
 

@@ -3,7 +3,9 @@
 //! [`types`] are questions and answers; [`gather`] asks the stream layer for the complement of a batch view
 //! and starts again with a newer view when that is gone; [`count`], [`stats`] and [`top`] are answered from
 //! index and tails, [`events`] (filters on columns that are no dimension), [`locate`] and [`dead`] from the
-//! tables by SQL of our own. [`past`] answers as of an older version of batch, [`why`] says how a count came about,
+//! tables by SQL of our own. [`many`] answers several functions of many entities at once, and the period before, from one view,
+//! [`ranked`] lists entities by any function, [`named`] are filters that were added while Reckon was running, and [`cache`] keeps
+//! sums of batch. [`past`] answers as of an older version of batch, [`why`] says how a count came about,
 //! [`stages`] follows a copy of an event through the layers.
 
 mod as_of;

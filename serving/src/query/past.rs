@@ -160,7 +160,8 @@ impl Serving {
         if self.holds(view, window, needs) {
             return Ok(());
         }
-        let message = "that version was counted by a definition that lacks what is asked for, and raw events have no version";
+        let message =
+            "that version was counted by a definition that lacks what is asked for, and raw events have no version";
         Err(ServingError::bad("as_of", message))
     }
 

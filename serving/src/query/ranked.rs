@@ -132,7 +132,8 @@ impl Serving {
         check_n(&query.top)?;
         self.check_function(query.function)?;
         let _turn = self.top_turns.acquire().await.map_err(ServingError::internal)?;
-        let plan = |conditions| Plan { query, top: top_selection(self, &query.top, window, conditions), window, previous };
+        let plan =
+            |conditions| Plan { query, top: top_selection(self, &query.top, window, conditions), window, previous };
         let filter = query.top.filter.as_ref();
         let list = match (query.as_of, self.conditions(filter)) {
             (Some(as_of), _) => self.ranked_past(&plan(self.past_conditions(filter)?), as_of).await?,

@@ -18,7 +18,8 @@ use super::params::Params;
 use super::questions::named;
 use super::state::{Routes, Shared};
 use crate::query::{
-    Change, CountAnswer, ManyAnswer, ManyEntity, ManyQuery, RankedQuery, StatsAnswer, StatsPoint, Step, TopQuery, Window,
+    Change, CountAnswer, ManyAnswer, ManyEntity, ManyQuery, RankedQuery, StatsAnswer, StatsPoint, Step, TopQuery,
+    Window,
 };
 
 /// Longest body: room for [`ManyQuery::ENTITIES_MAX`] of the longest ids.
@@ -175,8 +176,7 @@ pub fn compares(params: &Params) -> Result<bool, Failure> {
 fn parsed<'a>(names: impl Iterator<Item = &'a str>) -> Result<Vec<Function>, Failure> {
     let mut functions: Vec<Function> = Vec::new();
     for name in names {
-        let function =
-            name.parse::<Function>().map_err(|error| bad("functions", format!("functions: {error}")))?;
+        let function = name.parse::<Function>().map_err(|error| bad("functions", format!("functions: {error}")))?;
         if functions.contains(&function) {
             return Err(bad("functions", format!("functions: {function} is given twice")));
         }

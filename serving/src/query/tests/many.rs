@@ -43,9 +43,7 @@ fn expected_list(log: &Log, function: Function, window: &Window, keep: impl Fn(&
     // As fractions: a sum of at most some hundred values, over how many they are.
     let fraction = |cell: &Cell| match cell.evaluate(function) {
         Answer::Count(count) => Some((i128::from(count), 1)),
-        Answer::Decimal(_) if function == Function::Avg => {
-            cell.value.map(|value| (value.sum, i128::from(value.count)))
-        }
+        Answer::Decimal(_) if function == Function::Avg => cell.value.map(|value| (value.sum, i128::from(value.count))),
         Answer::Decimal(micros) => Some((micros, 1)),
         _ => None,
     };
@@ -211,7 +209,10 @@ async fn questions_about_many_that_cannot_be_asked_are_refused() {
         (many(&[], 0, 1), "entities"),
         (many(&[""], 0, 1), "entities"),
         (many(&["a", "a"], 0, 1), "entities"),
-        (ManyQuery { entities: (0..=ManyQuery::ENTITIES_MAX).map(|n| n.to_string()).collect(), ..good.clone() }, "entities"),
+        (
+            ManyQuery { entities: (0..=ManyQuery::ENTITIES_MAX).map(|n| n.to_string()).collect(), ..good.clone() },
+            "entities",
+        ),
         (ManyQuery { functions: vec![], ..good.clone() }, "functions"),
         (ManyQuery { functions: vec![Function::ApproxDistinct], ..good.clone() }, "function"),
         (many(&["v1"], i64::MIN, 0), "compare"),
@@ -238,7 +239,10 @@ async fn what_counts_do_not_hold_comes_from_the_raw_events() {
     world.archive(&[2, 0]).await;
     world.definition = Definition { dimensions: Dimension::ALL.to_vec(), ..Definition::default() };
     let serving = world.serve().await;
-    let count = |text: &str| CountQuery { filter: Some(serving.filter(text).unwrap()), ..question("v1", None, 0, MICROS_PER_DAY) };
+    let count = |text: &str| CountQuery {
+        filter: Some(serving.filter(text).unwrap()),
+        ..question("v1", None, 0, MICROS_PER_DAY)
+    };
     let by_ip = serving.count(&count("ip:10.0.0.1")).await.unwrap();
     assert_eq!((by_ip.count, by_ip.provenance.source), (1, Source::Events));
     assert!(by_ip.provenance.complete && !by_ip.provenance.definitions_mixed, "{:?}", by_ip.provenance);
