@@ -159,19 +159,19 @@ impl NamedFilters {
     /// store fails.
     pub async fn put(&self, id: &str, filter: &Filter) -> Result<bool, NameError> {
         check_id(id)?;
-        self.change(|filters| match filters.get_mut(id) {
-            Some(named) if named.filter != *filter => {
-                Err(NameError::Taken { id: id.to_owned(), condition: named.filter.to_string() })
+        self.change(|filters| {
+            if let Some(named) = filters.get_mut(id) {
+                if named.filter != *filter {
+                    return Err(NameError::Taken { id: id.to_owned(), condition: named.filter.to_string() });
+                }
+                return Ok(std::mem::take(&mut named.removed));
             }
-            Some(named) => Ok(std::mem::take(&mut named.removed)),
-            None if filters.len() >= FILTERS_MAX => {
+            if filters.len() >= FILTERS_MAX {
                 let message = format!("there are {FILTERS_MAX} names, removed ones included, and that is the limit");
-                Err(ServingError::bad("filter_id", message).into())
+                return Err(ServingError::bad("filter_id", message).into());
             }
-            None => {
-                let named = NamedFilter { id: id.to_owned(), filter: filter.clone(), removed: false };
-                Ok(filters.insert(id.to_owned(), named).is_none())
-            }
+            let named = NamedFilter { id: id.to_owned(), filter: filter.clone(), removed: false };
+            Ok(filters.insert(id.to_owned(), named).is_none())
         })
         .await
     }

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::fail::internal;
 
 /// Whoever keeps an answer asks each time whether it still holds.
-const CACHE_CONTROL: HeaderValue = HeaderValue::from_static("private, no-cache");
+const CACHE_CONTROL: &str = "private, no-cache";
 const WATERMARK: &[u8] = b"\"watermark\":";
 
 /// Tags answers, and answers 304 where the client has the same one.
@@ -34,7 +34,7 @@ pub async fn validate(request: Request, next: Next) -> Response {
     };
     let tag = tag_of(&bytes);
     let is_held = held.as_ref().and_then(|held| held.to_str().ok()).is_some_and(|held| holds(held, &tag));
-    parts.headers.insert(header::CACHE_CONTROL, CACHE_CONTROL);
+    parts.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(CACHE_CONTROL));
     if let Ok(value) = HeaderValue::from_str(&tag) {
         parts.headers.insert(header::ETAG, value);
     }
