@@ -6,16 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use xxhash_rust::xxh3::Xxh3;
-
 use crate::filter::Filter;
+use crate::kept::Kept;
 use crate::metric::Function;
 use crate::minute::minute_of;
 pub use crate::run::Dimension;
-
-/// Raised whenever the code counts differently from how it did, with the same configuration. Since 2 late events are
-/// counted apart, too.
-const COUNTING_FORMAT: u32 = 2;
 
 /// What is counted, validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,16 +44,13 @@ impl Definition {
     /// only choose among stored rows, so they are no part of it.
     #[must_use]
     pub fn version(&self) -> u64 {
-        let mut hash = Xxh3::new();
-        hash.update(&COUNTING_FORMAT.to_le_bytes());
-        for dimension in &self.dimensions {
-            hash.update(dimension.column().as_bytes());
-            hash.update(b"/");
-        }
-        hash.update(&[u8::from(self.has_values()), u8::from(self.has_distinct())]);
-        hash.update(&self.lateness_micros().to_le_bytes());
-        // Tables store it as a signed number; keeping it positive spares readers a puzzle.
-        hash.digest() >> 1
+        self.kept().version(self.lateness_micros())
+    }
+
+    /// What is kept of the events counted.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        Kept { dimensions: self.dimensions.clone(), values: self.has_values(), distinct: self.has_distinct() }
     }
 
     /// An event of a minute below this one is late when it is appended at `append_time` (microseconds): its minute had
@@ -80,7 +72,7 @@ impl Definition {
     /// Whether aggregates of `value` are kept.
     #[must_use]
     pub fn has_values(&self) -> bool {
-        self.metrics.iter().any(|f| matches!(f, Function::Sum | Function::Min | Function::Max | Function::Avg))
+        self.metrics.iter().any(|function| function.is_of_value())
     }
 
     /// Whether sketches of distinct users are kept.

@@ -21,6 +21,7 @@ pub mod imports;
 pub mod ingest;
 pub mod invariant;
 pub mod jobs;
+pub mod kept;
 pub mod key;
 pub mod lease;
 pub mod log;

@@ -18,6 +18,7 @@ use reckon_data::jobs::Follower;
 use reckon_data::log::Log;
 use reckon_data::table::Tables;
 use reckon_data::tail::Tails;
+use reckon_serving::query::NamedFilters;
 use reckon_serving::rest::{Health, Listens, RestParts};
 use reckon_serving::{Serving, ServingParts};
 use reckon_stream::counter::{Counter, CounterParts};
@@ -26,6 +27,9 @@ use reckon_tables::{DeltaTables, ImportTable, MendedLog, Storage};
 
 use super::canary;
 use super::home::{claim, open_log};
+
+/// The folder of the data directory in which named filters lie.
+const FILTERS: &str = "filters";
 
 /// What every part is made with.
 pub struct Base {
@@ -114,6 +118,9 @@ impl Base {
         };
         let serving = Serving::start(parts).await.context("the serving layer cannot start")?;
         serving.follow_log(self.log());
+        let filters = self.storage.beside(FILTERS).context("the folder of named filters cannot be opened")?;
+        let filters = NamedFilters::open(filters).await.context("the named filters cannot be read")?;
+        serving.name_filters(Arc::new(filters));
         Ok(serving)
     }
 

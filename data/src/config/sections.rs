@@ -321,6 +321,8 @@ pub struct Serving {
     pub rows_max: usize,
     /// Memory for the index over batch counts.
     pub index_memory: ByteSize,
+    /// Memory for sums of batch counts that were asked for before; 0 keeps none.
+    pub cache_memory: ByteSize,
     /// Where PostgreSQL clients come in, address and port; empty is nowhere.
     pub postgres: String,
     /// Connections of PostgreSQL clients at once.
@@ -342,6 +344,7 @@ impl Default for Serving {
             queries: 4,
             rows_max: 100_000,
             index_memory: ByteSize::mib(1_024),
+            cache_memory: ByteSize::mib(64),
             flight_sql: FLIGHT_SQL.to_owned(),
             postgres: POSTGRES.to_owned(),
             postgres_connections: 128,

@@ -44,6 +44,12 @@ impl Function {
             Self::ApproxDistinct => "approx_distinct",
         }
     }
+
+    /// Whether it is made of `value`.
+    #[must_use]
+    pub const fn is_of_value(self) -> bool {
+        matches!(self, Self::Sum | Self::Min | Self::Max | Self::Avg)
+    }
 }
 
 impl fmt::Display for Function {

@@ -27,7 +27,9 @@ use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, Int64Type};
 use reckon_data::minute::{MICROS_PER_HOUR, MINUTES_PER_HOUR};
 use reckon_data::offload::offload;
-use reckon_data::run::{DimCondition, Dimension, EntitySums, Granularity, Run, RunBuilder, Selection, StepSums};
+use reckon_data::run::{
+    DimCondition, Dimension, EntityCells, EntitySums, Granularity, Run, RunBuilder, Selection, StepSums,
+};
 use reckon_data::table::{DataFile, Table};
 use reckon_tables::stats::{max_micros, min_micros};
 
@@ -69,10 +71,28 @@ pub struct TopSelection {
     pub reserved_prefixes: Vec<String>,
 }
 
-impl TopSelection {
-    /// Adds what `run` has of it in `minutes`.
-    pub fn add(&self, run: &Run, minutes: &Range<i64>, into: &mut EntitySums) {
-        run.top_into(minutes, self.event_type.as_deref(), &self.conditions, &self.reserved_prefixes, into);
+/// What every entity adds up to: counts alone, or with values.
+pub trait PerEntity: std::fmt::Debug + Send + Sync + 'static {
+    /// What of the count tables it needs.
+    const COLUMNS: Columns;
+
+    /// Adds what `run` has of a list in `minutes`.
+    fn add_run(&mut self, run: &Run, top: &TopSelection, minutes: &Range<i64>);
+}
+
+impl PerEntity for EntitySums {
+    const COLUMNS: Columns = Columns::Counts;
+
+    fn add_run(&mut self, run: &Run, top: &TopSelection, minutes: &Range<i64>) {
+        run.top_into(minutes, top.event_type.as_deref(), &top.conditions, &top.reserved_prefixes, self);
+    }
+}
+
+impl PerEntity for EntityCells {
+    const COLUMNS: Columns = Columns::All;
+
+    fn add_run(&mut self, run: &Run, top: &TopSelection, minutes: &Range<i64>) {
+        run.cells_into(minutes, top.event_type.as_deref(), &top.conditions, &top.reserved_prefixes, self);
     }
 }
 
@@ -158,18 +178,18 @@ impl Index {
     ///
     /// # Errors
     /// As [`Index::sum`].
-    pub async fn top(
+    pub async fn top<S: PerEntity>(
         &self,
         view: &BatchView,
         top: &Arc<TopSelection>,
-        mut sums: EntitySums,
-    ) -> Result<EntitySums, ServingError> {
+        mut sums: S,
+    ) -> Result<S, ServingError> {
         for span in spans(view, &top.minutes, None) {
             let top = Arc::clone(top);
-            sums = match self.held(&span, Columns::Counts).await? {
+            sums = match self.held(&span, S::COLUMNS).await? {
                 Held::Runs(runs) => {
                     let add = move || {
-                        runs.iter().for_each(|run| top.add(run, &span.minutes, &mut sums));
+                        runs.iter().for_each(|run| sums.add_run(run, &top, &span.minutes));
                         sums
                     };
                     offload(add).await.map_err(ServingError::internal)?
@@ -290,27 +310,21 @@ impl Index {
         self.build(&files, columns, Wanted { entity: Some(entity.into()), segments: None }).await
     }
 
-    async fn read_top(
-        &self,
-        span: &Span,
-        top: Arc<TopSelection>,
-        sums: EntitySums,
-    ) -> Result<EntitySums, ServingError> {
+    async fn read_top<S: PerEntity>(&self, span: &Span, top: Arc<TopSelection>, sums: S) -> Result<S, ServingError> {
         let (dimensions, minutes) = (Arc::clone(self.files.dimensions()), span.minutes.clone());
-        let flush = move |(builder, sums): &mut (RunBuilder, EntitySums)| -> Result<(), ServingError> {
+        let flush = move |(builder, sums): &mut (RunBuilder, S)| -> Result<(), ServingError> {
             let run = std::mem::take(builder).finish()?;
-            top.add(&run, &minutes, sums);
+            sums.add_run(&run, &top, &minutes);
             Ok(())
         };
         let last = flush.clone();
-        let add = move |state: &mut (RunBuilder, EntitySums), batch: &RecordBatch| {
+        let add = move |state: &mut (RunBuilder, S), batch: &RecordBatch| {
             state.0.add_batch(batch, &dimensions)?;
             if state.0.rows() >= FOLD_ROWS { flush(state) } else { Ok(()) }
         };
         let files = span.files.files.clone();
         let start = (RunBuilder::new(), sums);
-        let mut state =
-            self.files.fold(Table::BatchCounts, files, Columns::Counts, Wanted::default(), start, add).await?;
+        let mut state = self.files.fold(Table::BatchCounts, files, S::COLUMNS, Wanted::default(), start, add).await?;
         let finish = move || last(&mut state).map(|()| state.1);
         offload(finish).await.map_err(ServingError::internal)?
     }

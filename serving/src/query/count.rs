@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use reckon_data::kept::Needs;
 use reckon_data::metric::Function;
 use reckon_data::run::Selection;
 
@@ -29,14 +30,18 @@ impl Serving {
         selection.event_type = query.event_type.as_deref();
         selection.minutes = window.minutes();
         selection.conditions = Cow::Borrowed(&conditions);
-        let selection = &selection;
-        let (view, (batch, stream)) = self
+        let (selection, needs) = (&selection, &Needs::of(query.filter.as_ref(), &[]));
+        let (view, found) = self
             .with_view(|view| async move {
+                if !self.holds(&view, window, needs) {
+                    return Ok(Outcome::Answer(None));
+                }
                 let stream = self.stream_sums(&view, selection).await?;
                 let batch = self.batch_sums(&view, selection, Function::Count).await?;
-                Ok(stream.map(|stream| (batch, stream)))
+                Ok(stream.map(|stream| Some((batch, stream))))
             })
             .await?;
+        let Some((batch, stream)) = found else { return self.count_events(query, window).await };
         let (batch, streamed) = (batch.total(), stream.sums.total());
         let parts = (exact(batch.count)?, exact(streamed.count)?);
         let late = batch.late.saturating_add(streamed.late);

@@ -184,7 +184,7 @@ impl Serving {
     }
 
     /// Where an answer from the raw events comes from: they go as far as they are archived.
-    fn events_provenance(
+    pub(super) fn events_provenance(
         &self,
         view: &BatchView,
         events: &Snapshot,
@@ -221,6 +221,8 @@ impl Serving {
             .collect();
         let mut provenance = self.provenance(view, asked, &parts, missing, window, Some((count, 0)));
         provenance.source = Source::Events;
+        // Raw events are counted now, by the definition in force.
+        provenance.definitions_mixed = false;
         // What the counter has seen says nothing of what is archived.
         if behind {
             provenance.watermark = None;
@@ -238,37 +240,52 @@ impl Gathered {
         step: Option<i64>,
         definition: &Definition,
     ) -> Result<(), ServingError> {
-        let (times, received) = (whole(batch, "event_time")?, whole(batch, "received_at")?);
-        let (users, matches) = (texts(batch, "user_id")?, truths(batch, "matches")?);
-        let (partitions, offsets) = (whole(batch, "log_partition")?, whole(batch, "log_offset")?);
-        let values =
-            batch.column_by_name("value").ok_or_else(|| ServingError::internal("an answer without column value"))?;
-        let values = cast(values, &VALUE_TYPE)?;
-        let values = values.as_primitive::<Decimal128Type>();
         let mut selection = Selection::all_of("");
         selection.step = step;
         selection.conditions = Cow::Borrowed(&[]);
-        for row in 0..batch.num_rows() {
-            let covered = coverage.get(natural::<usize>(&partitions, row)?).copied().unwrap_or(0);
-            self.covered += u64::from(natural::<u64>(&offsets, row)? < covered);
-            if !(matches.is_valid(row) && matches.value(row)) {
-                continue;
-            }
-            let value = (definition.has_values() && values.is_valid(row))
-                .then(|| i64::try_from(values.value(row)).ok())
-                .flatten();
-            let user = (definition.has_distinct() && users.is_valid(row)).then(|| users.value(row));
-            let (minute, cell) = (minute_of(times.value(row)), Cell::one(0, value, user));
-            let is_late = minute < definition.late_before(received.value(row));
-            self.sums.add(selection.step_of(minute), &if is_late { cell.as_late() } else { cell });
-        }
+        let sums = &mut self.sums;
+        self.covered += each_row(batch, coverage, definition, |_, minute, cell| {
+            sums.add(selection.step_of(minute), cell);
+        })?;
         Ok(())
     }
 }
 
+/// Calls `each` with the number, the minute and the counts of every row that matches, and returns how many rows lie below
+/// coverage, whether they match or not.
+pub(super) fn each_row(
+    batch: &RecordBatch,
+    coverage: &[u64],
+    definition: &Definition,
+    mut each: impl FnMut(usize, i64, &Cell),
+) -> Result<u64, ServingError> {
+    let (times, received) = (whole(batch, "event_time")?, whole(batch, "received_at")?);
+    let (users, matches) = (texts(batch, "user_id")?, truths(batch, "matches")?);
+    let (partitions, offsets) = (whole(batch, "log_partition")?, whole(batch, "log_offset")?);
+    let values =
+        batch.column_by_name("value").ok_or_else(|| ServingError::internal("an answer without column value"))?;
+    let values = cast(values, &VALUE_TYPE)?;
+    let values = values.as_primitive::<Decimal128Type>();
+    let mut below = 0;
+    for row in 0..batch.num_rows() {
+        let covered = coverage.get(natural::<usize>(&partitions, row)?).copied().unwrap_or(0);
+        below += u64::from(natural::<u64>(&offsets, row)? < covered);
+        if !(matches.is_valid(row) && matches.value(row)) {
+            continue;
+        }
+        let value =
+            (definition.has_values() && values.is_valid(row)).then(|| i64::try_from(values.value(row)).ok()).flatten();
+        let user = (definition.has_distinct() && users.is_valid(row)).then(|| users.value(row));
+        let (minute, cell) = (minute_of(times.value(row)), Cell::one(0, value, user));
+        let is_late = minute < definition.late_before(received.value(row));
+        each(row, minute, &if is_late { cell.as_late() } else { cell });
+    }
+    Ok(below)
+}
+
 /// The first copy of every key. `only` may restrict parts of the key and nothing else, or another copy
 /// would come first.
-fn first_copies(only: &str) -> String {
+pub(super) fn first_copies(only: &str) -> String {
     format!("SELECT * FROM ({}) WHERE copy_number = 1", numbered_copies(only))
 }
 

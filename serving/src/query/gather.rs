@@ -186,14 +186,12 @@ impl Serving {
         // Raw events may know of more that is lost of a partition than the view does.
         let told: Vec<Option<u32>> = lost_partitions(&missing).collect();
         missing.extend(view.lost().filter(|lost| !told.contains(&lost.partition)));
-        let last = window.to.saturating_sub(1).max(window.from);
-        let dates = reckon_data::minute::date_of(window.from)..=reckon_data::minute::date_of(last);
         let facts = Facts {
             batch_version: view.version,
             coverage: &view.coverage,
             parts,
             missing,
-            definitions: &view.definitions(dates),
+            definitions: &view.definitions(window.dates()),
             definition: self.parts.definition.version(),
             now: asked,
             patience: self.patience(),

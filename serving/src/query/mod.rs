@@ -3,10 +3,14 @@
 //! [`types`] are questions and answers; [`gather`] asks the stream layer for the complement of a batch view
 //! and starts again with a newer view when that is gone; [`count`], [`stats`] and [`top`] are answered from
 //! index and tails, [`events`] (filters on columns that are no dimension), [`locate`] and [`dead`] from the
-//! tables by SQL of our own. [`live`] is what live views follow, [`graves`] dead letters at a glance. [`past`] answers as of an older version of batch, [`why`] says how a count came about,
+//! tables by SQL of our own. [`live`] is what live views follow, [`graves`] dead letters at a glance. [`many`] answers several functions
+//! of many entities at once, and the period before, from one view, [`ranked`] lists entities by any function, [`named`] are filters that
+//! were added while Reckon was running, and [`cache`] keeps sums of batch. [`past`] answers as of an older version of batch, [`why`] says how a count came about,
 //! [`stages`] follows a copy of an event through the layers.
 
 mod as_of;
+mod cache;
+mod change;
 mod count;
 mod dead;
 mod events;
@@ -15,7 +19,11 @@ mod graves;
 mod leaders;
 mod live;
 mod locate;
+mod many;
+mod many_raw;
+pub mod named;
 mod past;
+mod ranked;
 mod rows;
 mod stages;
 mod stats;
@@ -32,6 +40,7 @@ use reckon_data::clock::Clock;
 use reckon_data::config::{Counting, Serving as Settings};
 use reckon_data::definition::Definition;
 use reckon_data::filter::Filter;
+use reckon_data::kept::{Needs, Versions};
 use reckon_data::log::Log;
 use reckon_data::metric::Function;
 use reckon_data::run::{DimCondition, Selection, StepSums};
@@ -52,6 +61,10 @@ use crate::sql::catalogue::Catalogue;
 use crate::view::{BatchView, Current, Patience, Snapshots};
 
 pub use as_of::AsOf;
+pub use change::Change;
+pub use many::{ManyAnswer, ManyEntity, ManyPoint, ManyQuery, Values};
+pub use named::{NamedFilter, NamedFilters};
+pub use ranked::{RankedAnswer, RankedEntity, RankedQuery};
 pub use graves::{Graves, Newest, Reason};
 pub use live::{Behind, PartsAnswer, PartsPoint, PartsQuery};
 pub use stages::{BatchStage, GatewayStage, Kept, LogStage, RawStage, SegmentRange, Stages, StreamStage, Streamed};
@@ -64,6 +77,8 @@ pub use why::{WhyAnswer, WhyQuery};
 
 /// How often a new batch version is looked for.
 const REFRESH_EVERY: Duration = Duration::from_millis(500);
+/// Every so many times also names of filters: every ten seconds.
+const NAMES_EVERY: u32 = 20;
 
 /// What the serving layer is made of.
 #[derive(Debug, Clone)]
@@ -98,6 +113,12 @@ pub struct Serving {
     /// What PostgreSQL's clients are told of the tables.
     pub(crate) catalogue: Catalogue,
     pub(crate) metrics: Metrics,
+    /// Sums of batch that were added up before.
+    pub(crate) sums: cache::SumCache,
+    /// What definitions of older counts kept.
+    versions: Versions,
+    /// Filters that were added while Reckon was running.
+    named: OnceLock<Arc<NamedFilters>>,
     /// Older versions of batch.
     pub(crate) older: past::PastViews,
     /// The log, where this process has it.
@@ -123,6 +144,9 @@ impl Serving {
             engine: Engine::new(&parts.settings)?,
             catalogue: Catalogue::default(),
             metrics: Metrics::default(),
+            sums: cache::SumCache::new(parts.settings.cache_memory.as_u64())?,
+            versions: Versions::new(parts.definition.lateness_micros()),
+            named: OnceLock::new(),
             older: past::PastViews::default(),
             events_log: OnceLock::new(),
             top_turns: Semaphore::new(parts.settings.queries.max(1)),
@@ -191,7 +215,25 @@ impl Serving {
         self.index.memory_bytes()
     }
 
-    /// The filter that a request means: a filter's id from the configuration, or `column:value`.
+    /// Says where filters are that were added while Reckon was running. Once is enough.
+    pub fn name_filters(&self, named: Arc<NamedFilters>) {
+        // A second one would be the same.
+        let _ = self.named.set(named);
+    }
+
+    /// Filters that were added while Reckon was running, where this process can name some.
+    #[must_use]
+    pub fn named(&self) -> Option<&Arc<NamedFilters>> {
+        self.named.get()
+    }
+
+    /// Sums of batch that were found in the cache, that were not, and bytes that it holds.
+    #[must_use]
+    pub fn cache_counts(&self) -> (u64, u64, u64) {
+        self.sums.counts()
+    }
+
+    /// The filter that a request means: a filter's id from the configuration, one that was added, or `column:value`.
     ///
     /// # Errors
     /// [`ServingError::BadRequest`] of `filter` when it is neither.
@@ -199,10 +241,13 @@ impl Serving {
         if let Some(filter) = self.parts.definition.filters.get(text) {
             return Ok(filter.clone());
         }
+        if let Some(filter) = self.named.get().and_then(|named| named.get(text)) {
+            return Ok(filter);
+        }
         if !text.contains(':') {
             return Err(ServingError::bad(
                 "filter",
-                format!("{text:?} is no configured filter's id and no column:value"),
+                format!("{text:?} is no filter's id and no column:value; GET /v1/filters lists the filters"),
             ));
         }
         Filter::column_value(text).map_err(|error| ServingError::bad("filter", error.to_string()))
@@ -227,9 +272,20 @@ impl Serving {
         function: Function,
     ) -> Result<StepSums, ServingError> {
         let columns = if function == Function::Count { Columns::Counts } else { Columns::All };
-        let mut sums = StepSums::new();
-        self.index.sum(view, selection, columns, &mut sums).await?;
-        Ok(sums)
+        let add_up = async {
+            let mut sums = StepSums::new();
+            self.index.sum(view, selection, columns, &mut sums).await?;
+            Ok(sums)
+        };
+        self.sums.get_or(view, selection, columns, add_up).await
+    }
+
+    /// Whether the counts that a view has of a window hold what a question needs. Those that another definition made may
+    /// not have a dimension or an aggregate at all: added up, they would be too small and look whole.
+    pub(crate) fn holds(&self, view: &BatchView, window: Window, needs: &Needs) -> bool {
+        let own = self.parts.definition.version();
+        let held = || view.definitions_within(window.dates());
+        needs.is_nothing() || held().iter().all(|version| *version == own || self.versions.answers(*version, needs))
     }
 
     pub(crate) const fn patience(&self) -> Patience {
@@ -247,7 +303,7 @@ async fn watch(serving: std::sync::Weak<Serving>) {
     if let Some(serving) = serving.upgrade() {
         serving.index.warm(&serving.current.get(), None, serving.parts.clock.now()).await;
     }
-    let (mut failing, mut fetched) = (false, None);
+    let (mut failing, mut fetched, mut rounds) = (false, None, 0_u32);
     loop {
         tokio::time::sleep(REFRESH_EVERY).await;
         let Some(serving) = serving.upgrade() else { return };
@@ -259,6 +315,13 @@ async fn watch(serving: std::sync::Weak<Serving>) {
                 }
                 failing = true;
             }
+        }
+        rounds = rounds.wrapping_add(1);
+        if rounds.is_multiple_of(NAMES_EVERY)
+            && let Some(named) = serving.named()
+            && let Err(error) = named.refresh().await
+        {
+            tracing::debug!(%error, "looking for new names of filters");
         }
         let now = serving.parts.clock.now();
         if fetched.replace(next_hour(now)) != Some(next_hour(now)) {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use reckon_data::filter::Filter;
+use reckon_data::kept::Needs;
 use reckon_data::metric::Function;
 use reckon_data::minute::{MICROS_PER_MINUTE, format_time};
 use reckon_data::offload::offload;
@@ -93,6 +94,7 @@ impl Serving {
         selection.minutes = window.minutes();
         selection.conditions = Cow::Borrowed(&conditions);
         let past = self.past(as_of).await?;
+        self.check_past(&past.view, window, &Needs::of(query.filter.as_ref(), &[]))?;
         let total = self.batch_sums(&past.view, &selection, Function::Count).await?.total();
         let count = exact(total.count)?;
         let provenance = self.past_provenance(&past, window, count).with_late(total.late);
@@ -117,6 +119,7 @@ impl Serving {
         selection.step = Some(query.step.minutes());
         selection.conditions = Cow::Borrowed(&conditions);
         let past = self.past(as_of).await?;
+        self.check_past(&past.view, window, &Needs::of(query.filter.as_ref(), &[query.function]))?;
         let sums = self.batch_sums(&past.view, &selection, query.function).await?;
         let provenance = self.past_provenance(&past, window, exact(sums.total().count)?);
         stats_answer(query, window, &sums, provenance)
@@ -135,6 +138,7 @@ impl Serving {
         check_n(query)?;
         let top = top_selection(self, query, window, self.past_conditions(query.filter.as_ref())?);
         let past = self.past(as_of).await?;
+        self.check_past(&past.view, window, &Needs::of(query.filter.as_ref(), &[]))?;
         let _turn = self.top_turns.acquire().await.map_err(ServingError::internal)?;
         let n = query.n;
         let runs = self.index.runs(&past.view, &top.minutes).await?;
@@ -156,14 +160,24 @@ impl Serving {
         Ok(TopAnswer { entities, window, provenance })
     }
 
-    fn past_conditions(&self, filter: Option<&Filter>) -> Result<Vec<DimCondition>, ServingError> {
+    pub(super) fn past_conditions(&self, filter: Option<&Filter>) -> Result<Vec<DimCondition>, ServingError> {
         let raw =
             "the filter names a column that is no dimension: it is answered from raw events, which have no version";
         self.conditions(filter).ok_or_else(|| ServingError::bad("as_of", raw))
     }
 
+    /// Refuses a question that an older version does not hold the answer to.
+    pub(super) fn check_past(&self, view: &BatchView, window: Window, needs: &Needs) -> Result<(), ServingError> {
+        if self.holds(view, window, needs) {
+            return Ok(());
+        }
+        let message =
+            "that version was counted by a definition that lacks what is asked for, and raw events have no version";
+        Err(ServingError::bad("as_of", message))
+    }
+
     /// Where an answer from an older version comes from: it is whole as far as that version goes, and goes no further.
-    fn past_provenance(&self, past: &Past, window: Window, count: u64) -> Provenance {
+    pub(super) fn past_provenance(&self, past: &Past, window: Window, count: u64) -> Provenance {
         let coverage = (0_u32..).zip(&past.view.coverage);
         let parts: Vec<Part> = coverage.map(|(partition, at)| Part::standing(partition, *at)).collect();
         let asked = self.parts.clock.now();

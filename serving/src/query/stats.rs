@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
+use reckon_data::kept::Needs;
 use reckon_data::metric::{Answer, Function};
 use reckon_data::minute::start_of_minute;
 use reckon_data::run::{Selection, StepSums};
 
 use super::Serving;
-use super::gather::exact;
+use super::gather::{Outcome, exact};
 use super::types::{StatsAnswer, StatsPoint, StatsQuery, Step, Window};
 use crate::ServingError;
 use crate::metrics::Question;
@@ -33,14 +34,18 @@ impl Serving {
         selection.minutes = window.minutes();
         selection.step = Some(query.step.minutes());
         selection.conditions = Cow::Borrowed(&conditions);
-        let selection = &selection;
-        let (view, (batch, stream)) = self
+        let (selection, needs) = (&selection, &Needs::of(query.filter.as_ref(), &[query.function]));
+        let (view, found) = self
             .with_view(|view| async move {
+                if !self.holds(&view, window, needs) {
+                    return Ok(Outcome::Answer(None));
+                }
                 let stream = self.stream_sums(&view, selection).await?;
                 let batch = self.batch_sums(&view, selection, query.function).await?;
-                Ok(stream.map(|stream| (batch, stream)))
+                Ok(stream.map(|stream| Some((batch, stream))))
             })
             .await?;
+        let Some((batch, stream)) = found else { return self.stats_events(query, window).await };
         let parts = (exact(batch.total().count)?, exact(stream.sums.total().count)?);
         let provenance = self.provenance(&view, stream.asked, &stream.parts, stream.missing, window, Some(parts));
         let mut sums = batch;
@@ -54,7 +59,11 @@ impl Serving {
             return Ok(());
         }
         let names: Vec<&str> = metrics.iter().map(|metric| metric.name()).collect();
-        Err(ServingError::bad("function", format!("{function} is not configured: one of {}", names.join(", "))))
+        let message = format!(
+            "{function} is not configured: one of {}; the setting definition.metrics says what is kept",
+            names.join(", ")
+        );
+        Err(ServingError::bad("function", message))
     }
 }
 

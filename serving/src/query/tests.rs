@@ -15,6 +15,8 @@ use crate::sql::SqlAnswer;
 use crate::testing::{Ev, LOG, Log, World};
 use crate::view::{MissingWhat, Source, State};
 
+mod many;
+
 fn event() -> impl Strategy<Value = Ev> {
     let country = prop_oneof![Just(None), Just(Some("US")), Just(Some("GB"))];
     let ip = prop_oneof![Just(None), Just(Some("10.0.0.1")), Just(Some("10.0.0.2"))];

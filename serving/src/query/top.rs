@@ -2,24 +2,25 @@
 
 use std::sync::Arc;
 
-use reckon_data::metric::Function;
+use reckon_data::kept::Needs;
 use reckon_data::offload::offload;
-use reckon_data::run::{DimCondition, EntitySums, Run, Selection};
+use reckon_data::run::{DimCondition, EntitySums, Run, Selection, StepSums};
 
 use super::Serving;
 use super::gather::{Outcome, StreamRuns, exact, exact_sum};
 use super::leaders::{self, Part};
 use super::types::{TopAnswer, TopEntity, TopQuery, Window};
 use crate::ServingError;
-use crate::index::TopSelection;
+use crate::index::load::Columns;
+use crate::index::{PerEntity, TopSelection};
 use crate::metrics::Question;
 use crate::view::BatchView;
 
 /// Adds what runs have of a top list.
-async fn added(mut sums: EntitySums, runs: Vec<Arc<Run>>, top: &Arc<TopSelection>) -> Result<EntitySums, ServingError> {
+async fn added<S: PerEntity>(mut sums: S, runs: Vec<Arc<Run>>, top: &Arc<TopSelection>) -> Result<S, ServingError> {
     let top = Arc::clone(top);
     let add = move || {
-        runs.iter().for_each(|run| top.add(run, &top.minutes, &mut sums));
+        runs.iter().for_each(|run| sums.add_run(run, &top, &top.minutes));
         sums
     };
     offload(add).await.map_err(ServingError::internal)
@@ -69,8 +70,16 @@ impl Serving {
         let _turn = self.top_turns.acquire().await.map_err(ServingError::internal)?;
         let top = top_selection(self, query, window, conditions);
         let (top, n) = (&top, query.n);
-        let (view, (listed, batch, stream)) =
-            self.with_view(|view| async move { self.list(&view, top, n).await }).await?;
+        let needs = &Needs::of(query.filter.as_ref(), &[]);
+        let (view, listed) = self
+            .with_view(|view| async move {
+                if !self.holds(&view, window, needs) {
+                    return Ok(Outcome::Answer(None));
+                }
+                Ok(self.list(&view, top, n).await?.map(Some))
+            })
+            .await?;
+        let Some((listed, batch, stream)) = listed else { return self.top_events(query, window).await };
         let entities = listed.into_iter().map(|(entity_id, count)| Ok(TopEntity { entity_id, count: exact(count)? }));
         let entities = entities.collect::<Result<Vec<_>, ServingError>>()?;
         let total = entities.iter().try_fold(0, |sum, entity| exact_sum(sum, entity.count))?;
@@ -80,28 +89,65 @@ impl Serving {
         Ok(TopAnswer { entities, window, provenance })
     }
 
-    async fn list(&self, view: &BatchView, top: &Arc<TopSelection>, n: usize) -> Result<Outcome<Listed>, ServingError> {
+    /// What every entity adds up to, and what the stream gave of it.
+    pub(super) async fn summed<S: PerEntity>(
+        &self,
+        view: &BatchView,
+        top: &Arc<TopSelection>,
+        sums: S,
+    ) -> Result<Outcome<(S, StreamRuns)>, ServingError> {
         let outcome = self.stream_runs(view, Some(&top.minutes)).await?;
         let stale = matches!(outcome, Outcome::Stale(_));
         let (Outcome::Answer(mut stream) | Outcome::Stale(mut stream)) = outcome;
-        let answer = |answer| if stale { Outcome::Stale(answer) } else { Outcome::Answer(answer) };
-        if let Some((listed, batch)) = self.led(view, top, &mut stream, n).await? {
-            return Ok(answer((listed, batch, stream)));
-        }
-        let mut sums = added(EntitySums::new(), stream.runs.clone(), top).await?;
+        let answer = (self.all_of(view, top, &mut stream, sums).await?, stream);
+        Ok(if stale { Outcome::Stale(answer) } else { Outcome::Answer(answer) })
+    }
+
+    /// What every entity adds up to; what of the stream cannot be read is noted as missing.
+    async fn all_of<S: PerEntity>(
+        &self,
+        view: &BatchView,
+        top: &Arc<TopSelection>,
+        stream: &mut StreamRuns,
+        sums: S,
+    ) -> Result<S, ServingError> {
+        let mut sums = added(sums, stream.runs.clone(), top).await?;
         for chunk in &stream.on_disk {
             match self.segments.runs(&self.index, chunk).await {
                 Err(ServingError::Damaged { damaged }) => stream.missing.extend(chunk.missing(&damaged)),
                 runs => sums = added(sums, runs?, top).await?,
             }
         }
-        let sums = self.index.top(view, top, sums).await?;
+        self.index.top(view, top, sums).await
+    }
+
+    async fn list(&self, view: &BatchView, top: &Arc<TopSelection>, n: usize) -> Result<Outcome<Listed>, ServingError> {
+        let outcome = self.stream_runs(view, Some(&top.minutes)).await?;
+        let stale = matches!(outcome, Outcome::Stale(_));
+        let (Outcome::Answer(mut stream) | Outcome::Stale(mut stream)) = outcome;
+        let (listed, batch) = match self.led(view, top, &mut stream, n).await? {
+            Some(led) => led,
+            None => self.added_up(view, top, &mut stream, n).await?,
+        };
+        let answer = (listed, batch, stream);
+        Ok(if stale { Outcome::Stale(answer) } else { Outcome::Answer(answer) })
+    }
+
+    /// The list and what of it batch has counted, from the sums of all entities.
+    async fn added_up(
+        &self,
+        view: &BatchView,
+        top: &Arc<TopSelection>,
+        stream: &mut StreamRuns,
+        n: usize,
+    ) -> Result<(Vec<(String, u64)>, u64), ServingError> {
+        let sums = self.all_of(view, top, stream, EntitySums::new()).await?;
         let listed = offload(move || sums.top(n)).await.map_err(ServingError::internal)?;
         let mut batch = 0;
         for (entity, _) in &listed {
             batch = exact_sum(batch, self.batch_count(view, top, entity).await?)?;
         }
-        Ok(answer((listed, batch, stream)))
+        Ok((listed, batch))
     }
 
     /// The list and what of it batch has counted, from the largest entities of each run; none when that is no way to
@@ -133,11 +179,19 @@ impl Serving {
     }
 
     /// What batch has counted of an entity on the list.
-    async fn batch_count(&self, view: &BatchView, top: &TopSelection, entity: &str) -> Result<u64, ServingError> {
+    pub(super) async fn batch_count(
+        &self,
+        view: &BatchView,
+        top: &TopSelection,
+        entity: &str,
+    ) -> Result<u64, ServingError> {
         let mut selection = Selection::all_of(entity);
         selection.event_type = top.event_type.as_deref();
         selection.minutes = top.minutes.clone();
         selection.conditions = std::borrow::Cow::Borrowed(&top.conditions);
-        exact(self.batch_sums(view, &selection, Function::Count).await?.total().count)
+        // Lists are long: kept sums of theirs would drive out all others.
+        let mut sums = StepSums::new();
+        self.index.sum(view, &selection, Columns::Counts, &mut sums).await?;
+        exact(sums.total().count)
     }
 }

@@ -5,7 +5,7 @@
 
 use reckon_data::filter::Filter;
 use reckon_data::metric::{Answer, Function};
-use reckon_data::minute::{MICROS_PER_MINUTE, format_time, minute_of, start_of_minute};
+use reckon_data::minute::{MICROS_PER_MINUTE, date_of, format_time, minute_of, start_of_minute};
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
@@ -336,6 +336,26 @@ impl Window {
         Ok(Self { from: bound(minute_of(from)), to: bound(up) })
     }
 
+    /// The UTC dates that it lies in, days since 1970.
+    #[must_use]
+    pub fn dates(&self) -> std::ops::RangeInclusive<i32> {
+        let last = self.to.saturating_sub(1).max(self.from);
+        date_of(self.from)..=date_of(last)
+    }
+
+    /// The window of the same length that ends where this one begins.
+    ///
+    /// # Errors
+    /// When it has not both ends.
+    pub fn before(&self) -> Result<Self, ServingError> {
+        if !(is_bounded(self.from) && is_bounded(self.to)) {
+            let message = "the period before is as long as the window: give `from` and `to`, or `window`";
+            return Err(ServingError::bad("compare", message));
+        }
+        let length = self.to.saturating_sub(self.from);
+        Ok(Self { from: self.from.saturating_sub(length), to: self.from })
+    }
+
     /// Its minutes.
     #[must_use]
     pub const fn minutes(&self) -> std::ops::Range<i64> {
@@ -401,8 +421,12 @@ impl std::str::FromStr for Step {
 
 /// An end of a window; null at the bound, which is thousands of years away from any event.
 fn as_bound<S: Serializer>(micros: &i64, serializer: S) -> Result<S::Ok, S::Error> {
-    let bounded = (1 - MINUTE_BOUND..MINUTE_BOUND).contains(&minute_of(*micros));
-    as_time_or_null(&bounded.then_some(*micros), serializer)
+    as_time_or_null(&is_bounded(*micros).then_some(*micros), serializer)
+}
+
+/// Whether an end of a window is one that somebody named.
+fn is_bounded(micros: i64) -> bool {
+    (1 - MINUTE_BOUND..MINUTE_BOUND).contains(&minute_of(micros))
 }
 
 fn as_text<S: Serializer>(body: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -431,6 +455,19 @@ mod tests {
         assert_eq!(json(i64::MIN, i64::MAX), serde_json::json!({"from": null, "to": null}));
         assert_eq!(json(0, i64::MAX), serde_json::json!({"from": "1970-01-01T00:00:00Z", "to": null}));
         assert!(matches!(Window::around(1, 0), Err(ServingError::BadRequest { field: "from", .. })));
+    }
+
+    #[test]
+    fn the_period_before_is_as_long_and_ends_where_the_window_begins() {
+        let minute = MICROS_PER_MINUTE;
+        let before = Window::around(10 * minute, 15 * minute).unwrap().before().unwrap();
+        assert_eq!(before.minutes(), 5..10);
+        assert_eq!(Window { from: 0, to: 1 }.dates(), 0..=0);
+        assert_eq!(Window { from: 0, to: 1_440 * minute }.dates(), 0..=0);
+        for (from, to) in [(i64::MIN, 0), (0, i64::MAX), (i64::MIN, i64::MAX)] {
+            let refused = Window::around(from, to).unwrap().before();
+            assert!(matches!(refused, Err(ServingError::BadRequest { field: "compare", .. })), "{from}..{to}");
+        }
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Filtered;
 pub struct Past;
 /// `step`.
 pub struct Stepped;
+/// `compare`.
+pub struct Compared;
 /// `minute`, which must be there.
 pub struct Minute;
 /// What a sender of events says of them in headers.
@@ -56,7 +58,7 @@ impl IntoParams for Span {
 
 impl IntoParams for Filtered {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        vec![text("filter", "A filter's id from the configuration, or column:value.", "country:US", None)]
+        vec![text("filter", "A filter's id (GET /v1/filters lists them), or column:value.", "country:US", None)]
     }
 }
 
@@ -73,6 +75,14 @@ impl IntoParams for Stepped {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let meaning = "How long a step is: minute, hour, day, 5m, 2h, 7d; an hour when absent.";
         vec![text("step", meaning, "hour", Some(STEP))]
+    }
+}
+
+impl IntoParams for Compared {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let meaning = "With the period before: as long as the window, which must have both ends, and up to where it begins. \
+                       The answer has `previous`, `change` and `previous_window` as well.";
+        vec![text("compare", meaning, "previous", Some("^previous$"))]
     }
 }
 

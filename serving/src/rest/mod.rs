@@ -11,12 +11,15 @@ mod audits;
 mod body;
 mod dead;
 mod docs;
+mod etag;
 mod events;
 mod fail;
+mod filters;
 mod imports;
 mod jobs;
 mod listens;
 mod live;
+mod many;
 mod metrics;
 mod openapi;
 mod page;
@@ -95,7 +98,8 @@ fn routes_of(parts: &RestParts) -> Routes {
         routes = routes.merge(events::routes()).merge(dead::bury_routes());
     }
     if parts.serving.is_some() {
-        routes = routes.merge(questions::routes()).merge(sql::routes()).merge(dead::list_routes());
+        routes = routes.merge(questions::routes().layer(middleware::from_fn(etag::validate))).merge(sql::routes()).merge(dead::list_routes());
+        routes = routes.merge(many::routes()).merge(filters::routes());
     }
     if parts.jobs.is_some() {
         routes = routes.merge(jobs::routes());

@@ -40,6 +40,21 @@ impl Params {
         Ok(Self(params))
     }
 
+    /// Parameters that stood in a body, under the same rules.
+    ///
+    /// # Errors
+    /// One that is empty.
+    pub fn of<const N: usize>(given: [(&str, Option<String>); N]) -> Result<Self, Failure> {
+        let mut params = BTreeMap::new();
+        for (name, value) in given {
+            if value.as_ref().is_some_and(String::is_empty) {
+                return Err(bad(name, format!("{name} is empty: leave it out or give it a value")));
+            }
+            params.extend(value.map(|value| (name.to_owned(), value)));
+        }
+        Ok(Self(params))
+    }
+
     /// A parameter; it is not empty.
     pub fn text(&self, name: &str) -> Option<String> {
         self.0.get(name).cloned()

@@ -11,8 +11,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 
-use super::asked::{Entity, EventType, Filtered, Minute, Past, Span, Stepped};
+use super::asked::{Compared, Entity, EventType, Filtered, Minute, Past, Span, Stepped};
 use super::fail::{Failure, bad, missing};
+use super::many::{self, Comparison, ManyOfOne};
 use super::openapi::{Refusals, TooLarge};
 use super::params::Params;
 use super::state::{Routes, Shared};
@@ -46,7 +47,7 @@ pub fn routes() -> Routes {
     path = "/v1/entities/{entity_id}/count",
     operation_id = "count",
     tag = "counts",
-    params(Entity, EventType, Span, Filtered, Past),
+    params(Entity, EventType, Span, Filtered, Compared, Past),
     responses(
         Refusals,
         (status = 200, description = "The count, its two parts, and its provenance.", body = Count),
@@ -54,7 +55,7 @@ pub fn routes() -> Routes {
     ),
 )]
 async fn count(State(shared): App, Path(entity): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Failure> {
-    let params = Params::read(query.as_deref(), &["type", "from", "to", "window", "filter", "as_of"])?;
+    let params = Params::read(query.as_deref(), &["type", "from", "to", "window", "filter", "compare", "as_of"])?;
     let event_type = params.text("type");
     answer_count(&shared, entity, event_type, &params).await
 }
@@ -107,6 +108,9 @@ async fn answer_count(
     event_type: Option<String>,
     params: &Params,
 ) -> Result<Response, Failure> {
+    if many::compares(params)? {
+        return many::count(shared, entity, event_type, params).await;
+    }
     let serving = shared.serving()?;
     let (from, to) = params.span(shared.parts.clock.now())?;
     let filter = params.filter(serving)?;
@@ -128,6 +132,8 @@ struct Count {
     event_type: Option<String>,
     #[serde(flatten)]
     answer: CountAnswer,
+    #[serde(flatten)]
+    comparison: Comparison,
 }
 
 /// A function of an entity's events, step by step.
@@ -140,6 +146,19 @@ struct Stats {
     event_type: Option<String>,
     #[serde(flatten)]
     answer: StatsAnswer,
+    #[serde(flatten)]
+    comparison: Comparison,
+}
+
+/// What `function`, or `functions`, of an entity is answered.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "it describes what `named` makes")]
+enum StatsBody {
+    /// One function.
+    One(Box<Stats>),
+    /// Several.
+    Many(Box<ManyOfOne>),
 }
 
 /// An answer that says what it is about.
@@ -151,7 +170,7 @@ struct Named<'a, T> {
     answer: &'a T,
 }
 
-fn named(entity_id: &str, event_type: Option<&str>, answer: &impl Serialize) -> Response {
+pub(super) fn named(entity_id: &str, event_type: Option<&str>, answer: &impl Serialize) -> Response {
     Json(Named { entity_id, event_type, answer }).into_response()
 }
 
@@ -172,16 +191,24 @@ fn named(entity_id: &str, event_type: Option<&str>, answer: &impl Serialize) -> 
             description = "count, sum, min, max, avg or approx_distinct; count when absent.",
             example = json!("count"),
         ),
+        ("functions" = Option<String>, Query, description = "Instead of function: several at once, count,sum,avg.", pattern = "^[a-z_]+(,[a-z_]+)*$"),
         Span,
         Stepped,
         Filtered,
+        Compared,
         Past,
     ),
-    responses(Refusals, (status = 200, description = "The steps.", body = Stats), TooLarge),
+    responses(Refusals, (status = 200, description = "The steps.", body = StatsBody), TooLarge),
 )]
 async fn stats(State(shared): App, Path(entity): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Failure> {
-    let known = ["type", "function", "from", "to", "window", "step", "filter", "as_of"];
+    let known = ["type", "function", "functions", "from", "to", "window", "step", "filter", "compare", "as_of"];
     let params = Params::read(query.as_deref(), &known)?;
+    if params.text("functions").is_some() {
+        return many::functions(&shared, entity, &params).await;
+    }
+    if many::compares(&params)? {
+        return many::stats(&shared, entity, &params).await;
+    }
     let serving = shared.serving()?;
     let (from, to) = params.span(shared.parts.clock.now())?;
     let query = StatsQuery {
@@ -223,7 +250,10 @@ async fn why(State(shared): App, Path(entity): Path<String>, RawQuery(query): Ra
 
 /// The entities to which something happened most often; exact.
 ///
-/// Of all entities, not of a sample: count descending, then id ascending.
+/// Of all entities, not of a sample: count descending, then id ascending. With `function` or `compare` the answer names its
+/// `function`, and each entity has the function's `value`, by which they are ordered (the largest first, whatever the function;
+/// averages as they are, not as they are rounded); entities without a value are left out. With `compare` each has `previous`
+/// and `change`.
 #[utoipa::path(
     get,
     path = "/v1/top",
@@ -232,15 +262,26 @@ async fn why(State(shared): App, Path(entity): Path<String>, RawQuery(query): Ra
     params(
         EventType,
         ("n" = Option<usize>, Query, description = "How many, 1 to 10000; 10 when absent.", minimum = 1, maximum = 10000),
+        (
+            "function" = inline(Option<Function>),
+            Query,
+            description = "What the list is ordered by: count, sum, min, max, avg or approx_distinct; count when absent.",
+            example = json!("count"),
+        ),
         Span,
         Filtered,
+        Compared,
         Past,
     ),
     responses(Refusals, (status = 200, description = "The entities.", body = TopAnswer), TooLarge),
 )]
 async fn top(State(shared): App, RawQuery(query): RawQuery) -> Result<Response, Failure> {
-    let params = Params::read(query.as_deref(), &["type", "n", "window", "from", "to", "filter", "as_of"])?;
+    let known = ["type", "n", "function", "window", "from", "to", "filter", "compare", "as_of"];
+    let params = Params::read(query.as_deref(), &known)?;
     let n = params.number("n", 10, TOP_MAX)?;
+    if many::compares(&params)? || params.text("function").is_some() {
+        return many::top(&shared, n, &params).await;
+    }
     answer_top(&shared, params.text("type"), n, &params).await
 }
 

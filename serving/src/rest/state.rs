@@ -79,9 +79,17 @@ impl Samples for Shared {
         self.parts.listens.write(&mut text);
         if let Some(serving) = &self.parts.serving {
             serving.metrics().write(text.raw());
+            cache_metrics(serving, &mut text);
         }
         text.finish()
     }
+}
+
+fn cache_metrics(serving: &Serving, into: &mut MetricsText) {
+    let (hits, misses, bytes) = serving.cache_counts();
+    into.single("reckon_cache_hits_total", "counter", "Sums of batch that were found in the cache.", hits);
+    into.single("reckon_cache_misses_total", "counter", "Sums of batch that had to be added up.", misses);
+    into.single("reckon_cache_bytes", "gauge", "Memory of the sums that are kept, bytes.", bytes);
 }
 
 /// A group of routes, each of them described.

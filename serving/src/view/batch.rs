@@ -107,6 +107,25 @@ impl BatchView {
         versions
     }
 
+    /// The same with those that bounds do not show: where files tell of several versions, any other that took part in
+    /// counts of any date may lie between them.
+    #[must_use]
+    pub fn definitions_within(&self, dates: std::ops::RangeInclusive<i32>) -> BTreeSet<u64> {
+        let mut versions = self.definitions(dates.clone());
+        if versions.len() < 2 || dates.is_empty() {
+            return versions;
+        }
+        let sets = self.file_sets().flat_map(|set| set.definitions.iter().copied());
+        let all: BTreeSet<u64> = sets.chain(self.stream_definitions.iter().copied()).collect();
+        let within = self.dates.range(dates).flat_map(|(_, sets)| sets.values()).map(|set| &set.definitions);
+        for own in within.chain([&self.stream_definitions]) {
+            if let (Some(first), Some(last)) = (own.first(), own.last()) {
+                versions.extend(all.range(*first..=*last));
+            }
+        }
+        versions
+    }
+
     /// All file sets.
     pub fn file_sets(&self) -> impl DoubleEndedIterator<Item = &Arc<FileSet>> {
         self.dates.values().flat_map(BTreeMap::values)
