@@ -93,7 +93,9 @@ fn a_request_is_traced_and_continues_the_trace_of_who_asks() {
     let listener = RUNTIME.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let service = TraceServiceServer::new(collector.clone());
-    RUNTIME.spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener)));
+    RUNTIME.spawn(
+        tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener)),
+    );
     let dir = tempfile::tempdir().unwrap();
     // Only who asks for it is traced.
     let traces = ["--telemetry-traces", &address, "--telemetry-traces-share", "0.0", "--telemetry-logs", "json"];

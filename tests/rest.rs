@@ -329,7 +329,9 @@ fn the_server_says_how_it_is() {
     assert_eq!(ready["ready"], true, "{ready}");
     let metrics = server.get("/metrics");
     let metrics = metrics.as_str().unwrap();
-    for name in ["reckon_events_accepted_total", "reckon_counting_lag_records", "reckon_dedup_expected_collisions_total"] {
+    for name in
+        ["reckon_events_accepted_total", "reckon_counting_lag_records", "reckon_dedup_expected_collisions_total"]
+    {
         assert!(metrics.contains(name), "{name} in\n{metrics}");
     }
     let openapi = server.get("/openapi.json");

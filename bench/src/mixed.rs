@@ -181,8 +181,14 @@ pub async fn run(server: &Watched, client: Arc<Client>, options: Options, say: &
     }
     say("measuring");
     let sent = Arc::new(Sent::default());
-    let stream =
-        Plan { rate: options.rate, events: 0, body_events: 500, spread_millis: 1_000, plan: plan.plan | 0x8000, ..plan };
+    let stream = Plan {
+        rate: options.rate,
+        events: 0,
+        body_events: 500,
+        spread_millis: 1_000,
+        plan: plan.plan | 0x8000,
+        ..plan
+    };
     let sender = tokio::spawn(send(Arc::clone(&client), stream, Arc::clone(&sent)));
     tokio::time::sleep(Duration::from_secs(5)).await;
     let (start, lines) = (Instant::now(), sent.lines());

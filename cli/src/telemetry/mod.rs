@@ -38,9 +38,7 @@ impl Telemetry {
         let filter = EnvFilter::try_from_env("RECKON_LOG").unwrap_or_else(|_| EnvFilter::new(default));
         let traces = provider(settings)?;
         let lines: Box<dyn Layer<Registry> + Send + Sync> = match settings.logs {
-            LogFormat::Text => {
-                tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).boxed()
-            }
+            LogFormat::Text => tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).boxed(),
             LogFormat::Json => tracing_subscriber::fmt::layer()
                 .json()
                 .flatten_event(true)
@@ -86,5 +84,11 @@ fn provider(settings: &Settings) -> Result<Option<SdkTracerProvider>> {
         .build();
     // Whoever asks with a traceparent decides; of the others a share is traced.
     let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(settings.traces_share)));
-    Ok(Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_sampler(sampler).with_resource(resource).build()))
+    Ok(Some(
+        SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_sampler(sampler)
+            .with_resource(resource)
+            .build(),
+    ))
 }

@@ -62,11 +62,11 @@ use crate::view::{BatchView, Current, Patience, Snapshots};
 
 pub use as_of::AsOf;
 pub use change::Change;
+pub use graves::{Graves, Newest, Reason};
+pub use live::{Behind, PartsAnswer, PartsPoint, PartsQuery};
 pub use many::{ManyAnswer, ManyEntity, ManyPoint, ManyQuery, Values};
 pub use named::{NamedFilter, NamedFilters};
 pub use ranked::{RankedAnswer, RankedEntity, RankedQuery};
-pub use graves::{Graves, Newest, Reason};
-pub use live::{Behind, PartsAnswer, PartsPoint, PartsQuery};
 pub use stages::{BatchStage, GatewayStage, Kept, LogStage, RawStage, SegmentRange, Stages, StreamStage, Streamed};
 pub use status::{PartitionStatus, Status};
 pub use types::{

@@ -98,7 +98,10 @@ fn routes_of(parts: &RestParts) -> Routes {
         routes = routes.merge(events::routes()).merge(dead::bury_routes());
     }
     if parts.serving.is_some() {
-        routes = routes.merge(questions::routes().layer(middleware::from_fn(etag::validate))).merge(sql::routes()).merge(dead::list_routes());
+        routes = routes
+            .merge(questions::routes().layer(middleware::from_fn(etag::validate)))
+            .merge(sql::routes())
+            .merge(dead::list_routes());
         routes = routes.merge(many::routes()).merge(filters::routes());
     }
     if parts.jobs.is_some() {
