@@ -18,6 +18,7 @@ mod stages;
 mod stats;
 mod status;
 mod top;
+mod top_channels;
 pub mod types;
 pub mod why;
 
@@ -39,6 +40,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::ServingError;
+use crate::entities::Entities;
 use crate::index::Index;
 use crate::index::load::{Columns, Files};
 use crate::index::segments::Segments;
@@ -50,6 +52,7 @@ use crate::view::{BatchView, Current, Patience, Snapshots};
 pub use as_of::AsOf;
 pub use stages::{BatchStage, GatewayStage, Kept, LogStage, RawStage, SegmentRange, Stages, StreamStage, Streamed};
 pub use status::{PartitionStatus, Status};
+pub use top_channels::{ChannelCount, TopChannelsAnswer};
 pub use types::{
     Archived, CountAnswer, CountQuery, DeadLetterRow, DeadLettersAnswer, DeadLettersQuery, EventCopy, LocateAnswer,
     Place, StatsAnswer, StatsPoint, StatsQuery, Step, TopAnswer, TopEntity, TopQuery, Verdict, Window,
@@ -94,6 +97,8 @@ pub struct Serving {
     pub(crate) older: past::PastViews,
     /// The log, where this process has it.
     events_log: OnceLock<Arc<dyn Log>>,
+    /// What is known of entities, where this process has that.
+    entities: OnceLock<Arc<Entities>>,
     /// Top lists at once: each may hold a count for every entity.
     pub(crate) top_turns: Semaphore,
     watcher: parking_lot::Mutex<Option<JoinHandle<()>>>,
@@ -116,6 +121,7 @@ impl Serving {
             metrics: Metrics::default(),
             older: past::PastViews::default(),
             events_log: OnceLock::new(),
+            entities: OnceLock::new(),
             top_turns: Semaphore::new(parts.settings.queries.max(1)),
             watcher: parking_lot::Mutex::new(None),
             parts,
@@ -130,12 +136,27 @@ impl Serving {
         if let Some(watcher) = self.watcher.lock().take() {
             watcher.abort();
         }
+        if let Some(entities) = self.entities.get() {
+            entities.stop();
+        }
     }
 
     /// Says which log the events come from: [`Serving::locate`] tells then whether it still holds them. Once is enough.
     pub fn follow_log(&self, log: Arc<dyn Log>) {
         // A second one would be the same.
         let _ = self.events_log.set(log);
+    }
+
+    /// Gives it what is known of entities: top lists, SQL and REST have it from then on. Once is enough.
+    pub fn know_entities(&self, entities: Arc<Entities>) {
+        // A second one would be the same.
+        let _ = self.entities.set(entities);
+    }
+
+    /// What is known of entities; none where this process has nothing of that.
+    #[must_use]
+    pub fn entities(&self) -> Option<&Arc<Entities>> {
+        self.entities.get()
     }
 
     /// Looks for a new batch version now, after a run say, and returns when answers come from it.

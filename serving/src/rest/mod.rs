@@ -7,6 +7,7 @@
 mod audits;
 mod body;
 mod dead;
+mod entities;
 mod events;
 mod fail;
 mod imports;
@@ -43,6 +44,9 @@ pub fn router(parts: RestParts) -> Router {
     }
     if shared.parts.serving.is_some() {
         routes = routes.merge(questions::routes()).merge(sql::routes()).merge(dead::list_routes());
+    }
+    if shared.parts.serving.as_ref().is_some_and(|serving| serving.entities().is_some()) {
+        routes = routes.merge(entities::routes());
     }
     if shared.parts.jobs.is_some() {
         routes = routes.merge(jobs::routes());

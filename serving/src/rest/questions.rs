@@ -11,6 +11,7 @@ use reckon_data::metric::Function;
 use reckon_data::minute::parse_date;
 use serde::Serialize;
 
+use super::entities;
 use super::fail::{Failure, bad, missing};
 use super::params::Params;
 use super::state::{Routes, Shared};
@@ -109,7 +110,7 @@ async fn why(State(shared): App, Path(entity): Path<String>, RawQuery(query): Ra
 }
 
 async fn top(State(shared): App, RawQuery(query): RawQuery) -> Result<Response, Failure> {
-    let params = Params::read(query.as_deref(), &["type", "n", "window", "from", "to", "filter", "as_of"])?;
+    let params = Params::read(query.as_deref(), &["type", "n", "window", "from", "to", "filter", "as_of", "group"])?;
     let n = params.number("n", 10, TOP_MAX)?;
     answer_top(&shared, params.text("type"), n, &params).await
 }
@@ -130,11 +131,14 @@ async fn answer_top(
     let serving = shared.serving()?;
     let (from, to) = params.span(shared.parts.clock.now())?;
     let query = TopQuery { event_type, n, from, to, filter: params.filter(serving)? };
+    if entities::is_by_channel(params)? {
+        return entities::by_channel(shared, &query, params).await;
+    }
     let answer = match params.as_of()? {
         None => serving.top(&query).await?,
         Some(as_of) => serving.top_as_of(&query, as_of).await?,
     };
-    Ok(Json(answer).into_response())
+    Ok(Json(entities::named(serving, &answer).await?).into_response())
 }
 
 async fn locate(State(shared): App, Path(event): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Failure> {

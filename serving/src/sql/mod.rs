@@ -6,11 +6,12 @@
 //!
 //! [`engine`] runs queries on threads of their own, [`guard`] refuses what writes, [`stream`] is the stream
 //! layer's runs as a table (what it no longer holds in memory is read from `stream_counts`), [`stats`] the merged tables, [`collapse`] adds them up in one step, [`functions`] the exact
-//! average and the sketches, [`reserved`] leaves Reckon's own entities out, [`samples`] the process's own metrics,
+//! average and the sketches, [`reserved`] leaves Reckon's own entities out, [`entities`] what is known of them, [`samples`] the process's own metrics,
 //! [`render`] writes answers as JSON and Arrow IPC.
 
 pub mod collapse;
 pub mod engine;
+pub mod entities;
 pub mod functions;
 pub mod guard;
 pub mod render;
@@ -160,6 +161,7 @@ impl Serving {
         self.register(&context, &pinned, &hidden)?;
         let samples = samples.filter(|_| names.contains(samples::METRICS)).map(|samples| samples.text());
         context.register_table(samples::METRICS, samples::table(&samples.unwrap_or_default())?)?;
+        entities::register(self, &context, &names, as_of).await?;
         let limits = self.engine.limits();
         let work = async move {
             let plan = context.state().statement_to_plan(statement).await.map_err(|error| limits.of_query(&error))?;
