@@ -8,6 +8,7 @@ mod client;
 mod commands;
 mod damage;
 mod datasets;
+mod entities;
 mod fluvio;
 mod frozen;
 mod harness;

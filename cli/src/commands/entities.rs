@@ -154,14 +154,14 @@ impl Entities {
                 opened.close().await;
                 print(&answer?, target.json)
             }
-            Task::Put(put) => put.run(settings).await,
+            Task::Put(put) => Box::pin(put.run(settings)).await,
             Task::Delete(Delete { target, if_match, entity }) => {
                 let opened = target.open(settings, "entities").await?;
                 let answer = opened.delete(&path_of(&entity), if_match.as_deref()).await;
                 opened.close().await;
                 print(&answer?, target.json)
             }
-            Task::List(list) => list.run(settings).await,
+            Task::List(list) => Box::pin(list.run(settings)).await,
         }
     }
 }
@@ -268,7 +268,7 @@ impl Import {
 
     async fn lines(&self, path: &Path, mut reader: impl BufRead, sent: &mut Sent<'_>) -> Result<()> {
         let mut text = Vec::new();
-        for line in 1.. {
+        for line in 1_u64.. {
             text.clear();
             // One byte more than may be, so that a line that is too long is seen as such.
             if reader.by_ref().take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut text)? == 0 {
@@ -380,7 +380,7 @@ impl Sent<'_> {
     }
 }
 
-/// A text, also of a number: ids often are. What is no text cannot be one is left for the server to refuse.
+/// A text, also of a number: ids often are. Anything else is left for the server to refuse.
 fn as_text(value: &Value) -> Value {
     match value {
         Value::Number(number) => Value::String(number.to_string()),
