@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, command, number, rows, run_ok};
+use crate::harness::{Server, command, data_at, number, rows, run_ok};
 
 fn server() -> (tempfile::TempDir, Server) {
     let dir = tempfile::tempdir().unwrap();
@@ -95,11 +95,14 @@ fn ten_thousand_are_imported_and_found() {
     let maps = ["entity_id=id", "title=name", "channel=uploader", "attributes.language=lang"];
     let mut import = command();
     import.args(["entities", "import", "--url", server.url(), "--json"]).arg(&file);
-    maps.iter().for_each(|map| drop(import.args(["--map", map])));
+    for map in maps {
+        import.args(["--map", map]);
+    }
     let report: Value = serde_json::from_slice(&run_ok(&mut import).stdout).unwrap();
     assert_eq!(report, json!({"stored": 10_000, "refused": 0}));
     let all = server.sql("select count(*), count(distinct channel), min(attributes) from entities");
-    assert_eq!(rows(&all)[0], [json!(10_000), json!(7), json!("{\"language\":\"en\"}")]);
+    let all = &rows(&all)[0];
+    assert_eq!((number(&all[0]), number(&all[1]), &all[2]), (10_000, 7, &json!("{\"language\":\"en\"}")));
     let found = server.get("/v1/entities?search=vIDEO,%204242&limit=5");
     let ids: Vec<&Value> = found["entities"].as_array().unwrap().iter().map(|entity| &entity["entity_id"]).collect();
     assert_eq!(ids, ["v04242"], "{found}");
@@ -110,7 +113,8 @@ fn ten_thousand_are_imported_and_found() {
     assert_eq!(rows(&one)[0][0], "Video, 7");
     let channels = server.get("/v1/channels?search=channel-&limit=3");
     assert_eq!(channels["channels"], json!(["channel-0", "channel-1", "channel-2"]));
-    let listed = run_ok(command().args(["entities", "list", "--url", server.url(), "--channel", "channel-3", "--limit", "2000", "--json"]));
+    let list = ["entities", "list", "--url", server.url(), "--channel", "channel-3", "--limit", "2000", "--json"];
+    let listed = run_ok(command().args(list));
     let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
     assert_eq!(listed["entities"].as_array().unwrap().len(), 1_429);
 }
@@ -143,13 +147,17 @@ fn lists_carry_titles_and_are_grouped_by_channel() {
     }
     put(&server, "far", &json!({"channel": "z"}), &[]);
     let top = server.get("/v1/top?n=10");
-    let listed: Vec<_> =
-        top["entities"].as_array().unwrap().iter().map(|row| (row["entity_id"].as_str().unwrap(), &row["title"])).collect();
+    let listed: Vec<_> = top["entities"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (row["entity_id"].as_str().unwrap(), &row["title"]))
+        .collect();
     let title = |entity: &str| json!(format!("Title of {entity}"));
-    let wanted = [("v1", title("v1")), ("v3", title("v3")), ("v2", title("v2")), ("unknown", Value::Null), ("v4", title("v4"))];
-    assert_eq!(listed, wanted.iter().map(|(entity, title)| (*entity, title)).collect::<Vec<_>>(), "{top}");
     let wanted =
-        BTreeMap::from([(Some("y".to_owned()), 7), (Some("x".to_owned()), 5), (None, 3)]);
+        [("v1", title("v1")), ("v3", title("v3")), ("v2", title("v2")), ("unknown", Value::Null), ("v4", title("v4"))];
+    assert_eq!(listed, wanted.iter().map(|(entity, title)| (*entity, title)).collect::<Vec<_>>(), "{top}");
+    let wanted = BTreeMap::from([(Some("y".to_owned()), 7), (Some("x".to_owned()), 5), (None, 3)]);
     assert_eq!(by_rest(&server), wanted);
     assert_eq!(by_sql(&server), wanted);
     server.batch();
@@ -190,9 +198,7 @@ fn what_was_acknowledged_outlives_a_kill() {
     }
     // No server runs: the command opens the folder itself.
     let mut get = command();
-    get.args(["entities", "get", "v3", "--json", "--data-dir"]).arg(&path);
-    if crate::harness::in_folder() {
-        let record: Value = serde_json::from_slice(&run_ok(&mut get).stdout).unwrap();
-        assert_eq!(record["title"], "T3");
-    }
+    let get = data_at(get.args(["entities", "get", "v3", "--json"]), &path);
+    let record: Value = serde_json::from_slice(&run_ok(get).stdout).unwrap();
+    assert_eq!(record["title"], "T3");
 }

@@ -230,7 +230,8 @@ impl Import {
         let mut sent = Sent { target: &target, lines: Vec::new(), bytes: 0, stored: 0, refused: 0, told: Vec::new() };
         let mut outcome = Ok(());
         for file in &self.files {
-            outcome = self.file(file, &mut sent).await.with_context(|| format!("{} cannot be imported", file.display()));
+            outcome =
+                self.file(file, &mut sent).await.with_context(|| format!("{} cannot be imported", file.display()));
             if outcome.is_err() {
                 break;
             }

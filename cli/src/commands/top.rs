@@ -111,7 +111,8 @@ mod tests {
     fn lists_show_what_is_known() {
         let plain = table(&json!({"entities": [{"entity_id": "v1", "count": 3}]})).to_string();
         assert!(plain.contains("v1") && !plain.contains("title"), "{plain}");
-        let named = json!({"entities": [{"entity_id": "v1", "count": 3}, {"entity_id": "v2", "title": "Two", "count": 1}]});
+        let named =
+            json!({"entities": [{"entity_id": "v1", "count": 3}, {"entity_id": "v2", "title": "Two", "count": 1}]});
         let named = table(&named).to_string();
         assert!(named.contains("Two") && named.contains("title") && !named.contains("owner"), "{named}");
         let grouped = table(&json!({"channels": [{"channel": null, "count": 7, "entities": 2}]})).to_string();

@@ -73,7 +73,9 @@ impl From<EntityError> for ServingError {
     fn from(error: EntityError) -> Self {
         match error {
             EntityError::Invalid { message, .. } => Self::bad("entity", message),
-            EntityError::NotFound { entity_id } => Self::NotFound { what: format!("the record of entity {entity_id:?}") },
+            EntityError::NotFound { entity_id } => {
+                Self::NotFound { what: format!("the record of entity {entity_id:?}") }
+            }
             other => Self::unavailable(other),
         }
     }

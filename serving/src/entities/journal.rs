@@ -126,7 +126,8 @@ impl Journal {
         let floor = floor(&snapshots);
         let below = |object: &ObjectMeta, most: u64| number_of(object).is_some_and(|number| number <= most);
         // In this order: a snapshot that is there has its parts, and the journal above the floor is whole.
-        for (folder, most) in [(SNAPSHOTS, floor.saturating_sub(1)), (PARTS, floor.saturating_sub(1)), (JOURNAL, floor)] {
+        for (folder, most) in [(SNAPSHOTS, floor.saturating_sub(1)), (PARTS, floor.saturating_sub(1)), (JOURNAL, floor)]
+        {
             for object in self.list(folder).await?.iter().filter(|object| below(object, most)) {
                 match self.store.delete(&object.location).await {
                     Ok(()) | Err(Error::NotFound { .. }) => {}

@@ -131,7 +131,8 @@ impl Entities {
     /// [`EntityError::Unavailable`] while they are read from the data directory.
     pub async fn view(&self) -> Result<View, EntityError> {
         if !self.following.caught_up.load(Ordering::SeqCst) {
-            let trouble = self.trouble().map_or_else(|| "they are still being read".to_owned(), |error| error.to_string());
+            let trouble =
+                self.trouble().map_or_else(|| "they are still being read".to_owned(), |error| error.to_string());
             return Err(EntityError::unavailable(trouble));
         }
         let replica = Arc::clone(&self.replica);

@@ -190,7 +190,9 @@ impl Rules {
             return Err(EntityError::invalid("entity_id", format!("has {bytes} bytes, {most} are the most")));
         }
         match self.reserved_prefixes.iter().find(|prefix| entity_id.starts_with(prefix.as_str())) {
-            Some(prefix) => Err(EntityError::invalid("entity_id", format!("ids that begin with {prefix} are Reckon's own"))),
+            Some(prefix) => {
+                Err(EntityError::invalid("entity_id", format!("ids that begin with {prefix} are Reckon's own")))
+            }
             None => Ok(()),
         }
     }

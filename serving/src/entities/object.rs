@@ -88,7 +88,8 @@ pub(super) fn decode<T: DeserializeOwned>(number: u64, text: &[u8]) -> Result<Fo
         return Err("its checksum does not match".to_owned());
     }
     let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let lines: Vec<T> = lines.map(serde_json::from_slice).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+    let lines: Vec<T> =
+        lines.map(serde_json::from_slice).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
     if lines.len() != header.lines {
         return Err(format!("it has {} lines and says {}", lines.len(), header.lines));
     }

@@ -226,7 +226,9 @@ pub(super) fn channel_key(channel: &str, entity_id: &str) -> Vec<u8> {
 
 pub(super) fn read_record(value: &[u8]) -> Result<Record, EntityError> {
     let damaged = |reason: String| {
-        EntityError::unavailable(format!("a record in the store of this machine cannot be read ({reason}): remove its folder, replica/entities"))
+        EntityError::unavailable(format!(
+            "a record in the store of this machine cannot be read ({reason}): remove its folder, replica/entities"
+        ))
     };
     let (version, json) = value.split_at_checked(VERSION_BYTES).ok_or_else(|| damaged("it is too short".to_owned()))?;
     Ok(Record {
@@ -249,5 +251,7 @@ fn read_state(value: &[u8]) -> Result<State, EntityError> {
         let position = u64::from_be_bytes(position.try_into().ok()?);
         Some(State { identity: Uuid::from_slice(identity).ok()?, position })
     });
-    state.ok_or_else(|| EntityError::unavailable("the store of this machine is damaged: remove its folder, replica/entities"))
+    state.ok_or_else(|| {
+        EntityError::unavailable("the store of this machine is damaged: remove its folder, replica/entities")
+    })
 }

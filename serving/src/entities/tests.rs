@@ -144,7 +144,10 @@ async fn machines_follow_each_other_and_neither_overwrites_the_other() {
     assert!(second.version > first.version);
     // It has not heard of that yet; the number is taken, so it hears of it now.
     let lost = one.put("a".to_owned(), titled("third"), Condition::One(vec![first.version])).await.unwrap_err();
-    assert!(matches!(&lost, EntityError::Changed { message, .. } if message.contains(&second.version.to_string())), "{lost}");
+    assert!(
+        matches!(&lost, EntityError::Changed { message, .. } if message.contains(&second.version.to_string())),
+        "{lost}"
+    );
     assert_eq!(one.get("a").await.unwrap(), second);
     let again = one.put("a".to_owned(), titled("x"), Condition::Absent).await.unwrap_err();
     assert!(matches!(again, EntityError::Changed { .. }));

@@ -226,7 +226,8 @@ fn read_cursor(cursor: &str) -> Result<(char, Option<String>), EntityError> {
 
 /// Channel and entity id of a key.
 fn split(key: &[u8]) -> Result<(String, String), EntityError> {
-    let damaged = || EntityError::unavailable("the store of this machine is damaged: remove its folder, replica/entities");
+    let damaged =
+        || EntityError::unavailable("the store of this machine is damaged: remove its folder, replica/entities");
     let at = key.iter().position(|byte| *byte == 0).ok_or_else(damaged)?;
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| damaged());
     Ok((text(&key[..at])?, text(&key[at + 1..])?))

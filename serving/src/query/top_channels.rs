@@ -150,7 +150,8 @@ mod tests {
     async fn every_count_is_in_one_channel() {
         let place = Place::new();
         let entities = place.start().await;
-        for (entity, channel) in [("a", Some("x")), ("b", Some("y")), ("c", Some("x")), ("d", None), ("far", Some("z"))] {
+        for (entity, channel) in [("a", Some("x")), ("b", Some("y")), ("c", Some("x")), ("d", None), ("far", Some("z"))]
+        {
             entities.put(entity.to_owned(), input(channel), crate::entities::Condition::Any).await.unwrap();
         }
         let mut sums = EntitySums::new();

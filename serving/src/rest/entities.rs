@@ -55,7 +55,9 @@ impl From<EntityError> for Failure {
                 Self::of(Problem::new(412, "changed", "The record is not what the request takes it for", detail))
             }
             EntityError::Unavailable { .. } => busy(detail),
-            EntityError::Damaged { .. } => Self::of(Problem::new(503, "damaged-file", "A data file is damaged", detail)),
+            EntityError::Damaged { .. } => {
+                Self::of(Problem::new(503, "damaged-file", "A data file is damaged", detail))
+            }
         }
     }
 }
@@ -217,11 +219,7 @@ async fn put_one(
         Refusals
     )
 )]
-async fn delete_one(
-    State(shared): App,
-    Path(entity): Path<String>,
-    headers: HeaderMap,
-) -> Result<Response, Failure> {
+async fn delete_one(State(shared): App, Path(entity): Path<String>, headers: HeaderMap) -> Result<Response, Failure> {
     known(&shared)?.delete(entity.clone(), condition(&headers)?).await?;
     Ok(Json(DeletedAnswer { entity_id: entity, deleted: true }).into_response())
 }

@@ -250,7 +250,8 @@ mod tests {
     fn filters_narrow_what_is_read_and_never_too_much() {
         let only = Only::of(&[col("entity_id").eq(lit("a")).and(lit("x").eq(col("channel")))]);
         assert_eq!(only, Only { entities: Some(BTreeSet::from(["a".to_owned()])), channel: Some("x".to_owned()) });
-        let only = Only::of(&[col("entity_id").in_list(vec![lit("a"), lit("b")], false), col("entity_id").eq(lit("b"))]);
+        let only =
+            Only::of(&[col("entity_id").in_list(vec![lit("a"), lit("b")], false), col("entity_id").eq(lit("b"))]);
         assert_eq!(only.entities, Some(BTreeSet::from(["b".to_owned()])));
         for wide in [
             col("entity_id").eq(lit("a")).or(col("channel").eq(lit("x"))),
