@@ -160,8 +160,12 @@ impl Keeper {
         let identity = self.journal.identity(self.names.fresh()).await?;
         let replica = Arc::clone(&self.replica);
         let state = offload(move || replica.state()).await.map_err(EntityError::unavailable)??;
+        let is_good = match state {
+            Some(state) => state.identity == identity && self.reaches(state.position).await?,
+            None => false,
+        };
         let state = match state {
-            Some(state) if state.identity == identity && self.reaches(state.position).await? => state,
+            Some(state) if is_good => state,
             _ => self.begin(identity).await?,
         };
         self.state = Some(state);

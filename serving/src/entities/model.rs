@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::EntityError;
 
+/// Longest id whatever the limits of events say, bytes: the embedded store takes keys of 64 KiB.
+pub const ENTITY_ID_BYTES_MAX: usize = 32 << 10;
 /// Longest title, in bytes of UTF-8.
 pub const TITLE_BYTES_MAX: usize = 1_024;
 /// Longest channel and owner, bytes.
@@ -182,7 +184,7 @@ impl Rules {
     /// # Errors
     /// [`EntityError::Invalid`] of `entity_id`.
     pub fn check_id(&self, entity_id: &str) -> Result<(), EntityError> {
-        let (bytes, most) = (entity_id.len(), self.entity_id_bytes);
+        let (bytes, most) = (entity_id.len(), self.entity_id_bytes.min(ENTITY_ID_BYTES_MAX));
         if entity_id.is_empty() {
             return Err(EntityError::invalid("entity_id", "is empty"));
         }

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use fjall::{Keyspace, Readable as _, Snapshot};
 
 use super::error::EntityError;
-use super::model::{Entity, Record};
+use super::model::{ENTITY_ID_BYTES_MAX, Entity, NAME_BYTES_MAX, Record};
 use super::replica::{channel_key, read_record};
 
 /// Records that one page looks at, at the most.
@@ -44,6 +44,9 @@ pub struct Page {
     pub next: Option<String>,
 }
 
+/// A name that no channel has.
+const NO_CHANNEL: &str = "\u{1}";
+
 /// The part of a search that a page is in; what a cursor begins with.
 const BY_ID: char = 'i';
 const BY_TITLE: char = 't';
@@ -64,6 +67,10 @@ impl View {
     /// # Errors
     /// [`EntityError::Unavailable`] when the store fails.
     pub fn get(&self, entity_id: &str) -> Result<Option<Record>, EntityError> {
+        if entity_id.len() > ENTITY_ID_BYTES_MAX {
+            // There is none, and the store takes no such key.
+            return Ok(None);
+        }
         self.snapshot.get(&self.records, entity_id)?.map(|value| read_record(&value)).transpose()
     }
 
@@ -80,6 +87,7 @@ impl View {
         channel: &str,
         after: Option<&str>,
     ) -> impl Iterator<Item = Result<String, EntityError>> + Send + use<> {
+        let channel = if channel.len() > NAME_BYTES_MAX { NO_CHANNEL } else { channel };
         let from = Bound::Excluded(channel_key(channel, after.unwrap_or_default()));
         let to = Bound::Excluded([channel.as_bytes(), &[1]].concat());
         let rows = self.snapshot.range(&self.channels, (from, to));

@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringBuilder, TimestampMicrosecondBuilder};
+use arrow::array::{ArrayRef, RecordBatch, StringViewBuilder, TimestampMicrosecondBuilder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -59,7 +59,8 @@ pub async fn register(
 }
 
 fn schema() -> SchemaRef {
-    let text = |name: &str, nullable| Field::new(name, DataType::Utf8, nullable);
+    // Texts as views, like those of `stats`: joins need not make one into the other.
+    let text = |name: &str, nullable| Field::new(name, DataType::Utf8View, nullable);
     let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     Arc::new(Schema::new(vec![
         text("entity_id", false),
@@ -222,7 +223,7 @@ impl PartitionStream for Rows {
 }
 
 fn batch(schema: &SchemaRef, records: Vec<Record>) -> Result<RecordBatch> {
-    let mut texts: [StringBuilder; 6] = std::array::from_fn(|_| StringBuilder::new());
+    let mut texts: [StringViewBuilder; 6] = std::array::from_fn(|_| StringViewBuilder::new());
     let mut times = TimestampMicrosecondBuilder::with_capacity(records.len());
     for Record { entity, .. } in records {
         let Entity { entity_id, title, channel, owner, url, attributes, updated_at } = entity;
@@ -281,6 +282,8 @@ mod tests {
             ("channel = 'x'", 2),
             ("channel = 'x' and entity_id = 'b'", 0),
             ("channel = 'nobody'", 0),
+            ("channel = repeat('x', 100000)", 0),
+            ("entity_id = repeat('x', 100000)", 0),
             ("channel is null", 1),
         ] {
             let frame = context.sql(&format!("select * from entities where {filter}")).await.unwrap();
