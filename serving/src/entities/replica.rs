@@ -82,6 +82,10 @@ impl Replica {
     }
 
     fn open_once(dir: &Path) -> Result<Self, OpenError> {
+        // Without its version file the crate would take the folder for an empty one, and make a store beside what is left.
+        if dir.exists() && !dir.join("version").is_file() {
+            std::fs::remove_dir_all(dir).map_err(|error| OpenError::Broken(error.to_string()))?;
+        }
         std::fs::create_dir_all(dir).map_err(|error| OpenError::Broken(error.to_string()))?;
         // The crate asserts some things about its files that a damaged disk can make untrue.
         let open = || {

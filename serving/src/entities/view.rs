@@ -67,7 +67,7 @@ impl View {
     /// # Errors
     /// [`EntityError::Unavailable`] when the store fails.
     pub fn get(&self, entity_id: &str) -> Result<Option<Record>, EntityError> {
-        if entity_id.len() > ENTITY_ID_BYTES_MAX {
+        if entity_id.is_empty() || entity_id.len() > ENTITY_ID_BYTES_MAX {
             // There is none, and the store takes no such key.
             return Ok(None);
         }
