@@ -8,6 +8,7 @@ mod client;
 mod commands;
 mod damage;
 mod datasets;
+mod entities;
 mod filters;
 mod flight_sql;
 mod fluvio;

@@ -218,6 +218,35 @@ impl Client {
         Ok(answer)
     }
 
+    /// Puts JSON, once; with an `if_match` only if the resource still has that ETag.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn put_once<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        if_match: Option<&str>,
+    ) -> Result<T, ClientError> {
+        let json = self.json(body)?;
+        let build = |base: &str| {
+            let request = self.request(base, Method::PUT, path).header("content-type", "application/json");
+            matched(request, if_match).body(json.clone())
+        };
+        let Json(answer) = self.at_home(false, build).await?;
+        Ok(answer)
+    }
+
+    /// Removes a resource, once; with an `if_match` only if it still has that ETag.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn delete_once<T: DeserializeOwned>(&self, path: &str, if_match: Option<&str>) -> Result<T, ClientError> {
+        let build = |base: &str| matched(self.request(base, Method::DELETE, path), if_match);
+        let Json(answer) = self.at_home(false, build).await?;
+        Ok(answer)
+    }
+
     /// Whether one of the servers answers at its address.
     pub async fn is_up(&self) -> bool {
         for server in self.servers.all() {
@@ -347,6 +376,14 @@ impl Client {
     fn wait(&self, attempt: u32, failure: &Failure) -> Option<Duration> {
         let share = rand::random::<f64>();
         self.options.backoff.wait(attempt, share, failure.asked).filter(|_| failure.is_passing())
+    }
+}
+
+/// A request that holds only of the resource as it was.
+fn matched(request: RequestBuilder, if_match: Option<&str>) -> RequestBuilder {
+    match if_match {
+        Some(etag) => request.header("if-match", etag),
+        None => request,
     }
 }
 

@@ -8,6 +8,7 @@ mod canary;
 mod cluster;
 mod demo;
 mod dlq;
+mod entities;
 mod find;
 mod import;
 mod log;
@@ -50,10 +51,12 @@ enum Task {
     /// Import files of events, each once, however often it is asked.
     Import(import::Import),
     /// Ask in SQL: tables stats, stats_hour, stats_day, stats_batch, stats_stream, events, dead_letters, audit_runs,
-    /// audit_findings, metrics.
+    /// audit_findings, metrics, entities.
     Sql(sql::Sql),
     /// The entities to which something happened most often.
     Top(top::Top),
+    /// What is known of entities, titles, channels, owners: import files of it, get, put, delete, list.
+    Entities(entities::Entities),
     /// Where an event is: counted, duplicate or dead, and its place in the log.
     Where(find::Find),
     /// How a count came about: batch, stream and raw events of an entity and a minute.
@@ -109,7 +112,12 @@ const WITH_SETTINGS: [&str; 15] = [
 ];
 
 /// Those whose settings stand behind what they are to do.
-const WITHIN: [(&str, &str); 7] = [
+const WITHIN: [(&str, &str); 12] = [
+    ("entities", "import"),
+    ("entities", "get"),
+    ("entities", "put"),
+    ("entities", "delete"),
+    ("entities", "list"),
     ("log", "set-aside"),
     ("log", "accept"),
     ("cluster", "scheduler"),
@@ -171,6 +179,7 @@ pub async fn run(cli: Cli, matches: &ArgMatches, settings: Settings) -> Result<(
         Task::Import(import) => Box::pin(import.run(settings)).await,
         Task::Sql(sql) => Box::pin(sql.run(settings)).await,
         Task::Top(top) => Box::pin(top.run(settings)).await,
+        Task::Entities(entities) => Box::pin(entities.run(settings)).await,
         Task::Where(find) => Box::pin(find.run(settings)).await,
         Task::Why(why) => Box::pin(why.run(settings)).await,
         Task::Dlq(dlq) => Box::pin(dlq.run(settings)).await,
@@ -203,6 +212,8 @@ mod tests {
                 "where" => &["id"],
                 "why" => &["entity", "2013-02-08T21:29:00Z"],
                 "dlq" => &["list"],
+                "entities" if words[2] == "import" => &["a.ndjson"],
+                "entities" if words[2] != "list" => &["v1"],
                 "log" if words[2] == "set-aside" => &["--partition", "0", "--offset", "0"],
                 _ => &[],
             });

@@ -138,6 +138,28 @@ impl Target {
         }
     }
 
+    /// Puts a resource of the REST interface, once; with an ETag only if it still has that.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn put(&self, path: &str, body: &Value, if_match: Option<&str>) -> Result<Value> {
+        match self {
+            Self::Remote(client) => Ok(client.put_once(path, body, if_match).await?),
+            Self::Local(node) => crate::node::call_matched(node, "PUT", path, Some(body), if_match).await,
+        }
+    }
+
+    /// Removes a resource of the REST interface, once; with an ETag only if it still has that.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn delete(&self, path: &str, if_match: Option<&str>) -> Result<Value> {
+        match self {
+            Self::Remote(client) => Ok(client.delete_once(path, if_match).await?),
+            Self::Local(node) => crate::node::call_matched(node, "DELETE", path, None, if_match).await,
+        }
+    }
+
     /// Closes the node, if it is one of this process.
     pub async fn close(self) {
         if let Self::Local(node) = self {

@@ -31,6 +31,9 @@ pub struct Top {
     /// A filter's id, or column:value.
     #[arg(long)]
     filter: Option<String>,
+    /// Grouped: by channel, all entities of each.
+    #[arg(long, value_parser = ["channel"], conflicts_with = "as_of")]
+    group: Option<String>,
     /// As of an older version of batch: its time (RFC 3339 or epoch milliseconds), or version:N.
     #[arg(long)]
     as_of: Option<String>,
@@ -51,6 +54,7 @@ impl Top {
             ("type", self.event_type),
             ("filter", self.filter),
             ("as_of", self.as_of),
+            ("group", self.group),
         ];
         query.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
         let answer = target.get("/v1/top", &query).await;
@@ -67,12 +71,51 @@ impl Top {
 }
 
 fn table(answer: &Value) -> Table {
+    if answer["channels"].is_array() {
+        return table_of(&answer["channels"], &[("channel", "channel"), ("entities", "entities")]);
+    }
+    let rows = answer["entities"].as_array();
+    let has = |name: &str| rows.is_some_and(|rows| rows.iter().any(|row| !row[name].is_null()));
+    let known = [("title", "title"), ("channel", "channel"), ("owner", "owner")];
+    let mut columns = vec![("entity", "entity_id")];
+    columns.extend(known.into_iter().filter(|(_, name)| has(name)));
+    table_of(&answer["entities"], &columns)
+}
+
+/// A list with these columns, a header and a field each, and the counts.
+fn table_of(rows: &Value, columns: &[(&str, &str)]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_FULL_CONDENSED).set_header(["", "entity", "count"]);
-    for (index, entity) in answer["entities"].as_array().into_iter().flatten().enumerate() {
-        let name = entity["entity_id"].as_str().unwrap_or_default();
-        let count = Cell::new(&entity["count"]).set_alignment(CellAlignment::Right);
-        table.add_row([Cell::new(index + 1), Cell::new(name), count]);
+    let headers = columns.iter().map(|(header, _)| *header);
+    let header: Vec<&str> = std::iter::once("").chain(headers).chain(std::iter::once("count")).collect();
+    table.load_preset(presets::UTF8_FULL_CONDENSED).set_header(header);
+    for (index, row) in rows.as_array().into_iter().flatten().enumerate() {
+        let mut cells = vec![Cell::new(index + 1)];
+        cells.extend(columns.iter().map(|(_, field)| match &row[*field] {
+            Value::Null => Cell::new("-"),
+            Value::String(text) => Cell::new(text),
+            other => Cell::new(other),
+        }));
+        cells.push(Cell::new(&row["count"]).set_alignment(CellAlignment::Right));
+        table.add_row(cells);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn lists_show_what_is_known() {
+        let plain = table(&json!({"entities": [{"entity_id": "v1", "count": 3}]})).to_string();
+        assert!(plain.contains("v1") && !plain.contains("title"), "{plain}");
+        let named =
+            json!({"entities": [{"entity_id": "v1", "count": 3}, {"entity_id": "v2", "title": "Two", "count": 1}]});
+        let named = table(&named).to_string();
+        assert!(named.contains("Two") && named.contains("title") && !named.contains("owner"), "{named}");
+        let grouped = table(&json!({"channels": [{"channel": null, "count": 7, "entities": 2}]})).to_string();
+        assert!(grouped.contains("channel") && grouped.contains('7'), "{grouped}");
+    }
 }

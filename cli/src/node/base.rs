@@ -18,6 +18,7 @@ use reckon_data::jobs::Follower;
 use reckon_data::log::Log;
 use reckon_data::table::Tables;
 use reckon_data::tail::Tails;
+use reckon_serving::entities::{Entities, EntitiesParts, Rules};
 use reckon_serving::query::NamedFilters;
 use reckon_serving::rest::{Health, Listens, RestParts};
 use reckon_serving::{Serving, ServingParts};
@@ -30,6 +31,10 @@ use super::home::{claim, open_log};
 
 /// The folder of the data directory in which named filters lie.
 const FILTERS: &str = "filters";
+/// The folder of what is known of entities, in the data directory.
+const ENTITIES_FOLDER: &str = "entities";
+/// The folder of this machine's store that follows it: another one, for both may lie in the same place.
+const REPLICA_FOLDER: [&str; 2] = ["replica", "entities"];
 
 /// What every part is made with.
 pub struct Base {
@@ -42,6 +47,8 @@ pub struct Base {
     pub tables: Arc<dyn Tables>,
     pub storage: Storage,
     pub scratch: PathBuf,
+    /// The folder of this machine for the records of entities.
+    pub entities: PathBuf,
     /// What lets the canary's events in.
     pub canary_token: Arc<str>,
 }
@@ -58,7 +65,8 @@ impl Base {
         claim(&storage, &*tables, log.identity()).await?;
         let mended = Arc::new(MendedLog::new(log, Arc::clone(&tables), storage.store()));
         let canary_token = canary::token(&settings, names.as_ref());
-        Ok(Self { definition, clock, names, mended, delta, tables, storage, scratch, canary_token, settings })
+        let entities = REPLICA_FOLDER.iter().fold(dir.to_owned(), |dir, name| dir.join(name));
+        Ok(Self { definition, clock, names, mended, delta, tables, storage, scratch, entities, canary_token, settings })
     }
 
     pub fn log(&self) -> Arc<dyn Log> {
@@ -121,7 +129,23 @@ impl Base {
         let filters = self.storage.beside(FILTERS).context("the folder of named filters cannot be opened")?;
         let filters = NamedFilters::open(filters).await.context("the named filters cannot be read")?;
         serving.name_filters(Arc::new(filters));
+        serving.know_entities(self.entities().await.context("the records of entities cannot be opened")?);
         Ok(serving)
+    }
+
+    /// What is known of entities.
+    async fn entities(&self) -> Result<Arc<Entities>> {
+        let parts = EntitiesParts {
+            dir: self.entities.clone(),
+            store: self.storage.beside(ENTITIES_FOLDER)?,
+            rules: Rules {
+                entity_id_bytes: self.settings.limits()?.entity_id_bytes,
+                reserved_prefixes: self.definition.reserved_prefixes.clone(),
+            },
+            clock: Arc::clone(&self.clock),
+            names: Arc::clone(&self.names),
+        };
+        Ok(Entities::start(parts).await?)
     }
 
     pub fn maintainer_parts(&self) -> MaintainerParts {

@@ -29,6 +29,20 @@ pub async fn call(
     call_routes(rest::router(node.rest_parts()), method, path, query, body).await
 }
 
+/// Calls a route that holds only of the resource as it was: with this ETag, if any.
+///
+/// # Errors
+/// The problem's detail.
+pub async fn call_matched(
+    node: &Node,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+    if_match: Option<&str>,
+) -> Result<Value> {
+    call_with(rest::router(node.rest_parts()), method, path, body, if_match).await
+}
+
 /// The same of routes that are there already.
 ///
 /// # Errors
@@ -47,7 +61,20 @@ pub async fn call_routes(
         uri.push('=');
         uri.push_str(&encode(value));
     }
-    let request = Request::builder().method(method).uri(uri).header("content-type", "application/json");
+    call_with(routes, method, &uri, body, None).await
+}
+
+async fn call_with(
+    routes: Router,
+    method: &str,
+    uri: &str,
+    body: Option<&Value>,
+    if_match: Option<&str>,
+) -> Result<Value> {
+    let mut request = Request::builder().method(method).uri(uri).header("content-type", "application/json");
+    if let Some(etag) = if_match {
+        request = request.header("if-match", etag);
+    }
     let request = request.body(body.map_or_else(Body::empty, |body| Body::from(body.to_string())))?;
     let response = routes.oneshot(request).await?;
     let status = response.status();

@@ -20,7 +20,7 @@ mod status;
 pub use audits::{Audited, batch_then_audit, start_audit};
 pub use background::{MAINTAIN_EVERY, maintain};
 pub use base::Base;
-pub use call::{call, call_routes};
+pub use call::{call, call_matched, call_routes};
 pub use canary::{Nest, record};
 pub use dashboard::dashboard;
 pub use home::{is_embedded, local_dir, log_folder, log_options, open_log};

@@ -58,6 +58,22 @@ impl EntitySums {
         self.table.insert_unique(hash, (entries.len() - 1) as u32, |at| entries[*at as usize].hash);
     }
 
+    /// The count of an entity, `hash` as [`crate::key::entity_hash`] makes it; none when there is none.
+    #[must_use]
+    pub fn get(&self, hash: u64, entity: &str) -> Option<u64> {
+        let same = |at: &u32| {
+            let entry = &self.entries[*at as usize];
+            entry.hash == hash && self.id(entry) == entity
+        };
+        self.table.find(hash, same).map(|at| self.entries[*at as usize].count)
+    }
+
+    /// All counts together, which may be more than 64 bits hold.
+    #[must_use]
+    pub fn total(&self) -> u128 {
+        self.entries.iter().map(|entry| u128::from(entry.count)).sum()
+    }
+
     /// The `n` entities with the largest counts: count descending, then id ascending.
     #[must_use]
     pub fn top(&self, n: usize) -> Vec<(String, u64)> {

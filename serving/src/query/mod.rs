@@ -29,6 +29,7 @@ mod stages;
 mod stats;
 mod status;
 mod top;
+mod top_channels;
 pub mod types;
 pub mod why;
 
@@ -51,6 +52,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::ServingError;
+use crate::entities::Entities;
 use crate::index::Index;
 use crate::index::load::{Columns, Files};
 use crate::index::segments::Segments;
@@ -69,6 +71,7 @@ pub use named::{NamedFilter, NamedFilters};
 pub use ranked::{RankedAnswer, RankedEntity, RankedQuery};
 pub use stages::{BatchStage, GatewayStage, Kept, LogStage, RawStage, SegmentRange, Stages, StreamStage, Streamed};
 pub use status::{PartitionStatus, Status};
+pub use top_channels::{ChannelCount, TopChannelsAnswer};
 pub use types::{
     Archived, CountAnswer, CountQuery, DeadLetterRow, DeadLettersAnswer, DeadLettersQuery, EventCopy, LocateAnswer,
     Place, StatsAnswer, StatsPoint, StatsQuery, Step, TopAnswer, TopEntity, TopQuery, Verdict, Window,
@@ -123,6 +126,8 @@ pub struct Serving {
     pub(crate) older: past::PastViews,
     /// The log, where this process has it.
     events_log: OnceLock<Arc<dyn Log>>,
+    /// What is known of entities, where this process has that.
+    entities: OnceLock<Arc<Entities>>,
     /// Top lists at once: each may hold a count for every entity.
     pub(crate) top_turns: Semaphore,
     watcher: parking_lot::Mutex<Option<JoinHandle<()>>>,
@@ -149,6 +154,7 @@ impl Serving {
             named: OnceLock::new(),
             older: past::PastViews::default(),
             events_log: OnceLock::new(),
+            entities: OnceLock::new(),
             top_turns: Semaphore::new(parts.settings.queries.max(1)),
             watcher: parking_lot::Mutex::new(None),
             parts,
@@ -163,12 +169,27 @@ impl Serving {
         if let Some(watcher) = self.watcher.lock().take() {
             watcher.abort();
         }
+        if let Some(entities) = self.entities.get() {
+            entities.stop();
+        }
     }
 
     /// Says which log the events come from: [`Serving::locate`] tells then whether it still holds them. Once is enough.
     pub fn follow_log(&self, log: Arc<dyn Log>) {
         // A second one would be the same.
         let _ = self.events_log.set(log);
+    }
+
+    /// Gives it what is known of entities: top lists, SQL and REST have it from then on. Once is enough.
+    pub fn know_entities(&self, entities: Arc<Entities>) {
+        // A second one would be the same.
+        let _ = self.entities.set(entities);
+    }
+
+    /// What is known of entities; none where this process has nothing of that.
+    #[must_use]
+    pub fn entities(&self) -> Option<&Arc<Entities>> {
+        self.entities.get()
     }
 
     /// Looks for a new batch version now, after a run say, and returns when answers come from it.

@@ -23,6 +23,9 @@ pub struct Status {
     pub watermark: Option<i64>,
     /// Every log partition.
     pub partitions: Vec<PartitionStatus>,
+    /// Why records of entities are not, or not as new as they could be; none when nothing is in the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entities_trouble: Option<String>,
 }
 
 /// Where one partition stands.
@@ -87,6 +90,7 @@ impl Serving {
             definition: format!("{:016x}", self.parts.definition.version()),
             watermark: ready.then(|| watermark(&positions, asked, self.patience())),
             partitions,
+            entities_trouble: self.entities().and_then(|entities| entities.trouble()).map(|error| error.to_string()),
         }
     }
 }

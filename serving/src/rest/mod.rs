@@ -11,6 +11,7 @@ mod audits;
 mod body;
 mod dead;
 mod docs;
+mod entities;
 mod etag;
 mod events;
 mod fail;
@@ -103,6 +104,9 @@ fn routes_of(parts: &RestParts) -> Routes {
             .merge(sql::routes())
             .merge(dead::list_routes());
         routes = routes.merge(many::routes()).merge(filters::routes());
+    }
+    if parts.serving.as_ref().is_some_and(|serving| serving.entities().is_some()) {
+        routes = routes.merge(entities::routes());
     }
     if parts.jobs.is_some() {
         routes = routes.merge(jobs::routes());

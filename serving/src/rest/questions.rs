@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use utoipa_axum::routes;
 
 use super::asked::{Compared, Entity, EventType, Filtered, Minute, Past, Span, Stepped};
+use super::entities;
 use super::fail::{Failure, bad, missing};
 use super::many::{self, Comparison, ManyOfOne};
 use super::openapi::{Refusals, TooLarge};
@@ -272,14 +273,23 @@ async fn why(State(shared): App, Path(entity): Path<String>, RawQuery(query): Ra
         Filtered,
         Compared,
         Past,
+        (
+            "group" = Option<String>,
+            Query,
+            description = "`channel`: the channels of all entities instead of entities.",
+            pattern = "^channel$",
+        ),
     ),
-    responses(Refusals, (status = 200, description = "The entities.", body = TopAnswer), TooLarge),
+    responses(Refusals, (status = 200, description = "The entities, or the channels.", body = entities::TopBody), TooLarge),
 )]
 async fn top(State(shared): App, RawQuery(query): RawQuery) -> Result<Response, Failure> {
-    let known = ["type", "n", "function", "window", "from", "to", "filter", "compare", "as_of"];
+    let known = ["type", "n", "function", "window", "from", "to", "filter", "compare", "as_of", "group"];
     let params = Params::read(query.as_deref(), &known)?;
     let n = params.number("n", 10, TOP_MAX)?;
     if many::compares(&params)? || params.text("function").is_some() {
+        if entities::is_by_channel(&params)? {
+            return Err(bad("group", "group=channel goes with neither function nor compare: channels are listed by count"));
+        }
         return many::top(&shared, n, &params).await;
     }
     answer_top(&shared, params.text("type"), n, &params).await
@@ -323,11 +333,14 @@ async fn answer_top(
     let serving = shared.serving()?;
     let (from, to) = params.span(shared.parts.clock.now())?;
     let query = TopQuery { event_type, n, from, to, filter: params.filter(serving)? };
+    if entities::is_by_channel(params)? {
+        return entities::by_channel(shared, &query, params).await;
+    }
     let answer = match params.as_of()? {
         None => serving.top(&query).await?,
         Some(as_of) => serving.top_as_of(&query, as_of).await?,
     };
-    Ok(Json(answer).into_response())
+    Ok(Json(entities::named(serving, &answer).await?).into_response())
 }
 
 /// Where is my event: counted, duplicate or dead, and its place.

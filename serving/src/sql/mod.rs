@@ -10,12 +10,14 @@
 //!
 //! [`stream`] is the stream layer's runs as a table (what it no longer holds in memory is read from `stream_counts`),
 //! [`stats`] the merged tables, [`collapse`] adds them up in one step, [`functions`] has what counts need and SQL has not,
-//! [`catalogue`] adds PostgreSQL's for clients that look for it, [`reserved`] leaves Reckon's own entities out, [`samples`] is the process's own metrics.
+//! [`catalogue`] adds PostgreSQL's for clients that look for it, [`reserved`] leaves Reckon's own entities out, [`entities`] is what is
+//! known of the others, [`samples`] is the process's own metrics.
 
 pub mod catalogue;
 pub mod collapse;
 mod dress;
 pub mod engine;
+pub mod entities;
 pub mod functions;
 pub mod guard;
 mod pin;

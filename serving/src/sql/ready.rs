@@ -12,7 +12,7 @@ use datafusion::sql::parser::Statement;
 use super::engine::Limits;
 use super::pin::Pinned;
 use super::reserved::Hidden;
-use super::{QUERY_BYTES_MAX, SqlOptions, guard};
+use super::{QUERY_BYTES_MAX, SqlOptions, entities, guard};
 use crate::ServingError;
 use crate::query::{AsOf, Serving};
 use crate::view::Provenance;
@@ -47,6 +47,7 @@ impl Serving {
             None => self.pin(&parsed.names).await?,
             Some(as_of) => self.pin_past(&parsed.names, as_of).await?,
         };
+        entities::register(self, &parsed.context, &parsed.names, options.as_of).await?;
         self.dressed(parsed, &pinned, parameters, options)
     }
 
@@ -54,6 +55,7 @@ impl Serving {
     pub(super) fn ready_to_plan(&self, query: &str, as_of: Option<AsOf>) -> Result<Ready, ServingError> {
         let parsed = self.parsed(query)?;
         let pinned = self.pin_nothing(&parsed.names, as_of)?;
+        entities::describe(self, &parsed.context)?;
         self.dressed(parsed, &pinned, &[], SqlOptions::default())
     }
 
