@@ -53,6 +53,14 @@ pub enum MaintainError {
         /// Rows that the table says there are.
         expected: u64,
     },
+    /// Counts that should stand for finer ones are not what those make.
+    #[error("{date}: {reason}; nothing of it is dropped, an audit says more")]
+    RollUp {
+        /// The date, `2013-02-08`.
+        date: String,
+        /// What differs.
+        reason: String,
+    },
     /// The thread that did it ended by a panic; a defect.
     #[error("a thread of maintenance ended: {0}")]
     Thread(String),
