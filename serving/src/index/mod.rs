@@ -113,7 +113,8 @@ impl Index {
     /// Adds what batch has counted of `selection`; cells have values only when `columns` are all.
     ///
     /// # Errors
-    /// When files cannot be read; [`ServingError::Unavailable`] may go away with a newer view.
+    /// When files cannot be read; [`ServingError::Unavailable`] may go away with a newer view. [`ServingError::RolledUp`]
+    /// when it is finer than what is still counted.
     pub async fn sum(
         &self,
         view: &BatchView,
@@ -121,7 +122,7 @@ impl Index {
         columns: Columns,
         into: &mut StepSums,
     ) -> Result<(), ServingError> {
-        for span in spans(view, &selection.minutes, selection.step) {
+        for span in spans(view, &selection.minutes, selection.step)? {
             let part = Selection {
                 minutes: span.minutes.clone(),
                 conditions: Cow::Borrowed(&selection.conditions),
@@ -145,7 +146,7 @@ impl Index {
         top: &Arc<TopSelection>,
         mut sums: EntitySums,
     ) -> Result<EntitySums, ServingError> {
-        for span in spans(view, &top.minutes, None) {
+        for span in spans(view, &top.minutes, None)? {
             let top = Arc::clone(top);
             sums = match self.held(&span, Columns::Counts).await? {
                 Held::Runs(runs) => {

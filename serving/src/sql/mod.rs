@@ -6,12 +6,13 @@
 //!
 //! [`engine`] runs queries on threads of their own, [`guard`] refuses what writes, [`stream`] is the stream
 //! layer's runs as a table (what it no longer holds in memory is read from `stream_counts`), [`stats`] the merged tables, [`collapse`] adds them up in one step, [`functions`] the exact
-//! average and the sketches, [`reserved`] leaves Reckon's own entities out, [`samples`] the process's own metrics,
+//! average and the sketches, [`gone`] the dates that are rolled up, [`reserved`] leaves Reckon's own entities out, [`samples`] the process's own metrics,
 //! [`render`] writes answers as JSON and Arrow IPC.
 
 pub mod collapse;
 pub mod engine;
 pub mod functions;
+pub mod gone;
 pub mod guard;
 pub mod render;
 pub mod reserved;
@@ -38,12 +39,13 @@ use crate::index::segments::Chunk;
 use crate::metrics::Question;
 use crate::query::gather::StreamRuns;
 use crate::query::{Archived, AsOf, Serving, Window};
-use crate::view::{AsOfVersion, BatchView, Missing, MissingWhat, Part, Provenance, Source};
+use crate::view::{AsOfVersion, BatchView, Missing, Part, Provenance, Source};
 
 pub use engine::Engine;
 pub use render::Form;
 pub use samples::Samples;
 
+use gone::{GoneTable, Noted};
 use reserved::Hidden;
 
 /// The answer to a query.
@@ -87,6 +89,8 @@ pub(crate) struct Pinned {
     /// How far the raw tables go, if one of them is read.
     archived: Vec<Archived>,
     missing: Vec<Missing>,
+    /// Dates that the query could have had rows of, and that its tables have none of; known once it is planned.
+    gone: Noted,
     /// The older version that it is, if one was asked for.
     as_of: Option<AsOfVersion>,
     /// Whether it reads any of [`OF_EVENTS`].
@@ -155,7 +159,7 @@ impl Serving {
             None => self.pin(&names).await?,
             Some(as_of) => self.pin_past(&names, as_of).await?,
         };
-        let provenance = self.provenance_of(&pinned);
+        let (mut provenance, gone) = (self.provenance_of(&pinned), pinned.gone.clone());
         let hidden = Hidden::from(&self.parts.definition, &statement);
         self.register(&context, &pinned, &hidden)?;
         let samples = samples.filter(|_| names.contains(samples::METRICS)).map(|samples| samples.text());
@@ -166,6 +170,7 @@ impl Serving {
             guard::verify(&plan)?;
             let frame = context.execute_logical_plan(plan).await.map_err(|error| limits.of_query(&error))?;
             let (schema, batches, truncated) = engine::collect(frame, limits).await?;
+            gone.add_to(&mut provenance);
             finish(SqlAnswer { schema, batches, truncated, provenance }, limits.answer_bytes())
         };
         self.engine.run(turn, work).await
@@ -179,7 +184,6 @@ impl Serving {
         } else {
             (self.current.get(), StreamRuns::default())
         };
-        let missing = missing_rollups(&view, names);
         // A run is written after its findings: whoever sees it sees them.
         let audit_runs = self.newest_if_named(Table::AuditRuns, names).await?;
         let audit_findings = self.newest_if_named(Table::AuditFindings, names).await?;
@@ -191,7 +195,8 @@ impl Serving {
             audit_runs,
             audit_findings,
             archived: Vec::new(),
-            missing,
+            missing: Vec::new(),
+            gone: Noted::default(),
             as_of: None,
             of_events: OF_EVENTS.iter().any(|name| names.contains(*name)),
         };
@@ -223,7 +228,6 @@ impl Serving {
         }
         let past = self.past(as_of).await?;
         let (view, as_of) = (Arc::clone(&past.view), Some(past.version));
-        let missing = missing_rollups(&view, names);
         let stream = StreamRuns { asked: self.parts.clock.now(), ..StreamRuns::default() };
         Ok(Pinned {
             view,
@@ -233,7 +237,8 @@ impl Serving {
             audit_runs: None,
             audit_findings: None,
             archived: Vec::new(),
-            missing,
+            missing: Vec::new(),
+            gone: Noted::default(),
             as_of,
             of_events: true,
         })
@@ -266,6 +271,8 @@ impl Serving {
                 let sets = pinned.view.file_sets().filter(|set| set.granularity == granularity);
                 let files = sets.flat_map(|set| set.files.iter().cloned()).collect();
                 rows.push(stats::Rows::Batch(self.pinned_table(Table::BatchCounts, files)?));
+                let gone = GoneTable::of(&pinned.view, (name, granularity), &self.parts.store, &pinned.gone)?;
+                rows.extend(gone.map(stats::Rows::Gone));
             }
             if has_stream {
                 let runs = pinned.stream.runs.clone();
@@ -326,22 +333,4 @@ impl Serving {
         provenance.archived.clone_from(&pinned.archived);
         provenance
     }
-}
-
-/// Dates that have minutes and not the roll-up that is asked for; batch writes all of them in one commit.
-fn missing_rollups(view: &BatchView, names: &BTreeSet<String>) -> Vec<Missing> {
-    let asked = [
-        ("stats", Granularity::Minute),
-        ("stats_batch", Granularity::Minute),
-        ("stats_hour", Granularity::Hour),
-        ("stats_day", Granularity::Day),
-    ];
-    let mut missing = Vec::new();
-    for (name, granularity) in asked.into_iter().filter(|(name, _)| names.contains(*name)) {
-        for date in view.dates.iter().filter(|(_, sets)| !sets.contains_key(&granularity)).map(|(date, _)| *date) {
-            let reason = format!("it has no counts by the {granularity}, which {name} is made of");
-            missing.push(Missing::date(MissingWhat::BatchCounts, reckon_data::minute::format_date(date), reason));
-        }
-    }
-    missing
 }

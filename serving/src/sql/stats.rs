@@ -16,6 +16,7 @@ use reckon_tables::provider::PinnedTable;
 use reckon_tables::schema::KIND_COUNT;
 
 use super::functions::{average, distinct, step_start};
+use super::gone::GoneTable;
 use super::reserved::Hidden;
 use super::stream::StreamTable;
 use crate::index::segments::Chunk;
@@ -25,6 +26,8 @@ use crate::index::segments::Chunk;
 pub enum Rows {
     /// Batch counts.
     Batch(PinnedTable),
+    /// The dates of which there are none.
+    Gone(GoneTable),
     /// What the stream layer holds in memory.
     Runs(StreamTable),
     /// What it has sealed and let go of: files of `stream_counts`, and which of their rows.
@@ -48,6 +51,7 @@ impl Rows {
         let columns: Vec<Expr> = columns.into_iter().map(whole).collect();
         match self {
             Self::Batch(table) => hidden.rows_of(context, &table)?.select(columns),
+            Self::Gone(table) => context.read_table(Arc::new(table))?.select(columns),
             Self::Runs(table) => hidden.leave_out(context.read_table(Arc::new(table))?)?.select(columns),
             Self::Sealed { table, filter, granularity } => {
                 let rows = hidden.rows_of(context, &table)?.filter(filter)?.select(columns.clone())?;
