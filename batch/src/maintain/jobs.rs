@@ -44,7 +44,10 @@ impl Maintainer {
         };
         let coverage = self.coverage().await?;
         let snapshot = self.parts.tables.snapshot(Table::Events).await?;
-        let pieces = plan::event_pieces(&snapshot.files, date, &coverage, rules);
+        let pieces = match self.cold_cutoff() {
+            Some(cutoff) => plan::event_pieces(&plan::not_cold(&snapshot.files, cutoff), date, &coverage, rules),
+            None => plan::event_pieces(&snapshot.files, date, &coverage, rules),
+        };
         self.rewrite_all(&layout, snapshot, pieces).await
     }
 
@@ -119,7 +122,7 @@ impl Maintainer {
     }
 
     /// Per partition, the offset below which batch has counted everything.
-    async fn coverage(&self) -> Result<Vec<u64>, MaintainError> {
+    pub(super) async fn coverage(&self) -> Result<Vec<u64>, MaintainError> {
         let snapshot = self.parts.tables.snapshot(Table::BatchCounts).await?;
         Ok(self.offsets(&snapshot, Transaction::Batch))
     }

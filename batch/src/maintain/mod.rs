@@ -1,10 +1,11 @@
 //! Maintenance of the tables: few, large, sorted files, and nothing older than it is kept.
 //!
 //! [`plan`] decides from what the tables say of their files; `rewrite` sorts and writes; `rollup` proves that coarser
-//! counts stand for finer ones before these go; `jobs` commits, every time with a step on `maintain/<table>`, so that of two who plan from one version one wins; [`trim`] says
+//! counts stand for finer ones before these go; `cold` moves old raw events to a colder store; `jobs` commits, every time with a step on `maintain/<table>`, so that of two who plan from one version one wins; [`trim`] says
 //! how far the log may go. [`Maintainer::run`] does all of it, after a batch run or every now and then. A job
 //! that fails leaves the table as it was and does not keep the others from running.
 
+mod cold;
 mod error;
 mod jobs;
 pub mod plan;
@@ -23,11 +24,12 @@ use parking_lot::Mutex;
 use reckon_data::clock::{Clock, Names};
 use reckon_data::config;
 use reckon_data::table::{Table, Tables};
+use reckon_tables::ColdStore;
 use uuid::Uuid;
 
 pub use error::MaintainError;
 use plan::{CoverageHistory, RollUp};
-pub use report::{MaintainReport, Rewritten, RolledUp};
+pub use report::{MaintainReport, Moved, Rewritten, RolledUp};
 use rewrite::Means;
 pub use trim::{Safe, trim_log, trim_point};
 
@@ -38,6 +40,8 @@ pub struct MaintainerParts {
     pub tables: Arc<dyn Tables>,
     /// Where their files lie: the store rooted at the tables' folder.
     pub store: Arc<dyn ObjectStore>,
+    /// Where older raw events move to, if anywhere.
+    pub cold: Option<ColdStore>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Names for files and commits.
@@ -106,6 +110,8 @@ impl Maintainer {
             report.events = note.of("compact events", self.compact_events(None).await);
             report.stream_counts = note.of("compact stream counts", self.compact_stream_counts().await);
         }
+        // Last, what is left as it is.
+        report.moved_to_cold = note.of("move to the colder store", Box::pin(self.move_to_cold()).await);
         let retention = i64::try_from(self.parts.retention.removed_files.as_micros()).unwrap_or(i64::MAX);
         for table in Table::ALL {
             let deleted = self.parts.tables.vacuum(table, retention).await;

@@ -173,6 +173,22 @@ pub fn expired_events(files: &[DataFile], cutoff: i32, coverage: &[u64]) -> Vec<
     dates.into_values().filter(|files| files.iter().all(is_counted)).flatten().cloned().collect()
 }
 
+/// Raw events that move to the colder store: of dates before `cutoff`, and counted. What is not counted yet is read soon, and
+/// put together with others.
+#[must_use]
+pub fn cold_files(files: &[DataFile], cutoff: i32, coverage: &[u64]) -> Vec<DataFile> {
+    let is_old = |file: &DataFile| date_of_file(file, "event_date").is_some_and(|date| date < cutoff);
+    let is_counted = |file: &DataFile| Place::of_events(file).is_some_and(|place| place.is_below(coverage));
+    files.iter().filter(|file| is_old(file) && is_counted(file)).cloned().collect()
+}
+
+/// The files of dates from `cutoff` on: what is about to move, or has moved, is not put together any more.
+#[must_use]
+pub fn not_cold(files: &[DataFile], cutoff: i32) -> Vec<DataFile> {
+    let is_kept = |file: &&DataFile| date_of_file(file, "event_date").is_none_or(|date| date >= cutoff);
+    files.iter().filter(is_kept).cloned().collect()
+}
+
 /// Counts of a date that coarser ones stand for from now on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RollUp {

@@ -41,6 +41,15 @@ pub struct RolledUp {
     pub hour_files: u64,
 }
 
+/// Files that were moved to the colder store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// How many.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// What one round of maintenance did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MaintainReport {
@@ -57,6 +66,9 @@ pub struct MaintainReport {
     /// Counts by the minute and the hour that were dropped because they are older than they are kept.
     #[serde(default)]
     pub rolled_up: RolledUp,
+    /// Files of raw events that were moved to the colder store.
+    #[serde(default)]
+    pub moved_to_cold: Moved,
     /// Files and old log entries deleted for good.
     pub deleted: u64,
     /// What somebody else's commit got in the way of: it is left for the next time.
