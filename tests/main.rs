@@ -15,6 +15,7 @@ mod import;
 mod kill;
 mod replay;
 mod rest;
+mod retention;
 mod roles;
 mod slow;
 mod sql;
