@@ -19,6 +19,7 @@ mod kill;
 mod metrics;
 mod replay;
 mod rest;
+mod retention;
 mod roles;
 mod slow;
 mod sql;

@@ -36,6 +36,7 @@ pub mod paths;
 pub mod problem;
 pub mod receipt;
 pub mod record;
+pub mod rolled;
 pub mod run;
 pub mod segment;
 pub mod table;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use uuid::Uuid;
 
+use crate::run::Granularity;
 use crate::table::Table;
 
 /// An application transaction of a table.
@@ -28,6 +29,9 @@ pub enum Transaction {
     Maintain(Table),
     /// `closed`, of `events`: dates before this one (days since 1970) may have lost raw events for good.
     Closed,
+    /// `rolled/<granularity>`, of `batch_counts`: dates before this one (days since 1970) may have no rows of that
+    /// granularity any more ([`crate::rolled::Rolled`]).
+    Rolled(Granularity),
     /// `imports`: counts the commits to the table of imports.
     Imports,
     /// `audit/runs`, of `audit_runs`: counts the runs; of `audit_findings`: counts the commits.
@@ -46,6 +50,7 @@ impl fmt::Display for Transaction {
             Self::Accepted(log, p) => write!(f, "accepted/{log}/{p}"),
             Self::Maintain(table) => write!(f, "maintain/{}", table.name()),
             Self::Closed => write!(f, "closed"),
+            Self::Rolled(granularity) => write!(f, "rolled/{granularity}"),
             Self::Imports => write!(f, "imports"),
             Self::AuditRuns => write!(f, "audit/runs"),
         }

@@ -7,6 +7,8 @@ use reckon_data::damage::Damaged;
 use reckon_data::run::RunError;
 use reckon_data::table::TableError;
 
+use crate::rolled::RolledUp;
+
 /// Why a question has no answer; a variant for every status that a caller tells apart.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -19,6 +21,9 @@ pub enum ServingError {
         /// What is wrong with it.
         message: String,
     },
+    /// It is finer than what is still counted of a date.
+    #[error("{0}")]
+    RolledUp(RolledUp),
     /// There is no such thing.
     #[error("{what} was not found")]
     NotFound {
@@ -80,6 +85,12 @@ impl ServingError {
 
     pub(crate) fn internal(message: impl ToString) -> Self {
         Self::Internal { message: message.to_string() }
+    }
+}
+
+impl From<RolledUp> for ServingError {
+    fn from(rolled: RolledUp) -> Self {
+        Self::RolledUp(rolled)
     }
 }
 

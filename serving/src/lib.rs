@@ -8,7 +8,7 @@
 //!
 //! [`entities`] are what is known of entities beside their counts; [`view`] decides, purely, what an answer is made of and whether it is whole;
 //! [`index`] holds batch counts for point counts and top lists; [`query`] is the API that REST, SQL and
-//! the command line share; [`replay`] replays dead letters; [`sql`] is DataFusion over the same pieces; [`metrics`] counts the questions.
+//! the command line share; [`replay`] replays dead letters; [`rolled`] says what is finer than is still counted; [`sql`] is DataFusion over the same pieces; [`metrics`] counts the questions.
 
 pub mod entities;
 pub mod error;
@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod query;
 pub mod replay;
 pub mod rest;
+pub mod rolled;
 pub mod sql;
 mod times;
 pub mod view;

@@ -9,7 +9,7 @@ mod server;
 
 pub use cluster::Cluster;
 pub use dataset::Dataset;
-pub use place::{data_at, in_folder};
+pub use place::{cold_at, data_at, in_folder};
 pub use roles::Roles;
 pub use server::{RUNTIME, Server, command, run_ok};
 

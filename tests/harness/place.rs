@@ -27,6 +27,11 @@ pub fn data_at<'a>(command: &'a mut Command, dir: &Path) -> &'a mut Command {
     with_endpoint(command)
 }
 
+/// Where older raw events of some data go, which has `dir` for it: a folder, or a path of the bucket.
+pub fn cold_at(dir: &Path) -> String {
+    if store_is("s3") { format!("s3://{BUCKET}/{}", name(dir)) } else { dir.display().to_string() }
+}
+
 /// Tells a process of a cluster where the data of all of them is: in the bucket, under the name of their common folder. Its own
 /// folder is `dir/own`.
 pub fn shared_at<'a>(command: &'a mut Command, dir: &Path, own: &str) -> &'a mut Command {

@@ -30,24 +30,26 @@ pub struct Concluded {
 #[must_use]
 pub fn conclude(checked: &DateChecked, known: &Known, at_cut: bool) -> Concluded {
     let mut findings = Vec::new();
-    let minutes = checked.diffs.get(&Granularity::Minute).map_or(&[][..], Vec::as_slice);
-    let looked_at = &minutes[..minutes.len().min(ROWS_MAX)];
+    // Minutes, unless the date is rolled up.
+    let granularity = checked.finest();
+    let finest = checked.diffs.get(&granularity).map_or(&[][..], Vec::as_slice);
+    let looked_at = &finest[..finest.len().min(ROWS_MAX)];
     let causes = explain(looked_at, &checked.events, &HashMap::new(), known);
-    let rows = Rows { diffs: looked_at, table: TABLE, granularity: Granularity::Minute };
+    let rows = Rows { diffs: looked_at, table: TABLE, granularity };
     match stale(checked, looked_at, &causes, at_cut) {
         Some(finding) => findings.push(finding),
         None => findings.extend(causes.iter().map(|cause| row_finding(&rows, cause))),
     }
-    if minutes.len() > looked_at.len() || checked.more {
-        findings.push(rest(checked, &minutes[looked_at.len()..]));
+    if finest.len() > looked_at.len() || checked.more {
+        findings.push(rest(checked, &finest[looked_at.len()..]));
     }
-    for granularity in [Granularity::Hour, Granularity::Day] {
-        findings.extend(rollups(checked, minutes, granularity));
+    for coarser in checked.due.iter().copied().filter(|coarser| *coarser > granularity) {
+        findings.extend(rollups(checked, finest, coarser));
     }
     findings.extend(malformed(checked));
     findings.extend(checked.closed_rollups.iter().cloned());
-    let is_read = checked.raw_whole && !checked.bad.iter().any(|bad| bad.granularity == Some(Granularity::Minute));
-    let all_seen = is_read && !checked.more && minutes.len() == looked_at.len() && checked.malformed == 0;
+    let is_read = checked.raw_whole && !checked.bad.iter().any(|bad| bad.granularity == Some(granularity));
+    let all_seen = is_read && !checked.more && finest.len() == looked_at.len() && checked.malformed == 0;
     let explained = all_seen && causes.iter().all(|cause| cause.proven && cause.class != Class::ExtraRows);
     // One granularity that agrees shows that the raw events are those that were counted.
     Concluded { findings, raw_accounts: explained || !checked.agreeing.is_empty() }
@@ -60,7 +62,7 @@ pub fn unnamed(checked: &DateChecked) -> Finding {
     let mut finding = Finding::new(Class::ExtraRows, TABLE, text);
     finding.date = Some(format_date(checked.date));
     (finding.expected, finding.found) =
-        (i64::try_from(checked.totals.expected).ok(), i64::try_from(checked.totals.minute).ok());
+        (i64::try_from(checked.totals.expected).ok(), i64::try_from(checked.totals.finest()).ok());
     finding.repair = Repair::Recount;
     "reckon audit --repair recounts the date from its raw events".clone_into(&mut finding.action);
     finding
@@ -101,7 +103,7 @@ fn stale(checked: &DateChecked, diffs: &[RowDiff], causes: &[Cause], at_cut: boo
         finding.offset_end = missing.iter().map(|event| event.place.offset() + 1).max();
     }
     finding.expected = i64::try_from(checked.totals.expected).ok();
-    finding.found = i64::try_from(checked.totals.minute).ok();
+    finding.found = i64::try_from(checked.totals.finest()).ok();
     finding.events = missing.len() as u64;
     finding.event_ids = missing.iter().take(EVENT_IDS_MAX).map(|event| event.event_id.clone()).collect();
     finding.repair = Repair::Recount;
@@ -111,10 +113,10 @@ fn stale(checked: &DateChecked, diffs: &[RowDiff], causes: &[Cause], at_cut: boo
 
 /// What differs and was not looked at one by one.
 fn rest(checked: &DateChecked, rows: &[RowDiff]) -> Finding {
-    let (expected, found) = (checked.totals.expected, checked.totals.minute);
+    let (expected, found) = (checked.totals.expected, checked.totals.finest());
     let class = if found < expected { Class::Lost } else { Class::ExtraRows };
     let more = if checked.more { "at least " } else { "" };
-    let rows = rows.len() as u64 + checked.left_out.get(&Granularity::Minute).copied().unwrap_or(0);
+    let rows = rows.len() as u64 + checked.left_out.get(&checked.finest()).copied().unwrap_or(0);
     let text = format!(
         "{more}{rows} more rows differ than were looked at one by one; the date holds {found} events of {expected}"
     );
@@ -127,8 +129,8 @@ fn rest(checked: &DateChecked, rows: &[RowDiff]) -> Finding {
     finding
 }
 
-/// Hours or days that differ otherwise than their minutes do.
-fn rollups(checked: &DateChecked, minutes: &[RowDiff], granularity: Granularity) -> Vec<Finding> {
+/// Hours or days that differ otherwise than the finer rows do that they are made of.
+fn rollups(checked: &DateChecked, finest: &[RowDiff], granularity: Granularity) -> Vec<Finding> {
     let Some(diffs) = checked.diffs.get(&granularity) else { return Vec::new() };
     let delta = |diff: &RowDiff| {
         let (expected, found) = (diff.expected.unwrap_or_default(), diff.found.unwrap_or_default());
@@ -146,7 +148,7 @@ fn rollups(checked: &DateChecked, minutes: &[RowDiff], granularity: Granularity)
         (expected.min, expected.max) != (found.min, found.max)
     };
     let mut below: HashMap<_, (i64, u64, i64, i128, i64)> = HashMap::new();
-    for diff in minutes {
+    for diff in finest {
         let (count, fingerprint, late, sum, values) = delta(diff);
         let mut key = diff.key.clone();
         key.minute = granularity.start_of(key.minute);
@@ -159,11 +161,11 @@ fn rollups(checked: &DateChecked, minutes: &[RowDiff], granularity: Granularity)
             all.4.wrapping_add(values),
         );
     }
-    // Where not all minutes were looked at, nobody knows what they make.
+    // Where not all of them were looked at, nobody knows what they make.
     let is_own = |diff: &&RowDiff| {
-        let minutes = below.get(&diff.key);
-        checked.has_all_minutes()
-            && (minutes.copied().unwrap_or_default() != delta(diff) || (minutes.is_none() && extremes(diff)))
+        let made = below.get(&diff.key);
+        checked.has_all_finest()
+            && (made.copied().unwrap_or_default() != delta(diff) || (made.is_none() && extremes(diff)))
     };
     let own = diffs.iter().filter(is_own).map(|diff| {
         let mut finding = of_row(Class::RollupMismatch, TABLE, granularity, &diff.key);
@@ -172,7 +174,8 @@ fn rollups(checked: &DateChecked, minutes: &[RowDiff], granularity: Granularity)
             Some(diff.found.map_or(0, |numbers| numbers.count)),
         );
         finding.events = diff.found.unwrap_or_default().count.abs_diff(diff.expected.unwrap_or_default().count);
-        finding.explanation = format!("a {granularity} of {} that is not what its minutes make of it", diff.key.entity);
+        let (entity, below) = (&diff.key.entity, checked.finest());
+        finding.explanation = format!("a {granularity} of {entity} that is not what its {below}s make of it");
         finding.repair = Repair::Recount;
         "reckon audit --repair recounts the date from its raw events".clone_into(&mut finding.action);
         finding
@@ -188,10 +191,10 @@ fn rollups(checked: &DateChecked, minutes: &[RowDiff], granularity: Granularity)
     .collect()
 }
 
-/// How many more hours or days differ, where that does not only follow from minutes that are not all known.
+/// How many more hours or days differ, where that does not only follow from finer rows that are not all known.
 fn more_rollups(checked: &DateChecked, granularity: Granularity) -> Option<Finding> {
     let rows = *checked.left_out.get(&granularity)?;
-    if !checked.has_all_minutes() {
+    if !checked.has_all_finest() {
         return None;
     }
     let text = format!("{rows} more rows per {granularity} differ than were looked at one by one");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 use polars::prelude::DataFrame;
 use reckon_data::minute::{MINUTES_PER_DAY, MINUTES_PER_HOUR, format_date, format_time, start_of_minute};
+use reckon_data::rolled::Rolled;
 use reckon_data::run::Granularity;
 use reckon_data::table::Table;
 
@@ -43,6 +44,8 @@ pub struct DateCheck<'a> {
     pub served: usize,
     /// Dates before this one may have lost raw events to retention.
     pub closed: i64,
+    /// How far the counts have been rolled up.
+    pub rolled: Rolled,
 }
 
 /// What has been found of a date; the rows that differ are explained later.
@@ -52,13 +55,16 @@ pub struct DateChecked {
     pub date: i32,
     /// The line of the report.
     pub totals: DateTotals,
+    /// The granularities that it has counts of, or should have, the finest first: those it was rolled up from are not
+    /// among them.
+    pub due: Vec<Granularity>,
     /// Its hours.
     pub hours: Vec<HourTotals>,
     /// The rows that differ, as far as they were looked at: of each granularity one more than are explained at most.
     pub diffs: BTreeMap<Granularity, Vec<RowDiff>>,
     /// How many others were found to differ.
     pub left_out: BTreeMap<Granularity, u64>,
-    /// The events that count in those of the rows that are minutes.
+    /// The events that count in those of the rows that are of the finest granularity.
     pub events: HashMap<RowKey, Vec<RowEvent>>,
     /// Files that could not be read.
     pub bad: Vec<BadFile>,
@@ -93,10 +99,16 @@ impl DateChecked {
         self.raw_whole && !self.coarse
     }
 
-    /// Whether all minutes that differ are kept.
+    /// The finest counts that it has, or should have: minutes, unless it is rolled up.
     #[must_use]
-    pub fn has_all_minutes(&self) -> bool {
-        !(self.more || self.left_out.contains_key(&Granularity::Minute))
+    pub fn finest(&self) -> Granularity {
+        self.due.first().copied().unwrap_or(Granularity::Day)
+    }
+
+    /// Whether all rows of the finest granularity that differ are kept.
+    #[must_use]
+    pub fn has_all_finest(&self) -> bool {
+        !(self.more || self.left_out.contains_key(&self.finest()))
     }
 
     /// How many more rows that differ are kept.
@@ -160,7 +172,8 @@ impl DateCheck<'_> {
         }
         let raw = self.scanner.raw(date, &files.events, &reading, &self.coverage, by_place, hashes).await?;
         let closed = i64::from(date) < self.closed;
-        let (mut checked, kept_raw) = self.outline(date, &reading, raw, &counts, closed);
+        let due = self.due(date, files);
+        let (mut checked, kept_raw) = self.outline((date, due), &reading, raw, &counts, closed);
         let kept_counts = std::mem::take(&mut counts.kept);
         self.compare(&mut checked, &reading, kept_raw, kept_counts, closed)?;
         let unseen = self.unseen(&checked, &counts.cells, reading.buckets, closed);
@@ -182,13 +195,21 @@ impl DateCheck<'_> {
         }
     }
 
+    /// The granularities that a date should have counts of. What is there is looked at whether it has to be or not; and what
+    /// is gone without having been rolled up is missed.
+    fn due(&self, date: i32, files: &DateFiles) -> Vec<Granularity> {
+        let is_there = |granularity: Granularity| files.counts.iter().any(|f| granularity_of(f) == Some(granularity));
+        let all = Granularity::ALL.into_iter();
+        all.filter(|granularity| !self.rolled.may_lack(date, *granularity) || is_there(*granularity)).collect()
+    }
+
     fn reading(&self, coarse: bool, buckets: u64) -> Arc<Reading> {
         Arc::new(Reading::new(&self.scanner.definition, coarse, buckets))
     }
 
     fn outline(
         &self,
-        date: i32,
+        (date, due): (i32, Vec<Granularity>),
         reading: &Reading,
         raw: RawScan,
         counts: &CountScan,
@@ -198,8 +219,8 @@ impl DateCheck<'_> {
         let differs = |granularity| expected.differing(found, granularity) != 0;
         let raw_whole = raw.bad.is_empty();
         let is_bad = |granularity| counts.bad.iter().any(|bad| bad.granularity == Some(granularity));
-        let agreeing = Granularity::ALL
-            .into_iter()
+        let finest = due.first().copied().unwrap_or(Granularity::Day);
+        let agreeing = (due.iter().copied())
             .filter(|granularity| raw_whole && !is_bad(*granularity) && !differs(*granularity))
             // Nothing agrees with nothing.
             .filter(|granularity| expected.count(*granularity) > 0)
@@ -214,15 +235,16 @@ impl DateCheck<'_> {
             hour: found.count(Granularity::Hour),
             day: found.count(Granularity::Day),
             reserved: raw.reduced.reserved,
+            rolled_up: (finest > Granularity::Minute).then_some(finest),
             doubtful: false,
             coarse: reading.counting.lateness.is_none(),
             closed,
-            balanced: closed || !Granularity::ALL.into_iter().any(differs),
+            balanced: closed || !due.iter().copied().any(differs),
         };
         let bad = raw.bad.into_iter().chain(counts.bad.iter().cloned()).collect();
         let checked = DateChecked {
             date,
-            hours: if closed { Vec::new() } else { hours(date, expected, found) },
+            hours: if closed { Vec::new() } else { hours(date, expected, found, finest) },
             totals,
             diffs: BTreeMap::new(),
             left_out: BTreeMap::new(),
@@ -234,11 +256,12 @@ impl DateCheck<'_> {
             coarse: reading.counting.lateness.is_none(),
             malformed: counts.malformed,
             agreeing,
-            closed_rollups: if closed { closed_rollups(date, counts) } else { Vec::new() },
+            closed_rollups: if closed { closed_rollups(date, counts, &due) } else { Vec::new() },
             wrong_hash: raw.wrong_hash,
             samples: Vec::new(),
             reduced: raw.reduced,
             last_covered: BTreeMap::new(),
+            due,
         };
         (checked, raw.kept)
     }
@@ -249,7 +272,7 @@ impl DateCheck<'_> {
             return 0;
         }
         let differing = |granularity| checked.reduced.cells.differing(found, granularity);
-        let whole = Granularity::ALL.into_iter().filter(|granularity| checked.has(*granularity));
+        let whole = checked.due.iter().copied().filter(|granularity| checked.has(*granularity));
         whole.fold(0, |bits, granularity| bits | differing(granularity)) & !seen
     }
 
@@ -302,7 +325,8 @@ impl DateCheck<'_> {
             && !closed
         {
             let is_large = checked.totals.raw > ALL_ROWS;
-            checked.samples = sample(all, checked.date, &self.coverage, self.served, self.seed, is_large)?;
+            let finest = checked.finest();
+            checked.samples = sample(all, checked.date, &self.coverage, self.served, self.seed, is_large, finest)?;
         }
         if closed || !checked.raw_whole {
             return Ok(());
@@ -310,7 +334,8 @@ impl DateCheck<'_> {
         let firsts = all.map(|all| self.firsts(all)).transpose()?;
         let bad: Vec<Option<Granularity>> = checked.bad.iter().map(|bad| bad.granularity).collect();
         let mut counts = counts;
-        for granularity in Granularity::ALL.into_iter().filter(|granularity| !bad.contains(&Some(*granularity))) {
+        let due = checked.due.clone();
+        for granularity in due.into_iter().filter(|granularity| !bad.contains(&Some(*granularity))) {
             let rows = stack(counts.remove(&granularity).unwrap_or_default())?;
             let diffs = match (&firsts, &rows) {
                 (Some(firsts), Some(rows)) => differences(firsts, rows, granularity, &reading.counting)?,
@@ -321,7 +346,7 @@ impl DateCheck<'_> {
             if diffs.is_empty() {
                 continue;
             }
-            if granularity == Granularity::Minute {
+            if granularity == checked.finest() {
                 if let Some(firsts) = &firsts {
                     note_events(checked, firsts, &diffs, &reading.counting)?;
                 }
@@ -364,9 +389,10 @@ fn note_events(
     diffs: &[RowDiff],
     counting: &super::raw::Counting,
 ) -> Result<(), AuditError> {
-    let (kept, left_out) = diffs.split_at(checked.room(Granularity::Minute).min(diffs.len()));
+    let finest = checked.finest();
+    let (kept, left_out) = diffs.split_at(checked.room(finest).min(diffs.len()));
     let (kept, left_out) = (keys(kept), keys(left_out));
-    for (key, event) in events(firsts, Granularity::Minute, counting)? {
+    for (key, event) in events(firsts, finest, counting)? {
         if kept.contains(&key) {
             checked.events.entry(key).or_default().push(event);
         } else if !left_out.contains(&key) {
@@ -381,14 +407,18 @@ fn keys(diffs: &[RowDiff]) -> HashSet<&RowKey> {
     diffs.iter().map(|diff| &diff.key).collect()
 }
 
-/// The hours and days of a date whose raw events may be gone, against its minutes.
-fn closed_rollups(date: i32, counts: &CountScan) -> Vec<Finding> {
+/// The hours and days of a date whose raw events may be gone, against its minutes; or, where it is rolled up, its days
+/// against its hours.
+fn closed_rollups(date: i32, counts: &CountScan, due: &[Granularity]) -> Vec<Finding> {
     if !counts.bad.is_empty() {
         return Vec::new();
     }
-    let differs = |granularity: &Granularity| counts.rolled.differing(&counts.cells, *granularity) != 0;
+    let finest = due.first().copied().unwrap_or(Granularity::Day);
+    // Where the finest are gone that should be there, nothing makes the coarser ones.
+    let is_gone = counts.finest.is_some_and(|there| there != finest);
+    let differs = |granularity: &Granularity| is_gone || counts.rolled.differing(&counts.cells, *granularity) != 0;
     let finding = |granularity: Granularity| {
-        let text = format!("a {granularity} that its minutes do not make, on a date whose raw events are gone");
+        let text = format!("a {granularity} that its {finest}s do not make, on a date whose raw events are gone");
         let mut finding = Finding::new(Class::RollupMismatch, "batch_counts", text);
         finding.date = Some(format_date(date));
         finding.granularity = Some(granularity.name().to_owned());
@@ -398,15 +428,20 @@ fn closed_rollups(date: i32, counts: &CountScan) -> Vec<Finding> {
         "retention has removed its raw events: restore the table from a copy".clone_into(&mut finding.action);
         finding
     };
-    [Granularity::Hour, Granularity::Day].into_iter().filter(differs).map(finding).collect()
+    let coarser = Granularity::ALL.into_iter().filter(|granularity| *granularity > finest);
+    coarser.filter(differs).map(finding).collect()
 }
 
-fn hours(date: i32, expected: &DateCells, found: &DateCells) -> Vec<HourTotals> {
+/// Hour by hour, by the finest counts that the date has; none where those are days.
+fn hours(date: i32, expected: &DateCells, found: &DateCells, finest: Granularity) -> Vec<HourTotals> {
+    if finest > Granularity::Hour {
+        return Vec::new();
+    }
     let of = |hour: i64| i64::from(date) * MINUTES_PER_DAY + hour * MINUTES_PER_HOUR;
     (0..24_usize)
         .filter_map(|hour| {
             let (expected, found) =
-                (expected.of_hour(Granularity::Minute, hour), found.of_hour(Granularity::Minute, hour));
+                (expected.of_hour(finest, hour), found.of_hour(finest, hour));
             (expected.count != 0 || found.count != 0).then(|| HourTotals {
                 hour: format_time(start_of_minute(of(hour as i64))),
                 expected: expected.count,

@@ -34,8 +34,10 @@ pub struct Whose {
 }
 
 impl Whose {
-    fn is_of(&self, key: &RowKey) -> bool {
-        self.minute == key.minute && self.entity == key.entity && self.event_type == key.event_type
+    fn is_of(&self, diff: &RowDiff) -> bool {
+        let key = &diff.key;
+        let is_then = diff.granularity.start_of(self.minute) == key.minute;
+        is_then && self.entity == key.entity && self.event_type == key.event_type
     }
 }
 
@@ -158,8 +160,8 @@ impl<'a> Explainer<'a> {
     /// Without what only shows again what is known of the raw events.
     fn without_known(&self, deltas: Vec<Delta>) -> Vec<Delta> {
         let of_row = |events: &HashMap<u64, Whose>, delta: &Delta| -> Vec<u64> {
-            let key = &self.diffs[delta.row].key;
-            events.iter().filter(|(_, whose)| whose.is_of(key)).map(|(hash, _)| *hash).collect()
+            let diff = &self.diffs[delta.row];
+            events.iter().filter(|(_, whose)| whose.is_of(diff)).map(|(hash, _)| *hash).collect()
         };
         let is_known = |delta: &Delta| {
             let (gone, new) = (of_row(&self.known.gone, delta), of_row(&self.known.new, delta));

@@ -186,8 +186,10 @@ fn stages(gathered: &Gathered) -> Vec<Stage> {
         fingerprints_agree,
     };
     let (raw, repeats) = (sum(&|date| date.raw), sum(&|date| date.repeats));
-    let open: u64 = sum(&|date| if date.closed { 0 } else { date.expected });
-    let of = |level: &dyn Fn(&DateTotals) -> u64| sum(&|date| if date.closed { 0 } else { level(date) });
+    // Of a date that is rolled up there is nothing to hold the stages against that it has lost.
+    let of = |granularity: Granularity, level: &dyn Fn(&DateTotals) -> u64| {
+        sum(&|date| if date.closed || !date.has(granularity) { 0 } else { level(date) })
+    };
     let mut stages = Vec::new();
     if let Some(events) = gathered.log_events {
         let title = "raw events of the records that the log still holds";
@@ -198,12 +200,14 @@ fn stages(gathered: &Gathered) -> Vec<Stage> {
     let segments = &gathered.segments;
     let due = segments.accepted.saturating_sub(segments.duplicate);
     stages.push(stage("stream", "segments that are still kept", due, segments.counted, agree("stream_counts")));
-    for (name, title, granularity, found) in [
-        ("batch_minute", "batch, per minute", Granularity::Minute, of(&|date| date.minute)),
-        ("batch_hour", "batch, per hour", Granularity::Hour, of(&|date| date.hour)),
-        ("batch_day", "batch, per day", Granularity::Day, of(&|date| date.day)),
-    ] {
-        stages.push(stage(name, title, open, found, of_granularity(granularity)));
+    let levels: [(&str, &str, Granularity, &dyn Fn(&DateTotals) -> u64); 3] = [
+        ("batch_minute", "batch, per minute", Granularity::Minute, &|date| date.minute),
+        ("batch_hour", "batch, per hour", Granularity::Hour, &|date| date.hour),
+        ("batch_day", "batch, per day", Granularity::Day, &|date| date.day),
+    ];
+    for (name, title, granularity, found) in levels {
+        let (due, found) = (of(granularity, &|date| date.expected), of(granularity, found));
+        stages.push(stage(name, title, due, found, of_granularity(granularity)));
     }
     let served = &gathered.served;
     let due = served.asked - served.incomplete;

@@ -53,10 +53,13 @@ impl DateCells {
         usize::try_from(hour).ok().filter(|hour| *hour < HOURS - 1).unwrap_or(HOURS - 1)
     }
 
-    /// Events that the minutes of a bucket hold.
+    /// Events that a bucket holds, by the granularity that has the most: a date may have no minutes any more.
     #[must_use]
     pub fn of_bucket(&self, bucket: usize) -> u64 {
-        (0..HOURS).fold(0, |sum, hour| sum.wrapping_add(self.cells[Self::at(Granularity::Minute, hour, bucket)].count))
+        let of = |granularity: Granularity| {
+            (0..HOURS).fold(0_u64, |sum, hour| sum.wrapping_add(self.cells[Self::at(granularity, hour, bucket)].count))
+        };
+        Granularity::ALL.into_iter().map(of).max().unwrap_or(0)
     }
 
     /// Adds what another one of the date holds.

@@ -10,6 +10,7 @@ use reckon_data::definition::Definition;
 use reckon_data::log::Log;
 use reckon_data::loss::Loss;
 use reckon_data::minute::format_date;
+use reckon_data::rolled::Rolled;
 use reckon_data::table::{DataFile, Tables};
 use uuid::Uuid;
 
@@ -155,6 +156,7 @@ impl Ledger {
             seed: run_id.as_u64_pair().1,
             served: if self.parts.answers.is_some() { self.parts.options.served_entities } else { 0 },
             closed: pinned.closed,
+            rolled: Rolled::of(&pinned.counts),
         };
         let mut by_place = ByPlace::new();
         let (total, mut events) = (dates.len() as u64, 0);

@@ -59,8 +59,10 @@ pub struct RawScan {
 pub struct CountScan {
     /// What they add up to.
     pub cells: DateCells,
-    /// The hours and days that the rows per minute make.
+    /// What the finest rows make of coarser ones: hours and days of minutes.
     pub rolled: DateCells,
+    /// The granularity of those; none where there is no file.
+    pub finest: Option<Granularity>,
     /// Rows of the buckets that are looked at one by one.
     pub kept: BTreeMap<Granularity, Vec<DataFrame>>,
     /// Whether all were counted as the definition in force says.
@@ -235,9 +237,11 @@ impl Scanner {
         reading: &Arc<Reading>,
         hashes: &mut FileHashes,
     ) -> Result<CountScan, AuditError> {
+        let finest = finest_of(files);
         let mut scan = CountScan {
             cells: DateCells::new(date),
             rolled: DateCells::new(date),
+            finest,
             kept: BTreeMap::new(),
             uniform: true,
             malformed: 0,
@@ -252,7 +256,7 @@ impl Scanner {
                     Err(why) => return Ok((file, Err(why))),
                 };
                 let hash = loaded.hash;
-                let part = busy(move || count_file(&loaded, date, &reading)).await?;
+                let part = busy(move || count_file(&loaded, date, finest, &reading)).await?;
                 Ok::<_, AuditError>((file, part.map(|part| (part, hash))))
             }
         };
@@ -309,7 +313,18 @@ struct CountPart {
     malformed: u64,
 }
 
-fn count_file(file: &Loaded, date: i32, reading: &Reading) -> Result<CountPart, Unreadable> {
+/// The finest granularity that files are of.
+fn finest_of(files: &[DataFile]) -> Option<Granularity> {
+    files.iter().filter_map(granularity_of).min()
+}
+
+/// Adds up a file of counts; what coarser rows its rows make, if they are of the `finest` granularity of the date.
+fn count_file(
+    file: &Loaded,
+    date: i32,
+    finest: Option<Granularity>,
+    reading: &Reading,
+) -> Result<CountPart, Unreadable> {
     let granularity =
         granularity_of(&file.file).ok_or_else(|| Unreadable::Corrupt("its path names no granularity".to_owned()))?;
     let mut part = CountPart {
@@ -324,9 +339,10 @@ fn count_file(file: &Loaded, date: i32, reading: &Reading) -> Result<CountPart, 
         for row in 0..counts.len() {
             let (group, minute, amount) = (counts.group[row], counts.minute[row], &counts.amount[row]);
             part.cells.add(granularity, group, minute, amount);
-            if granularity == Granularity::Minute {
-                part.rolled.add(Granularity::Hour, group, minute, amount);
-                part.rolled.add(Granularity::Day, group, minute, amount);
+            if Some(granularity) == finest {
+                for coarser in Granularity::ALL.into_iter().filter(|coarser| *coarser > granularity) {
+                    part.rolled.add(coarser, group, minute, amount);
+                }
             }
         }
         let mask: Vec<bool> = counts.group.iter().map(|group| reading.keeps(*group)).collect();

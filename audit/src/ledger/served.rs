@@ -6,6 +6,7 @@ use polars::prelude::DataFrame;
 use reckon_data::minute::{
     MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_MINUTE, format_date, format_time, start_of_minute,
 };
+use reckon_data::run::Granularity;
 
 use super::columns::Columns;
 use super::load::Unreadable;
@@ -83,7 +84,8 @@ struct Row {
 const MINUTES_OF: usize = 5;
 
 /// Chooses entities of a frame of raw events of a date, and asks of each its whole date, the hour and the minute of
-/// one of its events; of a date that `is_large` the minute of some of them only.
+/// one of its events; of a date that `is_large` the minute of some of them only, and nothing finer than `finest`, which are
+/// the finest counts that it has.
 ///
 /// # Errors
 /// When a column is missing.
@@ -94,6 +96,7 @@ pub fn sample(
     entities: usize,
     seed: u64,
     is_large: bool,
+    finest: Granularity,
 ) -> Result<Vec<Sample>, AuditError> {
     if entities == 0 {
         return Ok(Vec::new());
@@ -128,7 +131,8 @@ pub fn sample(
         let (event_type, at) = (one.event_type.clone(), start_of_minute(one.minute));
         let steps = [MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_MINUTE];
         let asked = if is_large && number >= MINUTES_OF { &steps[..2] } else { &steps[..] };
-        for long in asked.iter().copied() {
+        let is_kept = |long: &i64| *long >= finest.steps() * MICROS_PER_MINUTE;
+        for long in asked.iter().copied().filter(is_kept) {
             let from = at.div_euclid(long) * long;
             let question =
                 Question { entity_id: entity.to_owned(), event_type: event_type.clone(), from, to: from + long };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use reckon_data::run::Granularity;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -198,6 +199,10 @@ pub struct DateTotals {
     pub day: u64,
     /// Of `expected`, events of reserved entities (the canary's).
     pub reserved: u64,
+    /// The finest counts that it is kept by, where finer ones have been dropped (`retention.minutes_days`): then those are 0
+    /// above, and it is held against these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_up: Option<Granularity>,
     /// Whether its counts may be the only record of events that its raw events lack: then they are not replaced.
     #[serde(default)]
     pub doubtful: bool,
@@ -211,6 +216,24 @@ pub struct DateTotals {
     pub balanced: bool,
 }
 
+impl DateTotals {
+    /// Whether it has counts of a granularity, or should have.
+    #[must_use]
+    pub fn has(&self, granularity: Granularity) -> bool {
+        self.rolled_up.is_none_or(|finest| granularity >= finest)
+    }
+
+    /// What its finest counts hold.
+    #[must_use]
+    pub const fn finest(&self) -> u64 {
+        match self.rolled_up {
+            None | Some(Granularity::Minute) => self.minute,
+            Some(Granularity::Hour) => self.hour,
+            Some(Granularity::Day) => self.day,
+        }
+    }
+}
+
 /// An hour of event time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HourTotals {
@@ -218,7 +241,7 @@ pub struct HourTotals {
     pub hour: String,
     /// Distinct raw events below coverage.
     pub expected: u64,
-    /// What batch's minutes hold.
+    /// What batch's minutes hold, or its hours where minutes are no longer kept.
     pub found: u64,
     /// Whether the fingerprints differ.
     pub differs: bool,

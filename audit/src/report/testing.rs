@@ -163,6 +163,7 @@ fn dates() -> Vec<DateTotals> {
         hour: 1_198_990,
         day: 1_198_991,
         reserved: 1_441,
+        rolled_up: None,
         doubtful: false,
         coarse: false,
         closed: false,

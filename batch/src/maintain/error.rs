@@ -3,6 +3,7 @@
 use reckon_data::files::FileError;
 use reckon_data::log::LogError;
 use reckon_data::table::TableError;
+use reckon_tables::ColdError;
 
 /// Why a job of maintenance failed. The tables are as they were; it is tried again the next time.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +54,17 @@ pub enum MaintainError {
         /// Rows that the table says there are.
         expected: u64,
     },
+    /// Counts that should stand for finer ones are not what those make.
+    #[error("{date}: {reason}; nothing of it is dropped, an audit says more")]
+    RollUp {
+        /// The date, `2013-02-08`.
+        date: String,
+        /// What differs.
+        reason: String,
+    },
+    /// A file cannot be moved to the colder store.
+    #[error(transparent)]
+    Cold(#[from] ColdError),
     /// The thread that did it ended by a panic; a defect.
     #[error("a thread of maintenance ended: {0}")]
     Thread(String),

@@ -14,7 +14,7 @@ use crate::archive::properties;
 use crate::commit;
 
 /// Bytes of files that one round of maintenance reads at the most: the rest is left for the next.
-const ROUND_BYTES_MAX: u64 = 8 << 30;
+pub(super) const ROUND_BYTES_MAX: u64 = 8 << 30;
 /// Largest target for a file of stream counts: a segment is found in it by looking at all of its rows.
 const SEGMENTS_TARGET_MAX: u64 = 128 << 20;
 /// Small files of stream counts that may lie about, for each partition.
@@ -44,7 +44,10 @@ impl Maintainer {
         };
         let coverage = self.coverage().await?;
         let snapshot = self.parts.tables.snapshot(Table::Events).await?;
-        let pieces = plan::event_pieces(&snapshot.files, date, &coverage, rules);
+        let pieces = match self.cold_cutoff() {
+            Some(cutoff) => plan::event_pieces(&plan::not_cold(&snapshot.files, cutoff), date, &coverage, rules),
+            None => plan::event_pieces(&snapshot.files, date, &coverage, rules),
+        };
         self.rewrite_all(&layout, snapshot, pieces).await
     }
 
@@ -114,12 +117,12 @@ impl Maintainer {
     }
 
     /// The first date (days since 1970) that is kept when `days` are.
-    fn cutoff(&self, days: Option<u32>) -> Option<i32> {
+    pub(super) fn cutoff(&self, days: Option<u32>) -> Option<i32> {
         Some(date_of(self.parts.clock.now().saturating_sub(i64::from(days?).saturating_mul(MICROS_PER_DAY))))
     }
 
     /// Per partition, the offset below which batch has counted everything.
-    async fn coverage(&self) -> Result<Vec<u64>, MaintainError> {
+    pub(super) async fn coverage(&self) -> Result<Vec<u64>, MaintainError> {
         let snapshot = self.parts.tables.snapshot(Table::BatchCounts).await?;
         Ok(self.offsets(&snapshot, Transaction::Batch))
     }
@@ -181,7 +184,7 @@ impl Maintainer {
     }
 
     /// A commit that counts on the table's `maintain/…`: two of them from one snapshot cannot both win.
-    fn maintain(
+    pub(super) fn maintain(
         &self,
         snapshot: &Snapshot,
         add: Vec<DataFile>,
@@ -199,7 +202,7 @@ impl Maintainer {
 }
 
 /// Somebody else's commit in between is no failure: the next round plans anew.
-fn skip_or_fail<T>(error: TableError, done: T) -> Result<Outcome<T>, MaintainError> {
+pub(super) fn skip_or_fail<T>(error: TableError, done: T) -> Result<Outcome<T>, MaintainError> {
     match error {
         TableError::Fenced { .. } | TableError::Conflict { .. } => Ok(Outcome::Skipped(done, error.to_string())),
         other => Err(other.into()),

@@ -1,15 +1,17 @@
 //! Maintenance of the tables: few, large, sorted files, and nothing older than it is kept.
 //!
-//! [`plan`] decides from what the tables say of their files; `rewrite` sorts and writes; `jobs` commits, every
-//! time with a step on `maintain/<table>`, so that of two who plan from one version one wins; [`trim`] says
+//! [`plan`] decides from what the tables say of their files; `rewrite` sorts and writes; `rollup` proves that coarser
+//! counts stand for finer ones before these go; `cold` moves old raw events to a colder store; `jobs` commits, every time with a step on `maintain/<table>`, so that of two who plan from one version one wins; [`trim`] says
 //! how far the log may go. [`Maintainer::run`] does all of it, after a batch run or every now and then. A job
 //! that fails leaves the table as it was and does not keep the others from running.
 
+mod cold;
 mod error;
 mod jobs;
 pub mod plan;
 mod report;
 mod rewrite;
+mod rollup;
 #[cfg(test)]
 mod tests;
 pub mod trim;
@@ -22,11 +24,12 @@ use parking_lot::Mutex;
 use reckon_data::clock::{Clock, Names};
 use reckon_data::config;
 use reckon_data::table::{Table, Tables};
+use reckon_tables::ColdStore;
 use uuid::Uuid;
 
 pub use error::MaintainError;
-use plan::CoverageHistory;
-pub use report::{MaintainReport, Rewritten};
+use plan::{CoverageHistory, RollUp};
+pub use report::{MaintainReport, Moved, Rewritten, RolledUp};
 use rewrite::Means;
 pub use trim::{Safe, trim_log, trim_point};
 
@@ -37,6 +40,8 @@ pub struct MaintainerParts {
     pub tables: Arc<dyn Tables>,
     /// Where their files lie: the store rooted at the tables' folder.
     pub store: Arc<dyn ObjectStore>,
+    /// Where older raw events move to, if anywhere.
+    pub cold: Option<ColdStore>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Names for files and commits.
@@ -72,6 +77,8 @@ pub struct Maintainer {
     parts: MaintainerParts,
     means: Means,
     history: Mutex<CoverageHistory>,
+    /// Dates that cannot be rolled up as they are: they are not read again before they change.
+    refused: Mutex<Vec<RollUp>>,
     running: tokio::sync::Mutex<()>,
 }
 
@@ -85,7 +92,7 @@ impl Maintainer {
             memory: parts.memory,
             spill_dir: parts.spill_dir.clone(),
         };
-        Self { parts, means, history: Mutex::default(), running: tokio::sync::Mutex::new(()) }
+        Self { parts, means, history: Mutex::default(), refused: Mutex::default(), running: tokio::sync::Mutex::new(()) }
     }
 
     /// All of it: expired and covered files go, small ones are put together, and what no table refers to
@@ -98,10 +105,13 @@ impl Maintainer {
         report.expired_event_files = note.of("expire events", self.expire_events().await);
         report.expired_dead_files = note.of("expire dead letters", self.expire_dead_letters().await);
         report.covered_files = note.of("drop covered segments", self.drop_covered().await);
+        report.rolled_up = note.of("roll up counts", Box::pin(self.roll_up()).await);
         if self.parts.compact {
             report.events = note.of("compact events", self.compact_events(None).await);
             report.stream_counts = note.of("compact stream counts", self.compact_stream_counts().await);
         }
+        // Last, what is left as it is.
+        report.moved_to_cold = note.of("move to the colder store", Box::pin(self.move_to_cold()).await);
         let retention = i64::try_from(self.parts.retention.removed_files.as_micros()).unwrap_or(i64::MAX);
         for table in Table::ALL {
             let deleted = self.parts.tables.vacuum(table, retention).await;

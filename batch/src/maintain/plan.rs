@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use reckon_data::minute::parse_date;
+use reckon_data::run::Granularity;
 use reckon_data::table::DataFile;
 
 /// A group of files is read and written in pieces of so many times the target size at the most.
@@ -170,6 +171,70 @@ pub fn expired_events(files: &[DataFile], cutoff: i32, coverage: &[u64]) -> Vec<
     }
     let is_counted = |file: &&DataFile| Place::of_events(file).is_some_and(|place| place.is_below(coverage));
     dates.into_values().filter(|files| files.iter().all(is_counted)).flatten().cloned().collect()
+}
+
+/// Raw events that move to the colder store: of dates before `cutoff`, and counted. What is not counted yet is read soon, and
+/// put together with others.
+#[must_use]
+pub fn cold_files(files: &[DataFile], cutoff: i32, coverage: &[u64]) -> Vec<DataFile> {
+    let is_old = |file: &DataFile| date_of_file(file, "event_date").is_some_and(|date| date < cutoff);
+    let is_counted = |file: &DataFile| Place::of_events(file).is_some_and(|place| place.is_below(coverage));
+    files.iter().filter(|file| is_old(file) && is_counted(file)).cloned().collect()
+}
+
+/// The files of dates from `cutoff` on: what is about to move, or has moved, is not put together any more.
+#[must_use]
+pub fn not_cold(files: &[DataFile], cutoff: i32) -> Vec<DataFile> {
+    let is_kept = |file: &&DataFile| date_of_file(file, "event_date").is_none_or(|date| date >= cutoff);
+    files.iter().filter(is_kept).cloned().collect()
+}
+
+/// Counts of a date that coarser ones stand for from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RollUp {
+    /// The date, days since 1970.
+    pub date: i32,
+    /// What goes: minutes, or hours, or both.
+    pub gone: BTreeMap<Granularity, Vec<DataFile>>,
+    /// What stays.
+    pub kept: BTreeMap<Granularity, Vec<DataFile>>,
+}
+
+impl RollUp {
+    /// Bytes of all its files.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.gone.values().chain(self.kept.values()).flatten().map(|file| file.bytes).sum()
+    }
+}
+
+/// The dates that are older than their minutes (dates before `minutes`) or hours (dates before `hours`) are kept, and still
+/// have some. One that lacks anything coarser stays as it is: nothing would stand for what goes.
+#[must_use]
+pub fn roll_ups(files: &[DataFile], minutes: Option<i32>, hours: Option<i32>) -> Vec<RollUp> {
+    let mut dates: BTreeMap<i32, BTreeMap<Granularity, Vec<DataFile>>> = BTreeMap::new();
+    for file in files {
+        if let (Some(date), Some(granularity)) = (date_of_file(file, "event_date"), granularity_of(file)) {
+            dates.entry(date).or_default().entry(granularity).or_default().push(file.clone());
+        }
+    }
+    let goes = |date: i32, granularity: Granularity| match granularity {
+        Granularity::Minute => minutes.is_some_and(|cutoff| date < cutoff),
+        Granularity::Hour => hours.is_some_and(|cutoff| date < cutoff),
+        Granularity::Day => false,
+    };
+    let roll_up = |(date, sets): (i32, BTreeMap<Granularity, Vec<DataFile>>)| {
+        let (gone, kept): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            sets.into_iter().partition(|(granularity, _)| goes(date, *granularity));
+        let stays = |granularity: &Granularity| goes(date, *granularity) || kept.contains_key(granularity);
+        let is_whole = [Granularity::Hour, Granularity::Day].iter().all(stays);
+        (!gone.is_empty() && is_whole).then_some(RollUp { date, gone, kept })
+    };
+    dates.into_iter().filter_map(roll_up).collect()
+}
+
+fn granularity_of(file: &DataFile) -> Option<Granularity> {
+    file.partition.get("granularity")?.as_deref()?.parse().ok()
 }
 
 /// Dead letters that are older than they are kept.

@@ -30,6 +30,26 @@ impl std::ops::AddAssign for Rewritten {
     }
 }
 
+/// Counts that coarser ones stand for now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolledUp {
+    /// Dates of which some went.
+    pub dates: u64,
+    /// Files of counts by the minute that went.
+    pub minute_files: u64,
+    /// Files of counts by the hour that went.
+    pub hour_files: u64,
+}
+
+/// Files that were moved to the colder store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// How many.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// What one round of maintenance did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MaintainReport {
@@ -43,6 +63,12 @@ pub struct MaintainReport {
     pub expired_event_files: u64,
     /// Files of dead letters removed because they are older than they are kept.
     pub expired_dead_files: u64,
+    /// Counts by the minute and the hour that were dropped because they are older than they are kept.
+    #[serde(default)]
+    pub rolled_up: RolledUp,
+    /// Files of raw events that were moved to the colder store.
+    #[serde(default)]
+    pub moved_to_cold: Moved,
     /// Files and old log entries deleted for good.
     pub deleted: u64,
     /// What somebody else's commit got in the way of: it is left for the next time.

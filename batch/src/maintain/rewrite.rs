@@ -13,7 +13,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::col;
 use datafusion::physical_plan::SendableRecordBatchStream;
-use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
+use datafusion::prelude::{DataFrame, ParquetReadOptions, SessionConfig, SessionContext};
 use futures::StreamExt as _;
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -75,6 +75,13 @@ impl Layout {
 }
 
 async fn sorted(means: &Means, layout: &Layout, piece: &Piece) -> Result<SendableRecordBatchStream, DataFusionError> {
+    let rows = rows_of(means, layout.table, &piece.files).await?;
+    let order = layout.sort.iter().map(|name| col(*name).sort(true, true)).collect();
+    rows.sort(order)?.execute_stream().await
+}
+
+/// The rows of files of a table, in any order; texts are no views. A column that a file lacks is null there.
+pub(super) async fn rows_of(means: &Means, table: Table, files: &[DataFile]) -> Result<DataFrame, DataFusionError> {
     // The other half is for what DataFusion does not account for: decoding, merging, encoding.
     let pool = FairSpillPool::new((means.memory / 2).max(MEMORY_MIN));
     let mut env = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool));
@@ -87,11 +94,9 @@ async fn sorted(means: &Means, layout: &Layout, piece: &Piece) -> Result<Sendabl
     let url = ObjectStoreUrl::parse(STORE_URL)?;
     context.register_object_store(url.as_ref(), Arc::clone(&means.store));
     let urls: Vec<String> =
-        piece.files.iter().map(|file| format!("{STORE_URL}/{}", Storage::path(layout.table, &file.path))).collect();
-    let schema = file_schema(layout.table);
-    let rows = context.read_parquet(urls, ParquetReadOptions::default().schema(&schema)).await?;
-    let order = layout.sort.iter().map(|name| col(*name).sort(true, true)).collect();
-    rows.sort(order)?.execute_stream().await
+        files.iter().map(|file| format!("{STORE_URL}/{}", Storage::path(table, &file.path))).collect();
+    let schema = file_schema(table);
+    context.read_parquet(urls, ParquetReadOptions::default().schema(&schema)).await
 }
 
 /// A log partition, and what has to stay together in it.

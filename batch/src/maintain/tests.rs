@@ -57,6 +57,7 @@ impl World {
         Maintainer::new(MaintainerParts {
             tables: Arc::<MemoryTables>::clone(&self.tables),
             store: Arc::clone(&self.store),
+            cold: None,
             clock: Arc::<ManualClock>::clone(&self.clock),
             names: Arc::new(RandomNames),
             log: LOG,

@@ -24,7 +24,7 @@ impl Recompute {
     pub(super) async fn commit(&self, run_id: Uuid, pinned: &Pinned, done: &[Done]) -> Result<u64, BatchError> {
         let commit = Commit {
             table: Table::BatchCounts,
-            steps: self.steps(pinned)?,
+            steps: self.steps(pinned, done)?,
             add: done.iter().flat_map(|done| done.recounted.files.iter().cloned()).collect(),
             remove: done.iter().flat_map(|done| done.before.iter().cloned()).collect(),
             data_change: true,
@@ -42,7 +42,7 @@ impl Recompute {
         futures::stream::iter(looks).buffer_unordered(LOOKS).try_collect().await
     }
 
-    fn steps(&self, pinned: &Pinned) -> Result<Vec<Step>, BatchError> {
+    fn steps(&self, pinned: &Pinned, done: &[Done]) -> Result<Vec<Step>, BatchError> {
         let log = self.parts.log.identity();
         let signed = |offset: u64| {
             i64::try_from(offset).map_err(|_| BatchError::Broken(format!("offset {offset} is out of range")))
@@ -52,7 +52,13 @@ impl Recompute {
             let from = pinned.counts.transaction(&name);
             Ok::<_, BatchError>(Step { name, from, to: signed(*cut)? })
         });
-        coverage.chain(pinned.lost.iter().cloned().map(Ok)).collect()
+        // Rows beside rows that maintenance has rolled up meanwhile would be all that their granularity has.
+        let beside = done.iter().any(|done| done.beside).then(|| {
+            let name = Transaction::Maintain(Table::BatchCounts).to_string();
+            let at = pinned.counts.transaction(&name);
+            Ok(Step { name, from: at, to: at })
+        });
+        coverage.chain(pinned.lost.iter().cloned().map(Ok)).chain(beside).collect()
     }
 }
 

@@ -22,6 +22,7 @@ use futures::{StreamExt, TryStreamExt};
 use reckon_data::clock::Names;
 use reckon_data::definition::Definition;
 use reckon_data::invariant::{EXACT_MERGE, SAME_ROWS};
+use reckon_data::run::Granularity;
 use reckon_data::table::{DataFile, Table};
 use reckon_tables::provider::{Piece, PinnedTable};
 use reckon_tables::schema::file_schema;
@@ -49,8 +50,10 @@ pub struct DateJob {
     pub date: i32,
     /// Its raw events.
     pub source: Source,
-    /// The minute files of before whose rows are kept or added to.
+    /// The files of before whose rows are kept or added to: those of the finest granularity that the date has.
     pub existing: Vec<DataFile>,
+    /// The finest granularity that is written.
+    pub finest: Granularity,
     /// What is counted.
     pub definition: Arc<Definition>,
     /// Names for files.
@@ -79,7 +82,7 @@ pub struct Recounted {
     pub events: u64,
     /// Repeats among them.
     pub duplicates: u64,
-    /// Events that all minute rows count together.
+    /// Events that all rows of a granularity count together.
     pub counted: u64,
 }
 
@@ -256,8 +259,8 @@ impl DateJob {
         };
         let (runs, definition) = (Arc::new(runs), self.definition.version());
         let tasks = ranges.into_iter().map(|range| {
-            let target =
-                Target { store: Arc::clone(&self.source.store), names: Arc::clone(&self.names), date: self.date };
+            let (store, names) = (Arc::clone(&self.source.store), Arc::clone(&self.names));
+            let target = Target { store, names, date: self.date, finest: self.finest };
             let runs = Arc::clone(&runs);
             engine.spawn_busy(async move { Box::pin(fold(&runs, range, &target, definition)).await })
         });

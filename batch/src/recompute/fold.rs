@@ -4,6 +4,9 @@
 //! rows in order ──equal added──▶ minute rows ──end of hour──▶ hour rows ──end of day──▶ day rows
 //! ```
 //!
+//! A date that is rolled up has rows from the hour on, or from the day on. Its rows of before come as rows of the first minute of
+//! their hour or day, so what is new adds up with them, and finer rows are not written.
+//!
 //! A level holds the rows of one (entity, type, step) below it and lets go of them, added up per dimensions,
 //! when a row of another one comes.
 
@@ -28,7 +31,7 @@ type Dims = [Option<Box<str>>; 3];
 pub struct Folded {
     /// The files, stored but not committed.
     pub files: Vec<DataFile>,
-    /// Events counted in the minute rows.
+    /// Events counted in the rows of any one granularity.
     pub events: u64,
 }
 
@@ -123,6 +126,8 @@ struct Folder {
     minutes: CountFiles,
     hours: CountFiles,
     days: CountFiles,
+    /// Finer rows are added up and not written.
+    finest: Granularity,
     definition: u64,
     events: u64,
 }
@@ -141,6 +146,7 @@ impl Folder {
             minutes: files(Granularity::Minute),
             hours: files(Granularity::Hour),
             days: files(Granularity::Day),
+            finest: target.finest,
             definition,
             events: 0,
         }
@@ -180,8 +186,10 @@ impl Folder {
     /// The minute row is complete.
     fn end_row(&mut self) -> Result<(), BatchError> {
         let Some((dim, counted)) = self.row.take() else { return Ok(()) };
-        let dims = &self.dims.values[dim as usize];
-        self.minutes.push(RowKey { entity: &self.entity, kind: &self.kind, minute: self.minute, dims }, &counted)?;
+        if self.finest == Granularity::Minute {
+            let dims = &self.dims.values[dim as usize];
+            self.minutes.push(RowKey { entity: &self.entity, kind: &self.kind, minute: self.minute, dims }, &counted)?;
+        }
         self.events += counted.count;
         self.hour.start = self.hour.start_of(self.minute);
         self.hour.rows.push((dim, counted));
@@ -207,9 +215,11 @@ impl Folder {
     fn end_hour(&mut self) -> Result<(), BatchError> {
         self.hour.close(&self.dims, self.definition)?;
         for (dim, counted) in self.hour.rows.drain(..) {
-            let dims = &self.dims.values[dim as usize];
-            let key = RowKey { entity: &self.entity, kind: &self.kind, minute: self.hour.start, dims };
-            self.hours.push(key, &counted)?;
+            if self.finest <= Granularity::Hour {
+                let dims = &self.dims.values[dim as usize];
+                let key = RowKey { entity: &self.entity, kind: &self.kind, minute: self.hour.start, dims };
+                self.hours.push(key, &counted)?;
+            }
             self.day.start = self.day.start_of(self.hour.start);
             self.day.rows.push((dim, counted));
         }

@@ -59,6 +59,7 @@ use reckon_data::minute::{date_of, format_date, parse_date};
 use reckon_data::offload::offload;
 use reckon_data::paths::Transaction;
 use reckon_data::record::encode_cut;
+use reckon_data::rolled::Rolled;
 use reckon_data::run::Granularity;
 use reckon_data::table::{DataFile, Snapshot, Step, Table, Tables};
 use reckon_tables::Storage;
@@ -70,7 +71,7 @@ use engine::{Engine, Threads};
 pub use error::BatchError;
 pub use functions::{all as query_functions, distinct_users, read_function, repeated, write_function};
 pub use output::layout;
-use plan::{Asked, Choice, DatePlan, Dates, by_date, of_granularity};
+use plan::{Asked, Choice, DatePlan, Dates, by_date, finest_files, finest_of_whole};
 pub use repeats::Repeated;
 pub use report::{DateReport, Mode, OnProgress, Progress, RunReport};
 use scope::Scope;
@@ -248,7 +249,8 @@ impl Recompute {
         let lost = carried_over(log, 0..self.parts.log.partitions(), &events, &counts);
         let closed = events.transaction(&Transaction::Closed.to_string());
         let dates = Dates { events: by_date(&events.files)?, counts: by_date(&counts.files)? };
-        Ok(Pinned { counts, dates, closed, lost, span: Arc::new(Span { coverage, cuts }) })
+        let rolled = Rolled::of(&counts);
+        Ok(Pinned { counts, dates, closed, rolled, lost, span: Arc::new(Span { coverage, cuts }) })
     }
 
     async fn spill_dir(&self, run_id: Uuid) -> Result<SpillDir, BatchError> {
@@ -282,7 +284,10 @@ impl Recompute {
                 definition: self.parts.definition.version(),
             };
             match plan.choose(engine, asked).await {
-                Ok(Some(choice)) => jobs.push(self.job(date, &plan, choice, spill, plan.is_mending(asked))),
+                Ok(Some(choice)) => {
+                    let finest = finest_of_whole(date, before, pinned.rolled);
+                    jobs.push(Job { mending: plan.is_mending(asked), ..self.job(date, &plan, choice, spill, finest) });
+                }
                 Ok(None) => {}
                 Err(error) if plan.is_mending(asked) => cannot_mend(date, &error),
                 Err(error) => return Err(error),
@@ -291,22 +296,31 @@ impl Recompute {
         Ok(jobs)
     }
 
-    fn job(&self, date: i32, plan: &DatePlan<'_>, choice: Choice, spill: &Arc<SpillDir>, mending: bool) -> Job {
-        let kept = match choice.mode {
-            Mode::Full => Vec::new(),
-            Mode::Entities | Mode::Closed => of_granularity(plan.counts, Granularity::Minute),
+    /// `whole` is the finest granularity of the date's rows when it is counted whole.
+    fn job(&self, date: i32, plan: &DatePlan<'_>, choice: Choice, spill: &Arc<SpillDir>, whole: Granularity) -> Job {
+        let (finest, existing) = match choice.mode {
+            Mode::Full => (whole, Vec::new()),
+            Mode::Entities | Mode::Closed => finest_files(plan.counts),
         };
         let recount = DateJob {
             date,
             source: plan.source(choice.scope),
-            existing: kept,
+            existing,
+            finest,
             definition: Arc::clone(&self.parts.definition),
             names: Arc::clone(&self.parts.names),
             spill: Arc::clone(spill),
             cluster: None,
         };
-        let before = plan.counts.to_vec();
-        Job { recount, mode: choice.mode, counted_before: choice.counted_before, before, mending }
+        Job {
+            recount,
+            mode: choice.mode,
+            counted_before: choice.counted_before,
+            before: plan.counts.to_vec(),
+            whole,
+            beside: false,
+            mending: false,
+        }
     }
 
     /// Small dates side by side, each large one with all threads.
@@ -361,6 +375,8 @@ struct Pinned {
     dates: Dates,
     /// Dates before this one (days since 1970) may have lost raw events to retention.
     closed: i64,
+    /// How far `batch_counts` has been rolled up.
+    rolled: Rolled,
     /// What `batch_counts` does not know yet of records that had gone before they were archived.
     lost: Vec<Step>,
     span: Arc<Span>,
@@ -389,6 +405,10 @@ struct Job {
     counted_before: u64,
     /// All its files of before.
     before: Vec<DataFile>,
+    /// The finest granularity of its rows when it is counted whole.
+    whole: Granularity,
+    /// Its rows come beside those of before.
+    beside: bool,
     /// It is recounted for no other reason than that some of them are damaged.
     mending: bool,
 }
@@ -400,6 +420,8 @@ struct Done {
     raw_missing: bool,
     recounted: Recounted,
     before: Vec<DataFile>,
+    /// Its rows come beside those of before, which have to be as they were.
+    beside: bool,
 }
 
 impl Job {
@@ -414,13 +436,14 @@ impl Job {
             tracing::warn!(date, before, found = recounted.counted, "raw events are missing: the date is closed");
             self.mode = Mode::Closed;
             self.recount.source.scope = Scope::New;
-            self.recount.existing = of_granularity(&self.before, Granularity::Minute);
+            (self.recount.finest, self.recount.existing) = finest_files(&self.before);
             recounted = match self.recount.run(engine, &|_| {}).await {
                 Err(error) if Damaged::cause(&error).is_some() => self.without_before(engine, error).await?,
                 recounted => recounted?,
             };
         }
-        Ok(Done { date: self.recount.date, mode: self.mode, raw_missing, recounted, before: self.before })
+        let Self { recount: DateJob { date, .. }, mode, before, beside, .. } = self;
+        Ok(Done { date, mode, raw_missing, recounted, before, beside })
     }
 
     /// Recounts without the rows of before, if it may be they that are damaged: all of the date; or, if it is closed,
@@ -434,9 +457,11 @@ impl Job {
         self.recount.existing = Vec::new();
         if self.mode == Mode::Closed {
             self.before = Vec::new();
+            self.beside = true;
         } else {
             self.mode = Mode::Full;
             self.recount.source.scope = Scope::All;
+            self.recount.finest = self.whole;
         }
         self.recount.run(engine, &|_| {}).await
     }

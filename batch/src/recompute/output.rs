@@ -241,6 +241,8 @@ pub struct Target {
     pub names: Arc<dyn Names>,
     /// The date of the rows.
     pub date: i32,
+    /// Finer rows are not written.
+    pub finest: Granularity,
 }
 
 /// The files of one date and granularity: rows are gathered, and written when there are enough.

@@ -22,6 +22,7 @@ use futures::StreamExt;
 use object_store::ObjectStore;
 use reckon_data::damage::Damaged;
 use reckon_data::minute::parse_date;
+use reckon_data::rolled::Rolled;
 use reckon_data::run::Granularity;
 use reckon_data::table::{DataFile, Table};
 use reckon_tables::provider::{Piece, PinnedTable};
@@ -84,6 +85,28 @@ pub fn of_granularity(files: &[DataFile], granularity: Granularity) -> Vec<DataF
     let is =
         |file: &&DataFile| file.partition.get("granularity").and_then(Option::as_deref) == Some(granularity.name());
     files.iter().filter(is).cloned().collect()
+}
+
+/// The finest granularity that files are of; none of no files.
+#[must_use]
+pub fn finest_of(files: &[DataFile]) -> Option<Granularity> {
+    Granularity::ALL.into_iter().find(|granularity| !of_granularity(files, *granularity).is_empty())
+}
+
+/// The finest granularity that rows are written of where a date is counted whole: what the table was rolled up to does
+/// not come back, unless some of it is still there.
+#[must_use]
+pub fn finest_of_whole(date: i32, files: &[DataFile], rolled: Rolled) -> Granularity {
+    let due = rolled.finest(date);
+    finest_of(files).map_or(due, |there| there.min(due))
+}
+
+/// The rows of a date that coarser ones are made of: its finest. Of a date that is rolled up these are hours, or days, to
+/// which what is new adds up as exactly as to minutes.
+#[must_use]
+pub fn finest_files(files: &[DataFile]) -> (Granularity, Vec<DataFile>) {
+    let finest = finest_of(files).unwrap_or(Granularity::Minute);
+    (finest, of_granularity(files, finest))
 }
 
 /// What a run asks of a date.
@@ -187,12 +210,16 @@ impl DatePlan<'_> {
             .any(|file| file.min_i64("definition") != definition || file.max_i64("definition") != definition)
     }
 
-    /// Events that the rows of before count, by the day; or, where those are damaged, by the hour or the minute.
+    /// Events that the rows of before count, by the day; or, where those are damaged, by the hour or the minute, as far as
+    /// the date has these.
     ///
     /// Where none of them can be read nothing says whether raw events are missing: a date is recounted then only if
     /// somebody asks for it. Of a closed one more are missing than there can be: what is new comes beside its rows.
     async fn counted_before(&self, engine: &Engine, asked: Asked) -> Result<u64, BatchError> {
-        for granularity in [Granularity::Day, Granularity::Hour] {
+        let finest = finest_of(self.counts).unwrap_or(Granularity::Minute);
+        let coarser = [Granularity::Day, Granularity::Hour].into_iter().filter(|granularity| *granularity > finest);
+        // What is not there at all counts nothing, and says nothing.
+        for granularity in coarser.filter(|granularity| !of_granularity(self.counts, *granularity).is_empty()) {
             match self.counted_by(engine, granularity).await {
                 Err(error) if Damaged::cause(&error).is_some() => {
                     tracing::warn!(%granularity, error = error.in_full(), "rows of before cannot be read");
@@ -200,7 +227,7 @@ impl DatePlan<'_> {
                 counted => return counted,
             }
         }
-        match self.counted_by(engine, Granularity::Minute).await {
+        match self.counted_by(engine, finest).await {
             Err(error) if Damaged::cause(&error).is_some() && asked.always && !asked.closed => {
                 tracing::warn!(error = error.in_full(), "how many raw events there should be, nothing says");
                 Ok(0)

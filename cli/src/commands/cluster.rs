@@ -70,7 +70,7 @@ impl Cluster {
     /// # Errors
     /// When it cannot start, or the network fails.
     pub async fn run(self, settings: Settings) -> Result<()> {
-        let store = Storage::open(&settings.data_dir)?.store();
+        let store = Storage::open_with_cold(&settings.data_dir, &settings.retention.cold_url).await?.store();
         match self.role {
             Role::Scheduler(Scheduler { cluster_listen, cluster_host }) => {
                 let host = host(cluster_host, cluster_listen)?;

@@ -193,7 +193,7 @@ async fn other_copy(settings: &Settings, log: &Arc<EmbeddedLog>, lost: &LostReco
     if is_local(dir) && !local_folder(dir)?.join("tables").exists() {
         bail!("there are no tables in {dir}: is it mounted? What they have of the record may not be given up");
     }
-    let storage = Storage::open(&settings.data_dir)?;
+    let storage = Storage::open_with_cold(dir, &settings.retention.cold_url).await?;
     let tables = Arc::new(DeltaTables::new(storage.clone(), Arc::new(SystemClock))?);
     let mended = MendedLog::new(Arc::clone(log) as _, Arc::clone(&tables) as _, storage.store());
     let events = tables.snapshot(Table::Events).await?;

@@ -58,7 +58,7 @@ impl Base {
         let definition = Arc::new(settings.definition()?);
         let scratch = dir.join("scratch");
         empty_scratch(&scratch).with_context(|| format!("{} cannot be emptied", scratch.display()))?;
-        let storage = Storage::open(&settings.data_dir)?;
+        let storage = Storage::open_with_cold(&settings.data_dir, &settings.retention.cold_url).await?;
         let delta = DeltaTables::new(storage.clone(), Arc::clone(&clock))?;
         let tables: Arc<dyn Tables> = Arc::new(delta.clone());
         let log = open_log(&settings, dir, &storage, &clock, names.as_ref()).await?;
@@ -152,6 +152,7 @@ impl Base {
         MaintainerParts {
             tables: Arc::clone(&self.tables),
             store: self.storage.store(),
+            cold: self.storage.cold().cloned(),
             clock: Arc::clone(&self.clock),
             names: Arc::clone(&self.names),
             log: self.mended.identity(),

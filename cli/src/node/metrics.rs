@@ -8,7 +8,7 @@ use reckon_data::table::Table;
 use reckon_serving::rest::MetricsText;
 use reckon_stream::counter::{CounterStats, PartitionStats};
 use reckon_stream::gateway::Gateway;
-use reckon_tables::DeltaTables;
+use reckon_tables::{ColdStore, DeltaTables};
 
 use crate::telemetry::process_metrics;
 
@@ -149,6 +149,14 @@ fn of_tables(tables: &DeltaTables, into: &mut MetricsText) {
     sizes().for_each(|(table, size)| into.value("reckon_table_files", &[("table", table)], size.files));
     into.begin("reckon_table_bytes", "gauge", "Bytes of these files.");
     sizes().for_each(|(table, size)| into.value("reckon_table_bytes", &[("table", table)], size.bytes));
+    // Known to the process that maintains the tables.
+    let Some(sizes) = tables.storage().cold().and_then(ColdStore::sizes) else { return };
+    into.begin("reckon_raw_bytes", "gauge", "Bytes of raw events in the data directory and in the colder store.");
+    into.value("reckon_raw_bytes", &[("place", "hot")], sizes.hot_bytes);
+    into.value("reckon_raw_bytes", &[("place", "cold")], sizes.cold_bytes);
+    into.begin("reckon_raw_files", "gauge", "Files of raw events in the data directory and in the colder store.");
+    into.value("reckon_raw_files", &[("place", "hot")], sizes.hot_files);
+    into.value("reckon_raw_files", &[("place", "cold")], sizes.cold_files);
 }
 
 /// Which invariants were checked, and which did not hold.

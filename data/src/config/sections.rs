@@ -285,6 +285,14 @@ impl Default for Batch {
 pub struct Retention {
     /// Days that raw events are kept; older dates are closed.
     pub events_days: Option<u32>,
+    /// Days that counts by the minute are kept; older dates have hours and days.
+    pub minutes_days: Option<u32>,
+    /// Days that counts by the hour are kept; older dates have days.
+    pub hours_days: Option<u32>,
+    /// Where older raw events are moved to: a folder, or the URL of an object store; empty is nowhere.
+    pub cold_url: String,
+    /// Days after which they are.
+    pub cold_days: Option<u32>,
     /// Days that dead letters are kept.
     pub dead_letters_days: Option<u32>,
     /// How long stream counts below coverage stay readable; longer than the longest query.
@@ -299,6 +307,10 @@ impl Default for Retention {
     fn default() -> Self {
         Self {
             events_days: None,
+            minutes_days: None,
+            hours_days: None,
+            cold_url: String::new(),
+            cold_days: None,
             dead_letters_days: None,
             covered_segments: Duration::from_secs(3_600),
             removed_files: Duration::from_secs(24 * 3_600),

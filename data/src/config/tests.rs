@@ -39,6 +39,17 @@ fn what_makes_no_sense_is_refused_by_name() {
         ("gateway.queue = '1MiB'", "gateway.queue"),
         ("retention.events_days = 366001", "retention.events_days"),
         ("retention.dead_letters_days = 4000000000", "retention.dead_letters_days"),
+        ("retention.minutes_days = 366001", "retention.minutes_days"),
+        ("retention.minutes_days = 0", "retention.minutes_days"),
+        ("retention.hours_days = 30", "retention.hours_days"),
+        ("retention.hours_days = 30\nretention.minutes_days = 31", "retention.minutes_days"),
+        ("retention.cold_days = 30", "retention.cold_days"),
+        ("retention.cold_url = 'reckon-data'", "retention.cold_url"),
+        ("retention.cold_url = 'reckon-data'\nretention.cold_days = 3", "retention.cold_url"),
+        (
+            "retention.cold_url = 'cold'\nretention.cold_days = 30\nretention.events_days = 30",
+            "retention.cold_days",
+        ),
         ("retention.removed_files = '5h 59m'", "retention.removed_files"),
         ("canary.every = '500ms'", "canary.every"),
         ("definition.reserved_prefixes = []", "canary.every"),
@@ -75,4 +86,15 @@ fn a_canary_that_is_off_bounds_nothing() {
 fn no_log_shows_the_canarys_token() {
     let settings = Settings::from_toml("canary.token = 'hush'").unwrap();
     assert!(!format!("{settings:?}").contains("hush"));
+}
+
+#[test]
+fn rollups_and_a_colder_store_go_with_each_other() {
+    let text = "[retention]\nminutes_days = 30\nhours_days = 365\nevents_days = 400\n\
+                cold_url = 's3://b/cold'\ncold_days = 60";
+    let retention = Settings::from_toml(text).unwrap().retention;
+    assert_eq!((retention.minutes_days, retention.hours_days, retention.cold_days), (Some(30), Some(365), Some(60)));
+    // What has been moved stays readable though nothing moves any more.
+    Settings::from_toml("retention.cold_url = 'cold'").unwrap();
+    Settings::from_toml("retention.minutes_days = 30").unwrap();
 }

@@ -95,6 +95,7 @@ impl Settings {
             "must be an address and a port, like 127.0.0.1:7733; empty is nowhere",
         )?;
         self.retention.validate(self.serving.query_time)?;
+        self.retention.validate_cold(&self.data_dir)?;
         self.limits()?;
         self.definition()?;
         self.canary.validate()?;
@@ -209,13 +210,18 @@ impl Settings {
 impl Retention {
     /// Whether nothing is deleted that somebody still works with; `query_time` is the longest query.
     fn validate(&self, query_time: Duration) -> Result<(), SettingsError> {
-        for (key, days) in
-            [("retention.events_days", self.events_days), ("retention.dead_letters_days", self.dead_letters_days)]
-        {
+        for (key, days) in [
+            ("retention.events_days", self.events_days),
+            ("retention.minutes_days", self.minutes_days),
+            ("retention.hours_days", self.hours_days),
+            ("retention.cold_days", self.cold_days),
+            ("retention.dead_letters_days", self.dead_letters_days),
+        ] {
             if days.is_some_and(|days| days > DAYS_MAX) {
                 return Err(invalid(key, format!("must be at most {DAYS_MAX}; absent is for ever")));
             }
         }
+        self.validate_rollups()?;
         if self.removed_files < REMOVED_FILES_MIN {
             let reason = "must be at least 6h: what a long batch run has written must outlast the run";
             return Err(invalid("retention.removed_files", reason));
@@ -223,6 +229,44 @@ impl Retention {
         if self.removed_files <= query_time {
             let reason = "must be longer than serving.query_time, or a query could lose its files";
             return Err(invalid("retention.removed_files", reason));
+        }
+        Ok(())
+    }
+}
+
+impl Retention {
+    /// Whether what is coarse is kept for as long as what is finer.
+    fn validate_rollups(&self) -> Result<(), SettingsError> {
+        let at_least_a_day = |key: &str, days: Option<u32>| match days {
+            Some(0) => Err(invalid(key, "must be at least 1: the day that goes on is counted by the minute")),
+            _ => Ok(()),
+        };
+        at_least_a_day("retention.minutes_days", self.minutes_days)?;
+        at_least_a_day("retention.hours_days", self.hours_days)?;
+        match (self.minutes_days, self.hours_days) {
+            (None, Some(_)) => Err(invalid(
+                "retention.hours_days",
+                "needs retention.minutes_days: minutes would be kept for longer than the hours that they make",
+            )),
+            (Some(minutes), Some(hours)) if minutes > hours => {
+                Err(invalid("retention.minutes_days", format!("must be at most retention.hours_days, {hours}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether raw events have somewhere colder to go, and a time to go there.
+    fn validate_cold(&self, data_dir: &str) -> Result<(), SettingsError> {
+        if !self.cold_url.is_empty() && self.cold_url == data_dir {
+            return Err(invalid("retention.cold_url", "is data_dir itself; it must be another folder or bucket"));
+        }
+        let Some(days) = self.cold_days else { return Ok(()) };
+        if self.cold_url.is_empty() {
+            return Err(invalid("retention.cold_days", "needs retention.cold_url: nobody says where files move to"));
+        }
+        if self.events_days.is_some_and(|kept| kept <= days) {
+            let reason = "must be less than retention.events_days: files would be deleted before they move";
+            return Err(invalid("retention.cold_days", reason));
         }
         Ok(())
     }

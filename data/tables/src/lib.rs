@@ -8,6 +8,8 @@
 //!
 //! [`imports`] is the table of imports, which what is replayed of dead letters stands in too.
 //!
+//! Old files of raw events may lie in a colder store: [`tiered`] reads both as one, [`cold`] moves files.
+//!
 //! [`mended`] is a log whose damaged records are made anew from what is archived of them.
 //!
 //! A data file's checksums ([`checked`], `sums`) stand in its table's log: a bit that flips is found by whoever
@@ -21,6 +23,7 @@
 mod actions;
 mod check;
 pub mod checked;
+pub mod cold;
 pub mod conformance;
 pub mod delta;
 mod format;
@@ -39,9 +42,11 @@ pub mod stats;
 pub mod store;
 mod sums;
 mod synced;
+pub mod tiered;
 pub mod vacuum;
 
 pub use checked::CheckedStore;
+pub use cold::{ColdError, ColdStore, TierSizes};
 pub use delta::{DeltaTables, TableSize};
 pub use imports::ImportTable;
 pub use memory::MemoryTables;
@@ -49,6 +54,7 @@ pub use mended::{MendedLog, Unmendable};
 pub use store::{Storage, is_local, local_folder};
 pub use sums::Sums;
 pub use synced::SyncedLocal;
+pub use tiered::TieredStore;
 
 #[cfg(test)]
 mod tests;

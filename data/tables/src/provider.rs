@@ -144,6 +144,14 @@ impl PinnedTable {
         self.pieces.iter().map(|placed| &placed.piece)
     }
 
+    /// The files in which some row may satisfy all of `filters`, by what their table says of them: none is read.
+    ///
+    /// # Errors
+    /// When DataFusion cannot hold filters against it.
+    pub fn may_match(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<&DataFile>> {
+        Ok(self.pruned(state, filters)?.into_iter().map(|placed| &placed.piece.file).collect())
+    }
+
     /// How many rows there are.
     #[must_use]
     pub fn rows(&self) -> u64 {

@@ -15,8 +15,10 @@ use reckon_data::table::{Table, TableError};
 use url::Url;
 
 use crate::checked::CheckedStore;
+use crate::cold::{self, ColdStore};
 use crate::sums::Sums;
 use crate::synced::SyncedLocal;
+use crate::tiered::TieredStore;
 use crate::{actions, format, remote};
 
 /// The folder of the data directory in which the tables lie.
@@ -32,6 +34,14 @@ pub enum StorageError {
         /// What was given.
         data_dir: String,
         /// Why not.
+        reason: String,
+    },
+    /// It does not go with the colder store that is named, or that is not.
+    #[error("data directory {data_dir} cannot be opened: {reason}")]
+    Cold {
+        /// What was given.
+        data_dir: String,
+        /// What does not go with it, and what to do.
         reason: String,
     },
     /// The store failed.
@@ -61,6 +71,8 @@ pub struct Storage {
     /// None where everything that was acknowledged is durable.
     folders: Option<Arc<dyn Folders>>,
     home: Home,
+    /// Where older raw events lie.
+    cold: Option<ColdStore>,
 }
 
 /// The data directory.
@@ -101,7 +113,56 @@ impl Storage {
     }
 
     fn of(store: Arc<dyn ObjectStore>, folders: Option<Arc<dyn Folders>>, home: Home) -> Self {
-        Self { checked: CheckedStore::new(Arc::clone(&store)), store, folders, home }
+        Self { checked: CheckedStore::new(Arc::clone(&store)), store, folders, home, cold: None }
+    }
+
+    /// Opens a data directory whose older raw events lie in a colder store, or will: a folder or a URL, as a data directory
+    /// is; none if `cold_url` is empty.
+    ///
+    /// # Errors
+    /// [`StorageError`]; [`StorageError::Cold`] when raw events were moved elsewhere.
+    pub async fn open_with_cold(data_dir: &str, cold_url: &str) -> Result<Self, StorageError> {
+        let storage = Self::open(data_dir)?;
+        let refused = |reason| StorageError::Cold { data_dir: data_dir.to_owned(), reason };
+        let home = storage.root()?;
+        if cold_url.is_empty() {
+            cold::check(&home, None).await.map_err(refused)?;
+            return Ok(storage);
+        }
+        let other = Self::open_place(cold_url)?;
+        cold::check(&home, Some((&other, cold_url))).await.map_err(refused)?;
+        let tables: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(Arc::clone(&other), FOLDER));
+        let tiered = TieredStore::new(storage.store, tables);
+        let mut both = Self::of(Arc::new(tiered.clone()), storage.folders, storage.home);
+        both.cold = Some(ColdStore::new(cold_url, tiered, both.store(), [home, other]));
+        Ok(both)
+    }
+
+    /// A folder, which is created if need be, or what lies at a URL.
+    fn open_place(place: &str) -> Result<Arc<dyn ObjectStore>, StorageError> {
+        if let Some(url) = remote_url(place)? {
+            let unsupported = |reason| StorageError::Unsupported { data_dir: place.to_owned(), reason };
+            return remote::open(&url).map_err(unsupported);
+        }
+        let failed = |source| StorageError::Store { data_dir: place.to_owned(), source };
+        Ok(Arc::new(SyncedLocal::open(&local_folder(place)?).map_err(failed)?))
+    }
+
+    /// The data directory itself, as a store.
+    fn root(&self) -> Result<Arc<dyn ObjectStore>, StorageError> {
+        match &self.home {
+            Home::Store(store) => Ok(Arc::clone(store)),
+            Home::Folder(home) => {
+                let failed = |source| StorageError::Store { data_dir: home.display().to_string(), source };
+                Ok(Arc::new(SyncedLocal::open(home).map_err(failed)?))
+            }
+        }
+    }
+
+    /// The colder store of older raw events, if there is one.
+    #[must_use]
+    pub const fn cold(&self) -> Option<&ColdStore> {
+        self.cold.as_ref()
     }
 
     /// A folder of the data directory beside the tables', for what processes have to agree on.

@@ -133,7 +133,8 @@ impl Index {
     /// Adds what batch has counted of `selection`; cells have values only when `columns` are all.
     ///
     /// # Errors
-    /// When files cannot be read; [`ServingError::Unavailable`] may go away with a newer view.
+    /// When files cannot be read; [`ServingError::Unavailable`] may go away with a newer view. [`ServingError::RolledUp`]
+    /// when it is finer than what is still counted.
     pub async fn sum(
         &self,
         view: &BatchView,
@@ -141,7 +142,7 @@ impl Index {
         columns: Columns,
         into: &mut StepSums,
     ) -> Result<(), ServingError> {
-        for span in spans(view, &selection.minutes, selection.step) {
+        for span in spans(view, &selection.minutes, selection.step)? {
             let part = Selection {
                 minutes: span.minutes.clone(),
                 conditions: Cow::Borrowed(&selection.conditions),
@@ -165,7 +166,7 @@ impl Index {
         minutes: &Range<i64>,
     ) -> Result<Option<Vec<(Arc<Run>, Range<i64>)>>, ServingError> {
         let mut all = Vec::new();
-        for span in spans(view, minutes, None) {
+        for span in spans(view, minutes, None)? {
             match self.held(&span, Columns::Counts).await? {
                 Held::Runs(runs) => all.extend(runs.into_iter().map(|run| (run, span.minutes.clone()))),
                 Held::TooLarge => return Ok(None),
@@ -184,7 +185,7 @@ impl Index {
         top: &Arc<TopSelection>,
         mut sums: S,
     ) -> Result<S, ServingError> {
-        for span in spans(view, &top.minutes, None) {
+        for span in spans(view, &top.minutes, None)? {
             let top = Arc::clone(top);
             sums = match self.held(&span, S::COLUMNS).await? {
                 Held::Runs(runs) => {

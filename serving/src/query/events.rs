@@ -13,7 +13,7 @@ use reckon_data::columns::VALUE_TYPE;
 use reckon_data::definition::Definition;
 use reckon_data::filter::Filter;
 use reckon_data::metric::{Cell, Function};
-use reckon_data::minute::{date_of, format_date, minute_of, parse_date};
+use reckon_data::minute::{MICROS_PER_DAY, date_of, format_date, minute_of, parse_date};
 use reckon_data::paths::Transaction;
 use reckon_data::run::{Selection, StepSums};
 use reckon_data::table::{DataFile, Snapshot, Table};
@@ -26,6 +26,7 @@ use super::rows::{natural, quoted, texts, time, truths, whole};
 use super::stats::stats_answer;
 use super::types::{CountAnswer, CountQuery, StatsAnswer, StatsQuery, TopAnswer, TopEntity, TopQuery, Window};
 use crate::ServingError;
+use crate::index::split::spans;
 use crate::sql::engine::collect;
 use crate::view::{BatchView, Given, Missing, MissingWhat, Part, Provenance, Source, State};
 
@@ -88,7 +89,8 @@ impl Serving {
         let snapshot = self.snapshots.newest(Table::Events).await?;
         let mut selection = Selection::all_of(about.entity);
         selection.event_type = about.event_type;
-        selection.minutes = about.window.minutes();
+        let held = held_window(&view, about.window);
+        selection.minutes = held.minutes();
         let counted = self.batch_sums(&view, &selection, Function::Count).await?;
         selection.step = about.step;
 
@@ -98,9 +100,11 @@ impl Serving {
         }
         let matches = about.filter.map_or_else(|| "true".to_owned(), Filter::to_sql);
         let query = format!(
-            "SELECT event_time, received_at, value, user_id, log_partition, log_offset, ({matches}) AS matches FROM ({}) WHERE {}",
+            "SELECT event_time, received_at, value, user_id, log_partition, log_offset, (({matches}) AND {}) AS matches \
+             FROM ({}) WHERE {}",
+            within(about.window),
             first_copies(&only),
-            within(about.window)
+            within(held)
         );
         let Gathered { sums, covered } = self.gather_rows(&query, &view, &snapshot, about, selection.step).await?;
         let (batch, mut missing) = (exact(counted.total().count)?, missing_dates(&view, &snapshot, about.window));
@@ -299,6 +303,17 @@ pub(super) fn numbered_copies(only: &str) -> String {
 
 pub(super) fn within(window: Window) -> String {
     format!("event_time >= {} AND event_time < {}", time(window.from), time(window.to))
+}
+
+/// The window in which raw events are held against what batch has counted: the one that is asked for, and where that is too
+/// fine for counts that are rolled up, its whole dates. Raw events themselves are as fine as ever.
+fn held_window(view: &BatchView, window: Window) -> Window {
+    if spans(view, &window.minutes(), None).is_ok() {
+        return window;
+    }
+    let up = |micros: i64| micros.saturating_add(MICROS_PER_DAY - 1).div_euclid(MICROS_PER_DAY);
+    let [from, to] = [window.from.div_euclid(MICROS_PER_DAY), up(window.to)];
+    Window { from: from.saturating_mul(MICROS_PER_DAY), to: to.saturating_mul(MICROS_PER_DAY) }
 }
 
 /// The dates of files of raw events.

@@ -26,6 +26,7 @@ use super::events::missing_dates;
 use super::gather::{Outcome, exact};
 use super::locate::reached;
 use crate::ServingError;
+use crate::index::split::spans;
 use crate::metrics::Question;
 use crate::view::{AsOfVersion, BatchView, Part};
 
@@ -43,7 +44,8 @@ impl Serving {
     /// How the counts of an entity and a minute came about.
     ///
     /// # Errors
-    /// When files cannot be read, and those of an SQL query.
+    /// When files cannot be read, and those of an SQL query; [`ServingError::RolledUp`] where counts by the minute are no
+    /// longer kept.
     pub async fn why(&self, query: &WhyQuery) -> Result<WhyAnswer, ServingError> {
         self.metrics.measure(Question::Why, Box::pin(self.why_unmeasured(query))).await
     }
@@ -62,6 +64,8 @@ impl Serving {
                 async move { self.counted(&view, &about).await }
             })
             .await?;
+        // Of a minute that is rolled up there is no row to be taken apart.
+        spans(&view, &(query.minute..query.minute.saturating_add(1)), None)?;
         let events = self.snapshots.newest(Table::Events).await?;
         let reach = Reach { coverage: view.coverage.clone(), ends: ends(&view, &stream.parts) };
         let behind = self.is_behind(&events, &reach);

@@ -64,6 +64,10 @@ impl From<ServingError> for Failure {
         let detail = error.to_string();
         Self::of(match &error {
             ServingError::BadRequest { field, .. } => return bad(*field, detail),
+            ServingError::RolledUp(rolled) => {
+                Problem::new(400, "rolled-up", "The date is no longer counted so finely", detail)
+                    .with_field(rolled.field())
+            }
             ServingError::NotFound { .. } => return missing(detail),
             ServingError::Timeout { .. } => {
                 let advice = format!("{detail}; ask for less, or raise serving.query_time");

@@ -9,6 +9,7 @@ use reckon_data::table::{DataFile, Snapshot, Table};
 use reckon_tables::provider::PinnedTable;
 use reckon_tables::schema::file_schema;
 
+use super::gone::GoneTable;
 use super::pin::Pinned;
 use super::reserved::Hidden;
 use super::{samples, stats, stream};
@@ -61,6 +62,8 @@ impl Serving {
                 let sets = pinned.view.file_sets().filter(|set| set.granularity == granularity);
                 let files = sets.flat_map(|set| set.files.iter().cloned()).collect();
                 rows.push(stats::Rows::Batch(self.pinned_table(Table::BatchCounts, files)?));
+                let gone = GoneTable::of(&pinned.view, (name, granularity), &self.parts.store, &pinned.gone)?;
+                rows.extend(gone.map(stats::Rows::Gone));
             }
             if has_stream {
                 let runs = pinned.stream.runs.clone();

@@ -9,7 +9,7 @@
 //! own; [`streamed`] gives their rows as they come, [`render`] as JSON and Arrow IPC.
 //!
 //! [`stream`] is the stream layer's runs as a table (what it no longer holds in memory is read from `stream_counts`),
-//! [`stats`] the merged tables, [`collapse`] adds them up in one step, [`functions`] has what counts need and SQL has not,
+//! [`stats`] the merged tables, [`gone`] the dates that are rolled up, [`collapse`] adds them up in one step, [`functions`] has what counts need and SQL has not,
 //! [`catalogue`] adds PostgreSQL's for clients that look for it, [`reserved`] leaves Reckon's own entities out, [`entities`] is what is
 //! known of the others, [`samples`] is the process's own metrics.
 
@@ -19,6 +19,7 @@ mod dress;
 pub mod engine;
 pub mod entities;
 pub mod functions;
+pub mod gone;
 pub mod guard;
 mod pin;
 mod ready;
@@ -119,12 +120,13 @@ impl Serving {
     ) -> Result<T, ServingError> {
         let turn = self.engine.turn().await?;
         let ready = Box::pin(self.ready(query, &[], options)).await?;
-        let (provenance, limits) = (ready.provenance.clone(), self.engine.limits());
+        let (mut provenance, gone, limits) = (ready.provenance.clone(), ready.gone.clone(), self.engine.limits());
         let work = async move {
             let (context, plan) = ready.plan(limits).await?;
             let plan = ready::bind(plan, Vec::new(), limits)?;
             let frame = context.execute_logical_plan(plan).await.map_err(|error| limits.of_query(&error))?;
             let (schema, batches, truncated) = engine::collect(frame, limits).await?;
+            gone.add_to(&mut provenance);
             finish(SqlAnswer { schema, batches, truncated, provenance }, limits.answer_bytes())
         };
         self.engine.run(turn, work).await

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use reckon_data::run::Granularity;
 use reckon_data::table::{Snapshot, Table};
 
+use super::gone::Noted;
 use super::samples;
 use crate::ServingError;
 use crate::query::gather::StreamRuns;
 use crate::query::{Archived, AsOf, Serving, Window};
-use crate::view::{AsOfVersion, BatchView, Missing, MissingWhat, Part, Provenance, Source};
+use crate::view::{AsOfVersion, BatchView, Missing, Part, Provenance, Source};
 
 /// Tables that no older version of batch goes with.
 const UNVERSIONED: [&str; 5] = ["events", "dead_letters", "audit_runs", "audit_findings", samples::METRICS];
@@ -29,6 +29,8 @@ pub(super) struct Pinned {
     /// How far the raw tables go, if one of them is read.
     pub(super) archived: Vec<Archived>,
     pub(super) missing: Vec<Missing>,
+    /// Dates that the query could have had rows of, and that its tables have none of; known once it is planned.
+    pub(super) gone: Noted,
     /// The older version that it is, if one was asked for.
     pub(super) as_of: Option<AsOfVersion>,
     /// Whether it reads any of [`OF_EVENTS`].
@@ -44,7 +46,6 @@ impl Serving {
         } else {
             (self.current.get(), StreamRuns::default())
         };
-        let missing = missing_rollups(&view, names);
         // A run is written after its findings: whoever sees it sees them.
         let audit_runs = self.newest_if_named(Table::AuditRuns, names).await?;
         let audit_findings = self.newest_if_named(Table::AuditFindings, names).await?;
@@ -56,7 +57,8 @@ impl Serving {
             audit_runs,
             audit_findings,
             archived: Vec::new(),
-            missing,
+            missing: Vec::new(),
+            gone: Noted::default(),
             as_of: None,
             of_events: OF_EVENTS.iter().any(|name| names.contains(*name)),
         };
@@ -84,7 +86,6 @@ impl Serving {
         refuse_unversioned(names)?;
         let past = self.past(as_of).await?;
         let (view, as_of) = (Arc::clone(&past.view), Some(past.version));
-        let missing = missing_rollups(&view, names);
         let stream = StreamRuns { asked: self.parts.clock.now(), ..StreamRuns::default() };
         Ok(Pinned {
             view,
@@ -94,7 +95,8 @@ impl Serving {
             audit_runs: None,
             audit_findings: None,
             archived: Vec::new(),
-            missing,
+            missing: Vec::new(),
+            gone: Noted::default(),
             as_of,
             of_events: true,
         })
@@ -114,6 +116,7 @@ impl Serving {
             audit_findings: None,
             archived: Vec::new(),
             missing: Vec::new(),
+            gone: Noted::default(),
             as_of: None,
             of_events: false,
         })
@@ -157,22 +160,4 @@ fn refuse_unversioned(names: &BTreeSet<String>) -> Result<(), ServingError> {
     let Some(name) = UNVERSIONED.into_iter().find(|name| names.contains(*name)) else { return Ok(()) };
     let message = format!("{name} is not kept as it was: leave as_of out, or ask stats, stats_hour or stats_day");
     Err(ServingError::bad("as_of", message))
-}
-
-/// Dates that have minutes and not the roll-up that is asked for; batch writes all of them in one commit.
-fn missing_rollups(view: &BatchView, names: &BTreeSet<String>) -> Vec<Missing> {
-    let asked = [
-        ("stats", Granularity::Minute),
-        ("stats_batch", Granularity::Minute),
-        ("stats_hour", Granularity::Hour),
-        ("stats_day", Granularity::Day),
-    ];
-    let mut missing = Vec::new();
-    for (name, granularity) in asked.into_iter().filter(|(name, _)| names.contains(*name)) {
-        for date in view.dates.iter().filter(|(_, sets)| !sets.contains_key(&granularity)).map(|(date, _)| *date) {
-            let reason = format!("it has no counts by the {granularity}, which {name} is made of");
-            missing.push(Missing::date(MissingWhat::BatchCounts, reckon_data::minute::format_date(date), reason));
-        }
-    }
-    missing
 }

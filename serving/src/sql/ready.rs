@@ -10,6 +10,7 @@ use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement;
 
 use super::engine::Limits;
+use super::gone::Noted;
 use super::pin::Pinned;
 use super::reserved::Hidden;
 use super::{QUERY_BYTES_MAX, SqlOptions, entities, guard};
@@ -25,6 +26,8 @@ pub(super) struct Ready {
     context: SessionContext,
     statement: Statement,
     pub(super) provenance: Provenance,
+    /// What the provenance is to say besides, once the query is planned.
+    pub(super) gone: Noted,
 }
 
 /// A text that is a query, and the tables that it names.
@@ -81,7 +84,7 @@ impl Serving {
         let hidden = Hidden::from(&self.parts.definition, &statement, parameters);
         self.dress(&context, (pinned, &hidden), &names, options.samples)?;
         self.catalogue.install(&context, &statement.to_string())?;
-        Ok(Ready { context, statement, provenance })
+        Ok(Ready { context, statement, provenance, gone: pinned.gone.clone() })
     }
 }
 

@@ -17,6 +17,7 @@ use reckon_tables::schema::KIND_COUNT;
 
 use super::functions::sketches::{merge_distinct, merge_users};
 use super::functions::{average, step_start};
+use super::gone::GoneTable;
 use super::reserved::Hidden;
 use super::stream::StreamTable;
 use crate::index::segments::Chunk;
@@ -29,6 +30,8 @@ const USERS: &str = "users";
 pub enum Rows {
     /// Batch counts.
     Batch(PinnedTable),
+    /// The dates of which there are none.
+    Gone(GoneTable),
     /// What the stream layer holds in memory.
     Runs(StreamTable),
     /// What it has sealed and let go of: files of `stream_counts`, and which of their rows.
@@ -52,6 +55,7 @@ impl Rows {
         let columns: Vec<Expr> = columns.into_iter().map(whole).collect();
         match self {
             Self::Batch(table) => hidden.rows_of(context, &table)?.select(columns),
+            Self::Gone(table) => context.read_table(Arc::new(table))?.select(columns),
             Self::Runs(table) => hidden.leave_out(context.read_table(Arc::new(table))?)?.select(columns),
             Self::Sealed { table, filter, granularity } => {
                 let rows = hidden.rows_of(context, &table)?.filter(filter)?.select(columns.clone())?;

@@ -107,7 +107,7 @@ impl Serving {
         let turn = self.engine.turn().await?;
         let limits = self.engine.limits();
         let ready = self.ready(query, &parameters, options).await?;
-        let provenance = ready.provenance.clone();
+        let (mut provenance, gone) = (ready.provenance.clone(), ready.gone.clone());
         let (sender, batches) = mpsc::channel(AHEAD);
         let (tell, told) = oneshot::channel();
         let mut work = self.engine.start(turn, async move {
@@ -123,7 +123,10 @@ impl Serving {
         });
         // Planning does not stop for a clock: this one goes on while it runs.
         match timeout(limits.time, told).await {
-            Ok(Ok(schema)) => Ok(SqlStream { schema, provenance, batches, work: Some(work) }),
+            Ok(Ok(schema)) => {
+                gone.add_to(&mut provenance);
+                Ok(SqlStream { schema, provenance, batches, work: Some(work) })
+            }
             Ok(Err(_)) => Err(work.end().await.err().unwrap_or_else(|| ServingError::internal("it ended unasked"))),
             Err(_) => Err(limits.too_long()),
         }

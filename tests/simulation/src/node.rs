@@ -340,6 +340,7 @@ impl Base<'_> {
         MaintainerParts {
             tables: Arc::clone(&self.tables),
             store: Arc::clone(&self.store),
+            cold: None,
             clock: Arc::clone(clock),
             names: Arc::clone(names),
             log: self.log.identity(),

@@ -1,6 +1,8 @@
 //! Dates in memory whose counts lack some events.
 #![allow(clippy::unwrap_used)]
 
+use std::ops::Range;
+
 use reckon_data::table::DataFile;
 
 use super::super::conclude::conclude;
@@ -9,7 +11,7 @@ use super::super::testing::{DATE, Set};
 use super::*;
 
 fn check(set: &Set) -> DateCheck<'_> {
-    DateCheck { scanner: &set.0, coverage: Arc::new(vec![u64::MAX]), seed: 7, served: 0, closed: 0 }
+    DateCheck { scanner: &set.0, coverage: Arc::new(vec![u64::MAX]), seed: 7, served: 0, closed: 0, rolled: Rolled::default() }
 }
 
 async fn run(set: &Set, files: &DateFiles) -> DateChecked {
@@ -103,4 +105,64 @@ async fn hours_that_are_too_many_to_be_told_one_by_one_are_counted() {
         .map(|finding| finding.explanation.as_str())
         .collect();
     assert_eq!(rest, ["99 more rows per hour differ than were looked at one by one"]);
+}
+
+/// The date, of 200 events and with hours and days of some of them alone.
+async fn rolled_up(hours: Range<i64>, days: Range<i64>, rolled: Rolled, closed: i64) -> DateChecked {
+    let set = Set::new(1 << 20);
+    let counts = vec![set.counts(Granularity::Hour, hours).await, set.counts(Granularity::Day, days).await];
+    let files = DateFiles { events: vec![set.events("a", 0..200).await], counts };
+    let (mut places, mut hashes) = (ByPlace::new(), FileHashes::default());
+    let check = DateCheck { rolled, closed, ..check(&set) };
+    check.run(DATE, &files, &mut places, &mut hashes).await.unwrap()
+}
+
+/// The date has been rolled up to hours.
+const HOURS_LEFT: Rolled = Rolled { minute: DATE as i64 + 1, hour: i64::MIN };
+
+#[tokio::test]
+async fn a_date_that_is_rolled_up_is_held_against_what_is_left_of_it() {
+    let whole = rolled_up(0..200, 0..200, HOURS_LEFT, 0).await;
+    assert!(whole.totals.balanced && whole.diffs.is_empty(), "{:?}", whole.totals);
+    assert_eq!((whole.totals.rolled_up, whole.totals.finest()), (Some(Granularity::Hour), 200));
+    assert_eq!(whole.agreeing, [Granularity::Hour, Granularity::Day]);
+    assert_eq!(whole.hours.iter().map(|hour| (hour.expected, hour.found)).collect::<Vec<_>>(), [(200, 200)]);
+    assert!(conclude(&whole, &Known::default(), true).findings.is_empty());
+}
+
+#[tokio::test]
+async fn of_a_date_that_is_rolled_up_damage_is_found_in_its_hours_and_days() {
+    let lost = rolled_up(5..200, 5..200, HOURS_LEFT, 0).await;
+    assert!(!lost.totals.balanced);
+    let findings = conclude(&lost, &Known::default(), true).findings;
+    let mut found: Vec<(Class, &str, &str)> = (findings.iter())
+        .map(|finding| {
+            (finding.class, finding.granularity.as_deref().unwrap(), finding.entity_id.as_deref().unwrap())
+        })
+        .collect();
+    found.sort_by_key(|(.., entity)| *entity);
+    assert_eq!(found, ["v0", "v1", "v2", "v3", "v4"].map(|entity| (Class::Lost, "hour", entity)));
+    assert!(findings.iter().all(|finding| !finding.event_ids.is_empty()), "{findings:#?}");
+    // Days alone are wrong.
+    let days = rolled_up(0..200, 1..200, HOURS_LEFT, 0).await;
+    let findings = conclude(&days, &Known::default(), true).findings;
+    assert_eq!(findings.iter().map(|finding| finding.class).collect::<Vec<_>>(), [Class::RollupMismatch]);
+    assert!(findings[0].explanation.contains("what its hours make of it"), "{}", findings[0].explanation);
+}
+
+#[tokio::test]
+async fn minutes_that_are_gone_without_having_been_rolled_up_are_missed() {
+    let checked = rolled_up(0..200, 0..200, Rolled::default(), 0).await;
+    assert!(!checked.totals.balanced && checked.totals.rolled_up.is_none());
+    assert_eq!(checked.diffs[&Granularity::Minute].len(), 200);
+    let closed = rolled_up(0..200, 0..200, Rolled::default(), i64::MAX).await;
+    assert_eq!(closed.closed_rollups.len(), 2);
+}
+
+#[tokio::test]
+async fn a_closed_date_that_is_rolled_up_is_held_against_itself() {
+    let right = rolled_up(0..300, 0..300, HOURS_LEFT, i64::MAX).await;
+    assert!(right.totals.balanced && right.closed_rollups.is_empty(), "{:?}", right.closed_rollups);
+    let wrong = rolled_up(0..300, 0..299, HOURS_LEFT, i64::MAX).await;
+    assert_eq!(wrong.closed_rollups.iter().map(|finding| finding.granularity.as_deref()).collect::<Vec<_>>(), [Some("day")]);
 }

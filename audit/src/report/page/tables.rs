@@ -1,5 +1,7 @@
 //! All numbers that are no findings, as tables.
 
+use reckon_data::run::Granularity;
+
 use crate::report::chart::hours_that_differ;
 use crate::report::format::{difference, measured};
 use crate::report::model::{DateTotals, Report};
@@ -37,7 +39,8 @@ fn dates(report: &Report) -> Table {
     for date in &report.dates {
         table.row(Cell::text(&date.date), date_cells(date));
     }
-    table.note = "Difference: in minutes less expected. Not covered: distinct events that no batch run has counted \
+    table.note = "Difference: in minutes less expected; in hours or days where retention has rolled the date up, which is \
+                  held against what is left. Not covered: distinct events that no batch run has counted \
                   yet. Reserved: of the expected, the canary's. Closed: retention has dropped raw events, and the date \
                   is only held against itself. In part: several definitions made its counts, so only entity, type and \
                   time are compared, and not the log; reckon batch --full counts it with the one in force."
@@ -46,15 +49,18 @@ fn dates(report: &Report) -> Table {
 }
 
 fn date_cells(date: &DateTotals) -> Vec<Cell> {
+    let of = |granularity: Granularity, found: u64| {
+        if date.has(granularity) { Cell::count(found) } else { Cell::ours("rolled up") }
+    };
     vec![
         Cell::count(date.raw),
         Cell::count(date.repeats),
         Cell::count(date.expected),
-        Cell::count(date.minute),
-        Cell::count(date.hour),
-        Cell::count(date.day),
+        of(Granularity::Minute, date.minute),
+        of(Granularity::Hour, date.hour),
+        of(Granularity::Day, date.day),
         // Of a closed date there is nothing to hold it against.
-        if date.closed { Cell::ours("closed") } else { Cell::difference(difference(date.expected, date.minute)) },
+        if date.closed { Cell::ours("closed") } else { Cell::difference(difference(date.expected, date.finest())) },
         Cell::count(date.uncovered),
         Cell::count(date.reserved),
         Cell::ours(match (date.closed, date.coarse) {

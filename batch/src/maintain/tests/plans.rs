@@ -1,7 +1,9 @@
 //! What is worth doing.
 
+use reckon_data::run::Granularity;
+
 use super::*;
-use crate::maintain::plan::{CoverageHistory, Place, Rules, covered_files, event_pieces};
+use crate::maintain::plan::{CoverageHistory, Place, Rules, covered_files, event_pieces, roll_ups};
 
 fn file(path: &str, bytes: u64, numbers: &[(&str, i64, i64)]) -> DataFile {
     let ends = |pick: fn(&(&str, i64, i64)) -> i64| {
@@ -73,4 +75,29 @@ async fn what_is_kept_for_longer_than_there_is_time_is_kept() {
     world.cover([1, 0]).await;
     assert_eq!(world.maintainer().expire_events().await.unwrap(), Outcome::Done(0));
     assert_eq!(world.maintainer().expire_dead_letters().await.unwrap(), Outcome::Done(0));
+}
+
+#[test]
+fn a_date_is_rolled_up_only_where_something_coarser_stands_for_it() {
+    let count_file = |date: i32, granularity: &str| {
+        let named = |name: &str, value: String| (name.to_owned(), Some(value));
+        let partition = [named("granularity", granularity.to_owned()), named("event_date", format_date(date))];
+        DataFile { partition: BTreeMap::from(partition), ..file(&format!("{date}-{granularity}"), 1, &[]) }
+    };
+    let all = |date: i32| ["minute", "hour", "day"].map(|granularity| count_file(date, granularity));
+    let mut files: Vec<DataFile> = [10, 20, 30].into_iter().flat_map(all).collect();
+    // This one lacks its hours, and nothing would be left of an hour of it.
+    files.extend([count_file(11, "minute"), count_file(11, "day")]);
+    let planned = |minutes: Option<i32>, hours: Option<i32>| -> Vec<(i32, Vec<Granularity>)> {
+        let planned = roll_ups(&files, minutes, hours);
+        planned.into_iter().map(|roll_up| (roll_up.date, roll_up.gone.into_keys().collect())).collect()
+    };
+    let minute = || vec![Granularity::Minute];
+    assert!(planned(None, None).is_empty());
+    assert_eq!(planned(Some(30), None), [(10, minute()), (20, minute())]);
+    // Where hours go as well, days stand for both.
+    let both = || vec![Granularity::Minute, Granularity::Hour];
+    assert_eq!(planned(Some(30), Some(11)), [(10, both()), (20, minute())]);
+    assert_eq!(planned(Some(31), Some(12)).first(), Some(&(10, both())));
+    assert!(planned(Some(31), Some(12)).contains(&(11, minute())));
 }

@@ -8,4 +8,5 @@ mod modes;
 mod oracle;
 mod recounts;
 mod replace;
+mod rolled;
 mod world;
