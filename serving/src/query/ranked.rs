@@ -87,6 +87,9 @@ struct List {
     provenance: Provenance,
 }
 
+/// A list, what was counted of each in the period before, and what the stream has given.
+type Listed = (Vec<Ranked>, Vec<Cell>, StreamRuns);
+
 /// What a list is made from.
 struct Plan<'a> {
     query: &'a RankedQuery,
@@ -171,11 +174,7 @@ impl Serving {
         Ok(Some(List { ranked, before, provenance }))
     }
 
-    async fn ranked_of(
-        &self,
-        view: &BatchView,
-        plan: &Plan<'_>,
-    ) -> Result<Outcome<(Vec<Ranked>, Vec<Cell>, StreamRuns)>, ServingError> {
+    async fn ranked_of(&self, view: &BatchView, plan: &Plan<'_>) -> Result<Outcome<Listed>, ServingError> {
         let (n, function) = (plan.query.top.n, plan.query.function);
         let (outcome, ranked) = if function == Function::Count {
             let (outcome, sums) = split(self.summed(view, &plan.top, EntitySums::new()).await?);
