@@ -19,10 +19,10 @@ use utoipa::ToSchema;
 
 use super::Serving;
 use super::as_of::AsOf;
+use super::asks::{Asks, Sums, added};
 use super::change::Change;
 use super::events::{files_of, first_copies, missing_dates, within};
 use super::gather::{Outcome, StreamRuns, exact, exact_sum};
-use super::many::{Asks, Sums, added};
 use super::rows::{natural, quoted, text_at, texts, whole};
 use super::top::{check_n, top_selection};
 use super::types::{TopQuery, Window};
