@@ -16,7 +16,7 @@ use crate::metrics::Question;
 use crate::view::BatchView;
 
 /// Adds what runs have of a top list.
-async fn added<S: PerEntity>(mut sums: S, runs: Vec<Arc<Run>>, top: &Arc<TopSelection>) -> Result<S, ServingError> {
+pub(super) async fn added<S: PerEntity>(mut sums: S, runs: Vec<Arc<Run>>, top: &Arc<TopSelection>) -> Result<S, ServingError> {
     let top = Arc::clone(top);
     let add = move || {
         runs.iter().for_each(|run| sums.add_run(run, &top, &top.minutes));
@@ -88,31 +88,18 @@ impl Serving {
         Ok(TopAnswer { entities, window, provenance })
     }
 
-    /// What every entity adds up to, and what the stream gave of it.
-    pub(super) async fn summed<S: PerEntity>(
-        &self,
-        view: &BatchView,
-        top: &Arc<TopSelection>,
-        sums: S,
-    ) -> Result<Outcome<(S, StreamRuns)>, ServingError> {
+    async fn list(&self, view: &BatchView, top: &Arc<TopSelection>, n: usize) -> Result<Outcome<Listed>, ServingError> {
         let outcome = self.stream_runs(view).await?;
         let stale = matches!(outcome, Outcome::Stale(_));
         let (Outcome::Answer(mut stream) | Outcome::Stale(mut stream)) = outcome;
-        let mut sums = added(sums, stream.runs.clone(), top).await?;
+        let mut sums = added(EntitySums::new(), stream.runs.clone(), top).await?;
         for chunk in &stream.on_disk {
             match self.segments.runs(&self.index, chunk).await {
                 Err(ServingError::Damaged { damaged }) => stream.missing.extend(chunk.missing(&damaged)),
                 runs => sums = added(sums, runs?, top).await?,
             }
         }
-        let answer = (self.index.top(view, top, sums).await?, stream);
-        Ok(if stale { Outcome::Stale(answer) } else { Outcome::Answer(answer) })
-    }
-
-    async fn list(&self, view: &BatchView, top: &Arc<TopSelection>, n: usize) -> Result<Outcome<Listed>, ServingError> {
-        let outcome = self.summed(view, top, EntitySums::new()).await?;
-        let stale = matches!(outcome, Outcome::Stale(_));
-        let (Outcome::Answer((sums, stream)) | Outcome::Stale((sums, stream))) = outcome;
+        let sums = self.index.top(view, top, sums).await?;
         let listed = offload(move || sums.top(n)).await.map_err(ServingError::internal)?;
         let mut batch = 0;
         for (entity, _) in &listed {
