@@ -16,7 +16,11 @@ use crate::metrics::Question;
 use crate::view::BatchView;
 
 /// Adds what runs have of a top list.
-pub(super) async fn added<S: PerEntity>(mut sums: S, runs: Vec<Arc<Run>>, top: &Arc<TopSelection>) -> Result<S, ServingError> {
+pub(super) async fn added<S: PerEntity>(
+    mut sums: S,
+    runs: Vec<Arc<Run>>,
+    top: &Arc<TopSelection>,
+) -> Result<S, ServingError> {
     let top = Arc::clone(top);
     let add = move || {
         runs.iter().for_each(|run| sums.add_run(run, &top, &top.minutes));
