@@ -335,7 +335,15 @@ fn the_server_says_how_it_is() {
         assert!(metrics.contains(name), "{name} in\n{metrics}");
     }
     let openapi = server.get("/openapi.json");
-    for path in ["/v1/events", "/v1/top", "/v1/sql", "/v1/batch/runs", "/v1/dead-letters/replay"] {
+    for path in [
+        "/v1/events",
+        "/v1/top",
+        "/v1/entities/query",
+        "/v1/filters",
+        "/v1/sql",
+        "/v1/batch/runs",
+        "/v1/dead-letters/replay",
+    ] {
         assert!(openapi["paths"][path].is_object(), "{path} in the OpenAPI document");
     }
 }

@@ -5,7 +5,6 @@
 //! many entities ─ tails whole, each entity looked up in their runs ────────┴─▶ ⊎ batch ─▶ answer, one provenance
 //! ```
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -14,13 +13,13 @@ use reckon_data::filter::Filter;
 use reckon_data::kept::Needs;
 use reckon_data::metric::{Answer, Cell, Function};
 use reckon_data::minute::start_of_minute;
-use reckon_data::offload::offload;
-use reckon_data::run::{DimCondition, Run, Selection, StepSums};
+use reckon_data::run::StepSums;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Serving;
 use super::as_of::AsOf;
+use super::asks::{Asks, Sums, added};
 use super::change::Change;
 use super::gather::{Outcome, StreamRuns, StreamSums, exact, exact_sum};
 use super::types::{Step, Window};
@@ -120,91 +119,6 @@ pub struct ManyPoint {
     pub late: u64,
 }
 
-/// The windows of a question: its own, and the one before if it is asked for.
-pub(super) type Windows = Vec<Window>;
-/// Sums of every entity, and of each the sums of every window.
-pub(super) type Sums = Vec<Vec<StepSums>>;
-
-/// Questions that differ in entity and window only.
-#[derive(Debug, Clone)]
-pub(super) struct Asks {
-    pub(super) entities: Vec<String>,
-    pub(super) event_type: Option<String>,
-    pub(super) conditions: Vec<DimCondition>,
-    pub(super) windows: Windows,
-    /// Minutes in a step of the first window; the other one is added up whole.
-    pub(super) step: Option<i64>,
-}
-
-impl Asks {
-    pub(super) fn selection(&self, entity: usize, window: usize) -> Selection<'_> {
-        let mut selection = Selection::all_of(&self.entities[entity]);
-        selection.event_type = self.event_type.as_deref();
-        selection.minutes = self.windows[window].minutes();
-        selection.step = self.step.filter(|_| window == 0);
-        selection.conditions = Cow::Borrowed(&self.conditions);
-        selection
-    }
-
-    /// The whole time that the windows lie in.
-    pub(super) fn around(&self) -> Window {
-        let ends = self
-            .windows
-            .iter()
-            .fold((i64::MAX, i64::MIN), |(from, to), window| (from.min(window.from), to.max(window.to)));
-        Window { from: ends.0, to: ends.1 }
-    }
-
-    /// One selection of an entity that all windows can be taken out of with [`Asks::split`].
-    fn all_of(&self, entity: usize) -> Selection<'_> {
-        let mut selection = self.selection(entity, 0);
-        if self.windows.len() > 1 {
-            selection.minutes = self.around().minutes();
-            selection.step = Some(1);
-        }
-        selection
-    }
-
-    /// The windows of what [`Asks::all_of`] has found.
-    fn split(&self, found: StepSums) -> Vec<StepSums> {
-        if self.windows.len() < 2 {
-            return vec![found];
-        }
-        let mut sums = vec![StepSums::new(); self.windows.len()];
-        found.iter().for_each(|(minute, cell)| self.add(minute, cell, &mut sums));
-        sums
-    }
-
-    /// Adds what was counted in a minute to the windows that hold it.
-    pub(super) fn add(&self, minute: i64, cell: &Cell, sums: &mut [StepSums]) {
-        for (number, (window, sum)) in self.windows.iter().zip(sums).enumerate() {
-            if window.minutes().contains(&minute) {
-                let step = self.step.filter(|_| number == 0);
-                sum.add(step.map_or(StepSums::WHOLE, |step| minute.div_euclid(step) * step), cell);
-            }
-        }
-    }
-
-    pub(super) fn nothing(&self) -> Sums {
-        vec![vec![StepSums::new(); self.windows.len()]; self.entities.len()]
-    }
-}
-
-/// Adds what runs have of all entities.
-pub(super) async fn added(asks: &Arc<Asks>, mut sums: Sums, runs: Vec<Arc<Run>>) -> Result<Sums, ServingError> {
-    let asks = Arc::clone(asks);
-    let add = move || {
-        for (entity, own) in sums.iter_mut().enumerate() {
-            for (window, sum) in own.iter_mut().enumerate() {
-                let selection = asks.selection(entity, window);
-                runs.iter().for_each(|run| run.sum(&selection, sum));
-            }
-        }
-        sums
-    };
-    offload(add).await.map_err(ServingError::internal)
-}
-
 /// What the stream said of itself.
 pub(super) struct Told {
     pub(super) asked: i64,
@@ -302,7 +216,7 @@ impl Serving {
                 (vec![asks.split(sums)], Told { asked, parts, missing })
             }));
         }
-        let outcome = self.stream_runs(view, Some(&asks.all_of(0).minutes)).await?;
+        let outcome = self.stream_runs(view, Some(&asks.around().minutes())).await?;
         let is_stale = matches!(outcome, Outcome::Stale(_));
         let (Outcome::Answer(stream) | Outcome::Stale(stream)) = outcome;
         let StreamRuns { asked, runs, on_disk, parts, mut missing } = stream;

@@ -12,9 +12,10 @@ use reckon_data::run::Selection;
 use reckon_data::table::{Snapshot, Table};
 
 use super::Serving;
+use super::asks::{Asks, Sums};
 use super::events::{each_row, files_of, first_copies, missing_dates, within};
 use super::gather::{exact, exact_sum};
-use super::many::{Asks, Found, Sums, count_of};
+use super::many::{Found, count_of};
 use super::rows::{quoted, texts};
 use crate::ServingError;
 use crate::view::{BatchView, Missing, MissingWhat};

@@ -9,6 +9,7 @@
 //! [`stages`] follows a copy of an event through the layers.
 
 mod as_of;
+mod asks;
 mod cache;
 mod change;
 mod count;

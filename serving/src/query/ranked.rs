@@ -19,15 +19,15 @@ use utoipa::ToSchema;
 
 use super::Serving;
 use super::as_of::AsOf;
+use super::asks::{Asks, Sums, added};
 use super::change::Change;
 use super::events::{files_of, first_copies, missing_dates, within};
 use super::gather::{Outcome, StreamRuns, exact, exact_sum};
-use super::many::{Asks, Sums, added};
 use super::rows::{natural, quoted, text_at, texts, whole};
-use super::top::{check_n, top_selection};
+use super::top::{self, check_n, top_selection};
 use super::types::{TopQuery, Window};
 use crate::ServingError;
-use crate::index::TopSelection;
+use crate::index::{PerEntity, TopSelection};
 use crate::metrics::Question;
 use crate::view::{BatchView, Provenance};
 
@@ -86,6 +86,9 @@ struct List {
     before: Vec<Cell>,
     provenance: Provenance,
 }
+
+/// A list, what was counted of each in the period before, and what the stream has given.
+type Listed = (Vec<Ranked>, Vec<Cell>, StreamRuns);
 
 /// What a list is made from.
 struct Plan<'a> {
@@ -171,11 +174,7 @@ impl Serving {
         Ok(Some(List { ranked, before, provenance }))
     }
 
-    async fn ranked_of(
-        &self,
-        view: &BatchView,
-        plan: &Plan<'_>,
-    ) -> Result<Outcome<(Vec<Ranked>, Vec<Cell>, StreamRuns)>, ServingError> {
+    async fn ranked_of(&self, view: &BatchView, plan: &Plan<'_>) -> Result<Outcome<Listed>, ServingError> {
         let (n, function) = (plan.query.top.n, plan.query.function);
         let (outcome, ranked) = if function == Function::Count {
             let (outcome, sums) = split(self.summed(view, &plan.top, EntitySums::new()).await?);
@@ -191,6 +190,27 @@ impl Serving {
             None => Vec::new(),
         };
         let answer = (ranked, before, stream);
+        Ok(if is_stale { Outcome::Stale(answer) } else { Outcome::Answer(answer) })
+    }
+
+    /// What every entity adds up to, and all that the stream gave: the period before is made of it as well.
+    async fn summed<S: PerEntity>(
+        &self,
+        view: &BatchView,
+        top: &Arc<TopSelection>,
+        sums: S,
+    ) -> Result<Outcome<(S, StreamRuns)>, ServingError> {
+        let outcome = self.stream_runs(view, None).await?;
+        let is_stale = matches!(outcome, Outcome::Stale(_));
+        let (Outcome::Answer(mut stream) | Outcome::Stale(mut stream)) = outcome;
+        let mut sums = top::added(sums, stream.runs.clone(), top).await?;
+        for chunk in &stream.on_disk {
+            match self.segments.runs(&self.index, chunk).await {
+                Err(ServingError::Damaged { damaged }) => stream.missing.extend(chunk.missing(&damaged)),
+                runs => sums = top::added(sums, runs?, top).await?,
+            }
+        }
+        let answer = (self.index.top(view, top, sums).await?, stream);
         Ok(if is_stale { Outcome::Stale(answer) } else { Outcome::Answer(answer) })
     }
 

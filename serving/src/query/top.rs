@@ -17,7 +17,11 @@ use crate::metrics::Question;
 use crate::view::BatchView;
 
 /// Adds what runs have of a top list.
-async fn added<S: PerEntity>(mut sums: S, runs: Vec<Arc<Run>>, top: &Arc<TopSelection>) -> Result<S, ServingError> {
+pub(super) async fn added<S: PerEntity>(
+    mut sums: S,
+    runs: Vec<Arc<Run>>,
+    top: &Arc<TopSelection>,
+) -> Result<S, ServingError> {
     let top = Arc::clone(top);
     let add = move || {
         runs.iter().for_each(|run| sums.add_run(run, &top, &top.minutes));
@@ -90,28 +94,26 @@ impl Serving {
     }
 
     /// What every entity adds up to, and what the stream gave of it.
-    pub(super) async fn summed<S: PerEntity>(
+    pub(super) async fn all_sums(
         &self,
         view: &BatchView,
         top: &Arc<TopSelection>,
-        sums: S,
-    ) -> Result<Outcome<(S, StreamRuns)>, ServingError> {
+    ) -> Result<Outcome<(EntitySums, StreamRuns)>, ServingError> {
         let outcome = self.stream_runs(view, Some(&top.minutes)).await?;
         let stale = matches!(outcome, Outcome::Stale(_));
         let (Outcome::Answer(mut stream) | Outcome::Stale(mut stream)) = outcome;
-        let answer = (self.all_of(view, top, &mut stream, sums).await?, stream);
+        let answer = (self.all_of(view, top, &mut stream).await?, stream);
         Ok(if stale { Outcome::Stale(answer) } else { Outcome::Answer(answer) })
     }
 
     /// What every entity adds up to; what of the stream cannot be read is noted as missing.
-    async fn all_of<S: PerEntity>(
+    async fn all_of(
         &self,
         view: &BatchView,
         top: &Arc<TopSelection>,
         stream: &mut StreamRuns,
-        sums: S,
-    ) -> Result<S, ServingError> {
-        let mut sums = added(sums, stream.runs.clone(), top).await?;
+    ) -> Result<EntitySums, ServingError> {
+        let mut sums = added(EntitySums::new(), stream.runs.clone(), top).await?;
         for chunk in &stream.on_disk {
             match self.segments.runs(&self.index, chunk).await {
                 Err(ServingError::Damaged { damaged }) => stream.missing.extend(chunk.missing(&damaged)),
@@ -141,7 +143,7 @@ impl Serving {
         stream: &mut StreamRuns,
         n: usize,
     ) -> Result<(Vec<(String, u64)>, u64), ServingError> {
-        let sums = self.all_of(view, top, stream, EntitySums::new()).await?;
+        let sums = self.all_of(view, top, stream).await?;
         let listed = offload(move || sums.top(n)).await.map_err(ServingError::internal)?;
         let mut batch = 0;
         for (entity, _) in &listed {

@@ -73,7 +73,7 @@ impl Serving {
                 if !self.holds(&view, window, needs) {
                     return Ok(Outcome::Answer(None));
                 }
-                Ok(self.summed(&view, top, EntitySums::new()).await?.map(Some))
+                Ok(self.all_sums(&view, top).await?.map(Some))
             })
             .await?;
         let Some((sums, stream)) = summed else {
