@@ -134,7 +134,9 @@ impl Keeper {
                 self.apply(state, changes).await?;
             }
             if is_end {
-                return failed.map_or(Ok(state), Err);
+                failed.map_or(Ok(()), Err)?;
+                self.journal.check_end(state.position + 1).await?;
+                return Ok(state);
             }
         }
     }

@@ -284,6 +284,20 @@ async fn another_journal_is_another_store() {
     assert!(other.get("a").await.is_err());
 }
 
+#[tokio::test]
+async fn a_hole_in_the_journal_is_not_its_end() {
+    let place = Place::new();
+    let one = place.start().await;
+    for entity in ["a", "b", "c"] {
+        one.put(entity.to_owned(), titled(entity), Condition::Any).await.unwrap();
+    }
+    place.store.delete(&object(2)).await.unwrap();
+    let two = Entities::start(place.parts("two")).await.unwrap();
+    let refused = two.put("d".to_owned(), titled("d"), Condition::Any).await.unwrap_err();
+    assert!(matches!(&refused, EntityError::Damaged { reason, .. } if reason.contains("gone")), "{refused}");
+    assert!(two.view().await.is_err() && place.store.get(&object(2)).await.is_err());
+}
+
 /// The folder of a machine may lose anything: what it lacks must not look like what there is not.
 #[tokio::test]
 async fn a_damaged_folder_is_made_anew() {
