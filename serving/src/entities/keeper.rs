@@ -303,7 +303,8 @@ impl Keeper {
 async fn make_snapshot(journal: &Journal, replica: &Arc<Replica>, token: uuid::Uuid) -> Result<(), EntityError> {
     let replica = Arc::clone(replica);
     let view = offload(move || replica.view()).await.map_err(EntityError::unavailable)??;
-    let (number, mut parts, mut last) = (view.position(), Vec::new(), None);
+    let number = view.position();
+    let (mut parts, mut last): (Vec<String>, Option<String>) = (Vec::new(), None);
     loop {
         let from = view.clone();
         let part = move || part_after(&from, number, token, last.as_deref());
