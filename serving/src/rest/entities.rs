@@ -180,7 +180,9 @@ async fn get_one(State(shared): App, Path(entity): Path<String>) -> Result<Respo
     Ok(answered(StatusCode::OK, known(&shared)?.get(&entity).await?))
 }
 
-/// Say what is known of an entity. What is left out is not known any more.
+/// Say what is known of an entity.
+///
+/// What is left out is not known any more.
 #[utoipa::path(
     put, path = "/v1/entities/{entity_id}", operation_id = "put_entity", tag = "entities",
     params(
@@ -206,7 +208,9 @@ async fn put_one(
     Ok(answered(StatusCode::OK, record))
 }
 
-/// Remove what is known of an entity. Its counts stay.
+/// Remove what is known of an entity.
+///
+/// Its counts stay.
 #[utoipa::path(
     delete, path = "/v1/entities/{entity_id}", operation_id = "delete_entity", tag = "entities",
     params(
@@ -224,8 +228,10 @@ async fn delete_one(State(shared): App, Path(entity): Path<String>, headers: Hea
     Ok(Json(DeletedAnswer { entity_id: entity, deleted: true }).into_response())
 }
 
-/// Say what is known of many entities: an object a line, or an array of objects. Good lines are stored, whatever the others are;
-/// lines that are refused are told by their numbers.
+/// Say what is known of many entities.
+///
+/// The body is an object a line, or an array of objects. Good lines are stored, whatever the others are; lines that are
+/// refused are told by their numbers.
 #[utoipa::path(
     post, path = "/v1/entities/import", operation_id = "import_entities", tag = "entities",
     request_body(content = ImportLine, content_type = "application/x-ndjson"),
