@@ -13,6 +13,7 @@ mod fail;
 mod imports;
 mod jobs;
 mod metrics;
+mod named;
 mod openapi;
 mod params;
 mod parts;

@@ -11,8 +11,8 @@ use reckon_data::metric::Function;
 use reckon_data::minute::parse_date;
 use serde::Serialize;
 
-use super::entities;
 use super::fail::{Failure, bad, missing};
+use super::named as named_lists;
 use super::params::Params;
 use super::state::{Routes, Shared};
 use crate::query::{CountQuery, StatsQuery, Step, TopQuery, WhyQuery};
@@ -131,14 +131,14 @@ async fn answer_top(
     let serving = shared.serving()?;
     let (from, to) = params.span(shared.parts.clock.now())?;
     let query = TopQuery { event_type, n, from, to, filter: params.filter(serving)? };
-    if entities::is_by_channel(params)? {
-        return entities::by_channel(shared, &query, params).await;
+    if named_lists::is_by_channel(params)? {
+        return named_lists::by_channel(shared, &query, params).await;
     }
     let answer = match params.as_of()? {
         None => serving.top(&query).await?,
         Some(as_of) => serving.top_as_of(&query, as_of).await?,
     };
-    Ok(Json(entities::named(serving, &answer).await?).into_response())
+    Ok(Json(named_lists::named(serving, &answer).await?).into_response())
 }
 
 async fn locate(State(shared): App, Path(event): Path<String>, RawQuery(query): RawQuery) -> Result<Response, Failure> {
