@@ -57,6 +57,20 @@ impl Journal {
         self.get(&numbered(JOURNAL, number), number).await
     }
 
+    /// Refuses a journal that goes on behind a number that is not there: it has lost an object, and whoever wrote that number
+    /// anew would write into the past.
+    pub(super) async fn check_end(&self, number: u64) -> Result<(), EntityError> {
+        match self.store.head(&numbered(JOURNAL, number.saturating_add(1))).await {
+            Err(Error::NotFound { .. }) => return Ok(()),
+            other => drop(other?),
+        }
+        // It may have been written since it was looked for.
+        if self.read(number).await?.is_some() {
+            return Ok(());
+        }
+        Err(damaged(&numbered(JOURNAL, number), "it is gone, and later ones are there"))
+    }
+
     /// Makes the changes of `text`, which holds object `number` with `token`; false when another made other changes under
     /// that number.
     pub(super) async fn append(&self, number: u64, token: Uuid, text: Bytes) -> Result<bool, EntityError> {

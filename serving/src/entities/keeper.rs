@@ -134,7 +134,9 @@ impl Keeper {
                 self.apply(state, changes).await?;
             }
             if is_end {
-                return failed.map_or(Ok(state), Err);
+                failed.map_or(Ok(()), Err)?;
+                self.journal.check_end(state.position + 1).await?;
+                return Ok(state);
             }
         }
     }
@@ -301,7 +303,8 @@ impl Keeper {
 async fn make_snapshot(journal: &Journal, replica: &Arc<Replica>, token: uuid::Uuid) -> Result<(), EntityError> {
     let replica = Arc::clone(replica);
     let view = offload(move || replica.view()).await.map_err(EntityError::unavailable)??;
-    let (number, mut parts, mut last) = (view.position(), Vec::new(), None);
+    let number = view.position();
+    let (mut parts, mut last): (Vec<String>, Option<String>) = (Vec::new(), None);
     loop {
         let from = view.clone();
         let part = move || part_after(&from, number, token, last.as_deref());

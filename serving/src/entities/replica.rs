@@ -23,6 +23,7 @@ use super::model::{Change, Entity, Record, Version};
 use super::object::Kept;
 use super::view::View;
 
+const KEYSPACES: [&str; 3] = ["records", "channels", "meta"];
 const STATE: &str = "state";
 const CACHE_BYTES: u64 = 16 << 20;
 const MEMTABLE_BYTES: u64 = 4 << 20;
@@ -113,10 +114,14 @@ impl Replica {
             .max_journaling_size(JOURNAL_BYTES)
             .journal_compression(CompressionType::None)
             .open()?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-        let records = db.keyspace("records", options)?;
-        let channels = db.keyspace("channels", options)?;
-        let meta = db.keyspace("meta", options)?;
+        // Asked for by name, one that is lost would be made anew, empty, and the state would lie.
+        let there = db.list_keyspace_names().len();
+        if there != 0 && there != KEYSPACES.len() {
+            return Err(fjall::Error::Unrecoverable);
+        }
+        let keyspace = |name| db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES));
+        let [records, channels, meta] = KEYSPACES.map(keyspace);
+        let (records, channels, meta) = (records?, channels?, meta?);
         Ok(Self { db, records, channels, meta })
     }
 

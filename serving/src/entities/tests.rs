@@ -285,6 +285,38 @@ async fn another_journal_is_another_store() {
 }
 
 #[tokio::test]
+async fn a_hole_in_the_journal_is_not_its_end() {
+    let place = Place::new();
+    let one = place.start().await;
+    for entity in ["a", "b", "c"] {
+        one.put(entity.to_owned(), titled(entity), Condition::Any).await.unwrap();
+    }
+    place.store.delete(&object(2)).await.unwrap();
+    let two = Entities::start(place.parts("two")).await.unwrap();
+    let refused = two.put("d".to_owned(), titled("d"), Condition::Any).await.unwrap_err();
+    assert!(matches!(&refused, EntityError::Damaged { reason, .. } if reason.contains("gone")), "{refused}");
+    assert!(two.view().await.is_err() && place.store.get(&object(2)).await.is_err());
+}
+
+/// The folder of a machine may lose anything: what it lacks must not look like what there is not.
+#[tokio::test]
+async fn a_damaged_folder_is_made_anew() {
+    let place = Place::new();
+    let one = place.start().await;
+    one.put("a".to_owned(), input(Some("x")), Condition::Any).await.unwrap();
+    end(one).await;
+    for lost in ["version", ".jnl"] {
+        let files = std::fs::read_dir(place.folder("one")).unwrap().map(|entry| entry.unwrap().path());
+        let files: Vec<_> = files.filter(|path| path.to_string_lossy().ends_with(lost)).collect();
+        assert!(!files.is_empty(), "there is no {lost}");
+        files.iter().for_each(|file| std::fs::remove_file(file).unwrap());
+        let again = place.start().await;
+        assert_eq!(again.get("a").await.unwrap().entity.channel.as_deref(), Some("x"), "without {lost}");
+        end(again).await;
+    }
+}
+
+#[tokio::test]
 async fn lists_are_pages() {
     let place = Place::new();
     let entities = place.start().await;

@@ -1,4 +1,4 @@
-//! What is known of entities: written, read, looked for, imported; and joined into top lists.
+//! What is known of entities: written, read, looked for, imported.
 //!
 //! An entity whose id is `import` is at `/v1/entities/%69mport`: the path as it is written there is that of the import.
 
@@ -11,10 +11,8 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use reckon_data::metric::Function;
 use reckon_data::problem::Problem;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -23,11 +21,9 @@ use super::fail::{Failure, bad, busy, internal, missing};
 use super::openapi::Refusals;
 use super::params::Params;
 use super::state::Shared;
-use crate::Serving;
 use crate::entities::{Condition, Entities, Entity, EntityError, EntityInput, ListQuery, Record, Version};
-use crate::query::{CountQuery, TopChannelsAnswer, TopQuery, Window};
+use crate::query::{CountQuery, TopQuery};
 use crate::times::as_time;
-use crate::view::Provenance;
 
 /// Most entities and channels of a page.
 const LIST_MAX: usize = 1_000;
@@ -182,7 +178,9 @@ async fn get_one(State(shared): App, Path(entity): Path<String>) -> Result<Respo
     Ok(answered(StatusCode::OK, known(&shared)?.get(&entity).await?))
 }
 
-/// Say what is known of an entity. What is left out is not known any more.
+/// Say what is known of an entity.
+///
+/// What is left out is not known any more.
 #[utoipa::path(
     put, path = "/v1/entities/{entity_id}", operation_id = "put_entity", tag = "entities",
     params(
@@ -208,7 +206,9 @@ async fn put_one(
     Ok(answered(StatusCode::OK, record))
 }
 
-/// Remove what is known of an entity. Its counts stay.
+/// Remove what is known of an entity.
+///
+/// Its counts stay.
 #[utoipa::path(
     delete, path = "/v1/entities/{entity_id}", operation_id = "delete_entity", tag = "entities",
     params(
@@ -226,8 +226,10 @@ async fn delete_one(State(shared): App, Path(entity): Path<String>, headers: Hea
     Ok(Json(DeletedAnswer { entity_id: entity, deleted: true }).into_response())
 }
 
-/// Say what is known of many entities: an object a line, or an array of objects. Good lines are stored, whatever the others are;
-/// lines that are refused are told by their numbers.
+/// Say what is known of many entities.
+///
+/// The body is an object a line, or an array of objects. Good lines are stored, whatever the others are; lines that are
+/// refused are told by their numbers.
 #[utoipa::path(
     post, path = "/v1/entities/import", operation_id = "import_entities", tag = "entities",
     request_body(content = ImportLine, content_type = "application/x-ndjson"),
@@ -294,93 +296,6 @@ async fn channels(State(shared): App, RawQuery(query): RawQuery) -> Result<Respo
     let channels = known(&shared)?.ask(move |view| view.channels(&prefix, after.as_deref(), limit)).await?;
     let next = (channels.len() == limit).then(|| channels.last().cloned()).flatten();
     Ok(Json(ChannelsAnswer { channels, next }).into_response())
-}
-
-/// The answer of a top list grouped by channel.
-pub async fn by_channel(shared: &Shared, query: &TopQuery, params: &Params) -> Result<Response, Failure> {
-    if params.text("as_of").is_some() {
-        return Err(bad("as_of", "as_of does not go with group=channel: channels are not kept as they were"));
-    }
-    Ok(Json(shared.serving()?.top_channels(query).await?).into_response())
-}
-
-/// Whether a list is to be grouped by channel.
-pub fn is_by_channel(params: &Params) -> Result<bool, Failure> {
-    match params.text("group").as_deref() {
-        None => Ok(false),
-        Some("channel") => Ok(true),
-        Some(other) => Err(bad("group", format!("group={other}: lists can be grouped by channel"))),
-    }
-}
-
-/// What `/v1/top` answers.
-#[derive(Serialize, ToSchema)]
-#[serde(untagged)]
-#[allow(dead_code, reason = "it describes what is written")]
-pub enum TopBody {
-    /// Entities, with what is known of them.
-    Entities(NamedTop),
-    /// Channels.
-    Channels(TopChannelsAnswer),
-}
-
-/// A top list of entities.
-#[derive(Serialize, ToSchema)]
-pub struct NamedTop {
-    /// What the list is ordered by, when that was asked for.
-    #[schema(required = false)]
-    function: Option<Function>,
-    /// The entities.
-    entities: Vec<NamedEntity>,
-    /// The window in whole minutes.
-    window: Window,
-    /// Where it comes from.
-    provenance: Provenance,
-}
-
-/// An entity of a top list.
-#[derive(Serialize, ToSchema)]
-struct NamedEntity {
-    /// Its id.
-    entity_id: String,
-    /// How often.
-    #[schema(required = false)]
-    count: u64,
-    /// What people call it, when that is known.
-    #[schema(required = false)]
-    title: Option<String>,
-    /// What it belongs to.
-    #[schema(required = false)]
-    channel: Option<String>,
-    /// Whose it is.
-    #[schema(required = false)]
-    owner: Option<String>,
-}
-
-/// A top list with the titles, channels and owners that are known. Without them it is as right, so that nothing of them holds it up.
-pub async fn named(serving: &Serving, answer: &impl Serialize) -> Result<Value, Failure> {
-    let mut answer = serde_json::to_value(answer).map_err(|error| internal(error.to_string()))?;
-    let Some(entities) = serving.entities() else { return Ok(answer) };
-    let rows = answer.get("entities").and_then(Value::as_array).into_iter().flatten();
-    let ids: Vec<String> = rows.filter_map(|row| row["entity_id"].as_str().map(str::to_owned)).collect();
-    let found = entities.ask(move |view| ids.iter().map(|id| view.get(id)).collect::<Result<Vec<_>, _>>()).await;
-    let records = match found {
-        Ok(records) => records,
-        Err(error) => {
-            tracing::debug!(%error, "a top list without titles");
-            return Ok(answer);
-        }
-    };
-    let rows = answer.get_mut("entities").and_then(Value::as_array_mut).into_iter().flatten();
-    for (row, record) in rows.zip(records) {
-        let (Some(row), Some(Record { entity, .. })) = (row.as_object_mut(), record) else { continue };
-        for (name, text) in [("title", entity.title), ("channel", entity.channel), ("owner", entity.owner)] {
-            if let Some(text) = text {
-                row.insert(name.to_owned(), Value::String(text));
-            }
-        }
-    }
-    Ok(answer)
 }
 
 /// Ids without a record that have counts.

@@ -22,6 +22,7 @@ mod listens;
 mod live;
 mod many;
 mod metrics;
+mod named;
 mod openapi;
 mod page;
 mod params;

@@ -12,9 +12,9 @@ use utoipa::ToSchema;
 use utoipa_axum::routes;
 
 use super::asked::{Compared, Entity, EventType, Filtered, Minute, Past, Span, Stepped};
-use super::entities;
 use super::fail::{Failure, bad, missing};
 use super::many::{self, Comparison, ManyOfOne};
+use super::named as named_lists;
 use super::openapi::{Refusals, TooLarge};
 use super::params::Params;
 use super::state::{Routes, Shared};
@@ -280,14 +280,14 @@ async fn why(State(shared): App, Path(entity): Path<String>, RawQuery(query): Ra
             pattern = "^channel$",
         ),
     ),
-    responses(Refusals, (status = 200, description = "The entities, or the channels.", body = entities::TopBody), TooLarge),
+    responses(Refusals, (status = 200, description = "The entities, or the channels.", body = named_lists::TopBody), TooLarge),
 )]
 async fn top(State(shared): App, RawQuery(query): RawQuery) -> Result<Response, Failure> {
     let known = ["type", "n", "function", "window", "from", "to", "filter", "compare", "as_of", "group"];
     let params = Params::read(query.as_deref(), &known)?;
     let n = params.number("n", 10, TOP_MAX)?;
     if many::compares(&params)? || params.text("function").is_some() {
-        if entities::is_by_channel(&params)? {
+        if named_lists::is_by_channel(&params)? {
             return Err(bad("group", "group=channel goes with neither function nor compare: channels are listed by count"));
         }
         return many::top(&shared, n, &params).await;
@@ -333,14 +333,14 @@ async fn answer_top(
     let serving = shared.serving()?;
     let (from, to) = params.span(shared.parts.clock.now())?;
     let query = TopQuery { event_type, n, from, to, filter: params.filter(serving)? };
-    if entities::is_by_channel(params)? {
-        return entities::by_channel(shared, &query, params).await;
+    if named_lists::is_by_channel(params)? {
+        return named_lists::by_channel(shared, &query, params).await;
     }
     let answer = match params.as_of()? {
         None => serving.top(&query).await?,
         Some(as_of) => serving.top_as_of(&query, as_of).await?,
     };
-    Ok(Json(entities::named(serving, &answer).await?).into_response())
+    Ok(Json(named_lists::named(serving, &answer).await?).into_response())
 }
 
 /// Where is my event: counted, duplicate or dead, and its place.
