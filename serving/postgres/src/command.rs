@@ -367,7 +367,8 @@ mod tests {
 
     #[test]
     fn commands_are_told_from_queries() {
-        for text in ["select 1", "SHOW TABLES", "show columns from stats", "(select 1)", "with a as (select 1) table a"] {
+        for text in ["select 1", "SHOW TABLES", "show columns from stats", "(select 1)", "with a as (select 1) table a"]
+        {
             assert_eq!(read(text), Command::Query(text.to_owned()));
         }
         assert_eq!(read("START TRANSACTION READ ONLY"), Command::Begin);

@@ -39,11 +39,8 @@ pub fn values<S: Clone>(portal: &Portal<S>, expected: &[Option<DataType>]) -> Pg
         let Some(bytes) = portal.parameters.get(index).and_then(Option::as_ref) else {
             return Ok(expected.map_or(Ok(ScalarValue::Null), ScalarValue::try_from).unwrap_or(ScalarValue::Null));
         };
-        let found = if portal.parameter_format.is_binary(index) {
-            from_binary(bytes, &told)
-        } else {
-            from_text(bytes, &told)
-        };
+        let found =
+            if portal.parameter_format.is_binary(index) { from_binary(bytes, &told) } else { from_text(bytes, &told) };
         let value = match found {
             Read::Value(value) => value,
             Read::Bad => return Err(bad("the value makes no sense")),
@@ -81,8 +78,15 @@ fn from_text(bytes: &Bytes, told: &Type) -> Read {
     let Ok(text) = std::str::from_utf8(bytes) else { return Read::Bad };
     let as_type = |data_type: &DataType| ScalarValue::Utf8(Some(text.to_owned())).cast_to(data_type).ok();
     let value = match *told {
-        Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::UNKNOWN | Type::CHAR | Type::JSON
-        | Type::JSONB | Type::UUID => Some(ScalarValue::Utf8(Some(text.to_owned()))),
+        Type::TEXT
+        | Type::VARCHAR
+        | Type::BPCHAR
+        | Type::NAME
+        | Type::UNKNOWN
+        | Type::CHAR
+        | Type::JSON
+        | Type::JSONB
+        | Type::UUID => Some(ScalarValue::Utf8(Some(text.to_owned()))),
         Type::BOOL => match text.to_lowercase().as_str() {
             "t" | "true" | "1" | "on" | "yes" => Some(ScalarValue::Boolean(Some(true))),
             "f" | "false" | "0" | "off" | "no" => Some(ScalarValue::Boolean(Some(false))),
