@@ -78,6 +78,13 @@ impl QueryParser for Planner {
         let mut command = command::parse(statement)?;
         allowed(&command, status)?;
         let (mut schema, mut parameters) = (show_schema(&command), Vec::new());
+        if let Command::Query(query) = &mut command
+            && types.iter().flatten().any(parameters::is_list)
+            && let Some(cast) = parameters::cast(query, types)
+        {
+            // Whether something is in a list is planned only when the list is known to be one.
+            *query = cast;
+        }
         if let Some(query) = command.query() {
             let mut planned = bounded(&session, self.0.prepare(&session, query)).await?;
             if let Command::Query(query) = &mut command {

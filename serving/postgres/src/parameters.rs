@@ -73,6 +73,11 @@ pub fn cast(query: &str, told: &[Option<Type>]) -> Option<String> {
     (from > 0).then(|| format!("{cast}{}", query.get(from..).unwrap_or_default()))
 }
 
+/// Whether a parameter is a list.
+pub fn is_list(told: &Type) -> bool {
+    name_of(told).is_some_and(|name| name.ends_with("[]"))
+}
+
 /// What DataFusion calls a type; numbers of any scale have no such name.
 fn name_of(told: &Type) -> Option<&'static str> {
     Some(match *told {
@@ -87,6 +92,10 @@ fn name_of(told: &Type) -> Option<&'static str> {
         Type::DATE => "DATE",
         Type::TIMESTAMP => "TIMESTAMP",
         Type::TIMESTAMPTZ => "TIMESTAMP WITH TIME ZONE",
+        Type::INT2_ARRAY => "SMALLINT[]",
+        Type::INT4_ARRAY => "INT[]",
+        Type::INT8_ARRAY => "BIGINT[]",
+        Type::TEXT_ARRAY | Type::VARCHAR_ARRAY => "VARCHAR[]",
         _ => return None,
     })
 }
