@@ -171,7 +171,7 @@ impl ExtendedQueryHandler for Handler {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let session = Session::of(client)?;
-        session.prepare(message.name.as_deref())?;
+        session.prepare(message.name.as_deref(), message.query.len())?;
         let parsed = StoredStatement::parse(client, &message, self.query_parser()).await;
         if let (Some(name), Err(_)) = (message.name.as_deref(), &parsed) {
             session.unprepare(Some(name));
