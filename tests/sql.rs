@@ -163,8 +163,8 @@ fn queries_that_are_too_large_to_be_planned_are_refused() {
         (format!("SELECT {} 1", "NOT ".repeat(20_000)), "operators around one another"),
         (format!("SELECT 1 WHERE 1 IN ({})", many(80_000, &|at| at.to_string(), ", ")), "words and signs"),
         (format!("SELECT {}", many(5_000, &|at| format!("1 AS a{at}"), ", ")), "columns"),
-        (format!("WITH t0 AS (SELECT 1 AS x), {} SELECT * FROM t30", many(30, &doubled, ", ")), "steps"),
-        (format!("WITH t0 AS (SELECT 1 AS x), {} SELECT * FROM t400", many(400, &chained, ", ")), "steps"),
+        (format!("WITH t0 AS (SELECT 1 AS x), {} SELECT * FROM t30", many(30, &doubled, ", ")), "tables"),
+        (format!("WITH t0 AS (SELECT 1 AS x), {} SELECT * FROM t400", many(400, &chained, ", ")), "within one another"),
     ] {
         let (status, problem) = server.post("/v1/sql", &json!({ "query": query }));
         let detail = problem["detail"].as_str().unwrap_or_default();
