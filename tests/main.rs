@@ -18,4 +18,5 @@ mod replay;
 mod rest;
 mod roles;
 mod slow;
+mod slt;
 mod sql;
