@@ -95,7 +95,7 @@ async fn go_on_after(socket: &mut Socket, shared: &Shared, error: PgWireError, i
     shared.handler.counters.errors.fetch_add(1, Ordering::Relaxed);
     let info = ErrorInfo::from(error);
     let is_fatal = info.is_fatal();
-    tracing::debug!(code = info.code, message = info.message, "a PostgreSQL client is told of an error");
+    tracing::debug!(error = %info, "a PostgreSQL client is told of an error");
     process_error(socket, PgWireError::UserError(Box::new(info)), is_extended).await?;
     Ok(!is_fatal)
 }
