@@ -9,7 +9,7 @@
 //! own; [`streamed`] gives their rows as they come, [`render`] as JSON and Arrow IPC.
 //!
 //! [`stream`] is the stream layer's runs as a table (what it no longer holds in memory is read from `stream_counts`),
-//! [`stats`] the merged tables, [`collapse`] adds them up in one step, [`functions`] has what counts need and SQL has not,
+//! [`stats`] the merged tables, [`collapse`] adds them up in one step, [`held`] counts what windows hold, [`functions`] has what counts need and SQL has not,
 //! [`reserved`] leaves Reckon's own entities out, [`samples`] is the process's own metrics.
 
 pub mod collapse;
@@ -17,6 +17,7 @@ mod dress;
 pub mod engine;
 pub mod functions;
 pub mod guard;
+pub mod held;
 mod pin;
 mod ready;
 pub mod render;
