@@ -8,10 +8,10 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
-use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::disk_manager::DiskManagerBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{FunctionRegistry as _, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
 use reckon_data::config::Serving as Settings;
@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 
 use super::collapse::CollapseGroups;
 use super::functions::Functions;
+use super::functions::bounded::Pipes;
 use super::held::CountHeld;
 use crate::ServingError;
 
@@ -48,6 +49,8 @@ const UNBOUNDED: [&str; 9] = [
 /// Stack of a query thread. Expressions are planned and run by functions that call themselves for each level; with two
 /// MiB a sum of some 1,500 numbers ended the process. [`super::size`] bounds the levels, this gives them room.
 const STACK_BYTES: usize = 16 << 20;
+/// Most bytes of texts that a function may make at once, however much memory a query may take.
+const TEXT_BYTES_MAX: usize = 1 << 30;
 /// What is said of a regular expression that cannot be made.
 const PATTERN_FAILED: [&str; 3] =
     ["regex parse error", "Regular expression did not compile", "Compiled regex exceeds size limit"];
@@ -111,7 +114,7 @@ impl Engine {
             turns: Arc::new(Semaphore::new(queries)),
             waiting: Arc::new(Semaphore::new(queries.saturating_mul(WAITING_FACTOR))),
             planning: Arc::new(Semaphore::new(queries)),
-            functions: Functions::new(),
+            functions: Functions::new(limits.text_bytes()),
         })
     }
 
@@ -159,12 +162,13 @@ impl Engine {
         let parquet = &mut config.options_mut().execution.parquet;
         parquet.pushdown_filters = true;
         parquet.reorder_filters = true;
-        let state = SessionStateBuilder::new()
+        let mut state = SessionStateBuilder::new()
             .with_config(config)
             .with_runtime_env(runtime)
             .with_default_features()
             .with_physical_optimizer_rule(Arc::new(CountHeld))
             .build();
+        state.register_expr_planner(Arc::new(Pipes::new(self.limits.text_bytes())))?;
         let context = SessionContext::new_with_state(state);
         self.functions.register(&context);
         UNBOUNDED.iter().for_each(|name| context.deregister_udf(name));
@@ -240,6 +244,12 @@ impl Limits {
     #[must_use]
     pub fn answer_bytes(&self) -> usize {
         usize::try_from(self.memory / ANSWER_PART).unwrap_or(usize::MAX)
+    }
+
+    /// Most bytes of texts that a function may make at once; lengths of texts are 32 bits.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        usize::try_from(self.memory).unwrap_or(usize::MAX).min(TEXT_BYTES_MAX)
     }
 
     /// What a query is told that took too long.
