@@ -9,8 +9,9 @@
 //! own; [`streamed`] gives their rows as they come, [`render`] as JSON and Arrow IPC.
 //!
 //! [`stream`] is the stream layer's runs as a table (what it no longer holds in memory is read from `stream_counts`),
-//! [`stats`] the merged tables, [`collapse`] adds them up in one step, [`held`] counts what windows hold, [`functions`] has what counts need and SQL has not,
-//! [`reserved`] leaves Reckon's own entities out, [`samples`] is the process's own metrics.
+//! [`stats`] the merged tables, [`collapse`] adds them up in one step, [`held`] counts what windows hold, [`functions`] has
+//! what counts need and SQL has not, [`reserved`] leaves Reckon's own entities out, [`samples`] is the process's own
+//! metrics.
 
 pub mod collapse;
 mod dress;
