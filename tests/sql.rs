@@ -222,6 +222,51 @@ fn a_query_that_would_take_everything_ends_and_others_go_on() {
     assert_eq!(number(&rows(&server.sql("select sum(count) from stats"))[0][0]), 1, "it goes on");
 }
 
+/// Sketches of minutes are put together to what REST says of the same hour, and of all of it; raw events say the same.
+#[test]
+fn distinct_users_are_those_of_rest_in_both_layers() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_with(dir.path(), &["--definition-metrics", "count,approx_distinct"]);
+    let event = |n: u32| {
+        json!({"event_id": n.to_string(), "event_type": "view", "entity_id": "a", "user_id": format!("u{}", n % 700),
+            "event_time": format!("2013-02-08T{:02}:{:02}:10Z", 20 + n % 2, n % 60)})
+    };
+    let send = |numbers: std::ops::Range<u32>| {
+        let events: Vec<_> = numbers.map(event).collect();
+        assert_eq!(server.post("/v1/events", &json!(events)).0, 200);
+        server.wait_counted();
+    };
+    let agree = || {
+        for (from, to) in [("20:00:00", "21:00:00"), ("20:00:00", "22:00:00"), ("20:10:00", "20:13:00")] {
+            let (from, to) = (format!("2013-02-08T{from}Z"), format!("2013-02-08T{to}Z"));
+            let path = format!("/v1/entities/a/stats?function=approx_distinct&step=1h&from={from}&to={to}");
+            let by_rest = number(&server.get(&path)["total"]);
+            assert!(by_rest > 0, "{path}");
+            let query =
+                format!("select approx_distinct(users) from stats where minute >= '{from}' and minute < '{to}'");
+            assert_eq!(number(&rows(&server.sql(&query))[0][0]), by_rest, "{query}");
+            // Held apart from the grouping that stats is made with.
+            let query = format!(
+                "select approx_distinct(users) from (select * from stats limit 100000) where minute >= '{from}' and minute < '{to}'"
+            );
+            assert_eq!(number(&rows(&server.sql(&query))[0][0]), by_rest, "{query}");
+        }
+        let day = server.sql("select approx_distinct(users), max(approx_distinct) from stats_day");
+        assert_eq!(rows(&day)[0][0], rows(&day)[0][1], "{day}");
+    };
+    send(0..2_000);
+    agree();
+    server.batch();
+    agree();
+    send(2_000..3_000);
+    agree();
+    server.batch();
+    agree();
+    let both =
+        server.sql("select (select approx_distinct(user_id) from events), (select approx_distinct(users) from stats)");
+    assert_eq!(rows(&both)[0][0], rows(&both)[0][1], "{both}");
+}
+
 #[test]
 fn the_command_line_prints_tables_json_and_csv() {
     let (dir, server) = loaded();

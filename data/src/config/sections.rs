@@ -322,14 +322,14 @@ impl Default for Retention {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Serving {
-    /// Longest time of an SQL query.
+    /// Longest time that an SQL query works; it waits ten times as long, in all, for whoever reads its rows.
     #[serde(with = "humantime_serde")]
     pub query_time: Duration,
     /// Memory of an SQL query.
     pub query_memory: ByteSize,
     /// SQL queries that may run at once; further ones wait.
     pub queries: usize,
-    /// Most rows of an answer.
+    /// Most rows of an answer of `POST /v1/sql`.
     pub rows_max: usize,
     /// Memory for the index over batch counts.
     pub index_memory: ByteSize,

@@ -11,6 +11,7 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::DiskManagerBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{FunctionRegistry as _, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
 use reckon_data::config::Serving as Settings;
@@ -22,6 +23,8 @@ use tokio::task::JoinHandle;
 
 use super::collapse::CollapseGroups;
 use super::functions::Functions;
+use super::functions::bounded::Pipes;
+use super::held::CountHeld;
 use crate::ServingError;
 
 /// A query may spill so many times its memory.
@@ -46,8 +49,13 @@ const UNBOUNDED: [&str; 9] = [
 /// Stack of a query thread. Expressions are planned and run by functions that call themselves for each level; with two
 /// MiB a sum of some 1,500 numbers ended the process. [`super::size`] bounds the levels, this gives them room.
 const STACK_BYTES: usize = 16 << 20;
-/// What Parquet says when a filter that it was given fails: a pattern that is too large, say.
-const FILTER_FAILED: &str = "Error evaluating filter predicate";
+/// Most bytes of texts that a function may make at once, however much memory a query may take.
+const TEXT_BYTES_MAX: usize = 1 << 30;
+/// What is said of a regular expression that cannot be made.
+const PATTERN_FAILED: [&str; 3] =
+    ["regex parse error", "Regular expression did not compile", "Compiled regex exceeds size limit"];
+/// Most characters of such a message: it quotes the pattern.
+const MESSAGE_CHARS: usize = 300;
 /// So many queries may wait for their turn, for each that may run.
 const WAITING_FACTOR: usize = 16;
 
@@ -106,7 +114,7 @@ impl Engine {
             turns: Arc::new(Semaphore::new(queries)),
             waiting: Arc::new(Semaphore::new(queries.saturating_mul(WAITING_FACTOR))),
             planning: Arc::new(Semaphore::new(queries)),
-            functions: Functions::new(),
+            functions: Functions::new(limits.text_bytes()),
         })
     }
 
@@ -154,7 +162,14 @@ impl Engine {
         let parquet = &mut config.options_mut().execution.parquet;
         parquet.pushdown_filters = true;
         parquet.reorder_filters = true;
-        let context = SessionContext::new_with_config_rt(config, runtime);
+        let mut state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(runtime)
+            .with_default_features()
+            .with_physical_optimizer_rule(Arc::new(CountHeld))
+            .build();
+        state.register_expr_planner(Arc::new(Pipes::new(self.limits.text_bytes())))?;
+        let context = SessionContext::new_with_state(state);
         self.functions.register(&context);
         UNBOUNDED.iter().for_each(|name| context.deregister_udf(name));
         context.add_optimizer_rule(Arc::new(CollapseGroups));
@@ -231,6 +246,12 @@ impl Limits {
         usize::try_from(self.memory / ANSWER_PART).unwrap_or(usize::MAX)
     }
 
+    /// Most bytes of texts that a function may make at once; lengths of texts are 32 bits.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        usize::try_from(self.memory).unwrap_or(usize::MAX).min(TEXT_BYTES_MAX)
+    }
+
     /// What a query is told that took too long.
     #[must_use]
     pub const fn too_long(&self) -> ServingError {
@@ -247,13 +268,13 @@ impl Limits {
         {
             return ServingError::Damaged { damaged };
         }
+        // The files are all right, and what was asked of their rows is not.
+        if let Some(message) = of_pattern(root) {
+            return ServingError::bad("query", message);
+        }
         match root {
             DataFusionError::ResourcesExhausted(message) => {
                 ServingError::MemoryLimit { limit_bytes: self.memory, message: first_line(message) }
-            }
-            // The file is all right, and what was asked of its rows is not.
-            DataFusionError::ParquetError(error) if error.to_string().contains(FILTER_FAILED) => {
-                ServingError::bad("query", first_line(&error.to_string()))
             }
             DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) | DataFusionError::ParquetError(_) => {
                 ServingError::unavailable(root)
@@ -279,6 +300,17 @@ const fn is_of_store(root: &DataFusionError) -> bool {
         }
         _ => false,
     }
+}
+
+/// What is said of a pattern that is none, or too large, if that is what failed: libraries say it in many ways.
+fn of_pattern(root: &DataFusionError) -> Option<String> {
+    let may_be =
+        matches!(root, DataFusionError::ParquetError(_) | DataFusionError::External(_) | DataFusionError::Internal(_));
+    let message = may_be.then(|| root.to_string())?;
+    PATTERN_FAILED.iter().any(|what| message.contains(what)).then(|| {
+        let words: Vec<&str> = message.split_whitespace().collect();
+        words.join(" ").chars().take(MESSAGE_CHARS).collect()
+    })
 }
 
 fn first_line(message: &str) -> String {

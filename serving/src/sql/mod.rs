@@ -9,9 +9,10 @@
 //! own; [`streamed`] gives their rows as they come, [`render`] as JSON and Arrow IPC.
 //!
 //! [`stream`] is the stream layer's runs as a table (what it no longer holds in memory is read from `stream_counts`),
-//! [`stats`] the merged tables, [`gone`] the dates that are rolled up, [`collapse`] adds them up in one step, [`functions`] has what counts need and SQL has not,
-//! [`catalogue`] adds PostgreSQL's for clients that look for it, [`reserved`] leaves Reckon's own entities out, [`entities`] is what is
-//! known of the others, [`samples`] is the process's own metrics.
+//! [`stats`] the merged tables, [`gone`] the dates that are rolled up, [`collapse`] adds them up in one step, [`held`] counts
+//! what windows hold, [`functions`] has what counts need and SQL has not, [`catalogue`] adds PostgreSQL's for clients that look
+//! for it, [`reserved`] leaves Reckon's own entities out, [`entities`] is what is known of the others, [`samples`] is the
+//! process's own metrics.
 
 pub mod catalogue;
 pub mod collapse;
@@ -21,6 +22,7 @@ pub mod entities;
 pub mod functions;
 pub mod gone;
 pub mod guard;
+pub mod held;
 mod pin;
 mod ready;
 pub mod render;

@@ -2,7 +2,8 @@
 //!
 //! The rule goes by the strings in the query and in its parameters, and by nothing else: a reserved prefix (`_reckon/`)
 //! that stands anywhere in one brings its entities in, in every table of the query. So it is the same in every plan,
-//! wherever filters end up, and `entity_id = '_reckon/canary/1'`, `IN ('_reckon/…')`, `LIKE '_reckon/%'` and `starts_with` ask for them alike.
+//! wherever filters end up, and `entity_id = '_reckon/canary/1'`, `IN ('_reckon/…')`, `LIKE '_reckon/%'` and `starts_with`
+//! ask for them alike.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

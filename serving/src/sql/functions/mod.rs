@@ -1,6 +1,7 @@
-//! The functions that counts need and SQL has not: the exact average here, steps of time in [`steps`], and merging of
-//! sketches in [`sketches`].
+//! The functions that counts need and SQL has not: the exact average here, steps of time in [`steps`], merging of sketches in
+//! [`sketches`], and those of DataFusion that are held to a length in [`bounded`].
 
+pub mod bounded;
 pub mod sketches;
 pub mod steps;
 
@@ -24,11 +25,12 @@ pub struct Functions {
 }
 
 impl Functions {
-    /// All of them.
+    /// All of them; none makes more than so many bytes of text at once.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(text_bytes: usize) -> Self {
+        let own = vec![average(), steps::minute(), steps::time_bucket(), steps::date_trunc()];
         Self {
-            scalars: vec![average(), steps::minute(), steps::time_bucket(), steps::date_trunc()],
+            scalars: own.into_iter().chain(bounded::functions(text_bytes)).collect(),
             aggregates: vec![sketches::merge_distinct(), sketches::merge_users(), sketches::approx_distinct()],
         }
     }
@@ -37,12 +39,6 @@ impl Functions {
     pub fn register(&self, context: &SessionContext) {
         self.scalars.iter().for_each(|function| context.register_udf(function.clone()));
         self.aggregates.iter().for_each(|function| context.register_udaf(function.clone()));
-    }
-}
-
-impl Default for Functions {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
