@@ -66,7 +66,8 @@ impl Demo {
 
 /// Where to look.
 fn guide(url: &str, dir: &str, doors: &[String]) -> String {
-    let doors: String = doors.iter().filter_map(|line| line.split_once(": ")).map(|(_, how)| format!("    {how}\n")).collect();
+    let doors: String =
+        doors.iter().filter_map(|line| line.split_once(": ")).map(|(_, how)| format!("    {how}\n")).collect();
     format!(
         "reckon counts generated traffic at {url}, data in {dir}\n\n\
          \x20 the most viewed videos of the last five minutes\n\

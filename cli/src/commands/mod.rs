@@ -10,8 +10,12 @@ mod demo;
 mod dlq;
 mod find;
 mod import;
+mod live;
 mod log;
+mod ranks;
+mod report;
 mod sql;
+mod status;
 mod target;
 mod top;
 mod up;
@@ -54,6 +58,8 @@ enum Task {
     Sql(sql::Sql),
     /// The entities to which something happened most often.
     Top(top::Top),
+    /// How a server is: whether it is ready and why not, what it does, what it last found out.
+    Status(status::Status),
     /// Where an event is: counted, duplicate or dead, and its place in the log.
     Where(find::Find),
     /// How a count came about: batch, stream and raw events of an entity and a minute.
@@ -103,9 +109,9 @@ impl Cli {
 }
 
 /// Commands that work with settings.
-const WITH_SETTINGS: [&str; 15] = [
-    "demo", "up", "gateway", "stream", "archive", "serve", "import", "sql", "top", "where", "why", "dlq", "batch",
-    "canary", "audit",
+const WITH_SETTINGS: [&str; 16] = [
+    "demo", "up", "gateway", "stream", "archive", "serve", "import", "sql", "top", "status", "where", "why", "dlq",
+    "batch", "canary", "audit",
 ];
 
 /// Those whose settings stand behind what they are to do.
@@ -159,6 +165,7 @@ pub async fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
         Task::Import(import) => Box::pin(import.run(settings)).await,
         Task::Sql(sql) => Box::pin(sql.run(settings)).await,
         Task::Top(top) => Box::pin(top.run(settings)).await,
+        Task::Status(status) => Box::pin(status.run(settings)).await,
         Task::Where(find) => Box::pin(find.run(settings)).await,
         Task::Why(why) => Box::pin(why.run(settings)).await,
         Task::Dlq(dlq) => Box::pin(dlq.run(settings)).await,
