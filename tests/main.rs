@@ -14,6 +14,7 @@ mod frozen;
 mod harness;
 mod import;
 mod kill;
+mod postgres;
 mod replay;
 mod rest;
 mod roles;

@@ -22,6 +22,8 @@ pub fn command() -> Command {
     }
     // Tests count their events to the last one; those of the canary switch it on.
     command.env("RECKON_CANARY_EVERY", "0s");
+    // Many servers run at once.
+    command.env("RECKON_SERVING_POSTGRES", "127.0.0.1:0");
     command.env("RECKON_SERVING_FLIGHT_SQL", "127.0.0.1:0");
     command
 }
@@ -86,6 +88,11 @@ impl Server {
 
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Where PostgreSQL clients come in.
+    pub fn postgres(&self) -> std::net::SocketAddr {
+        self.get("/readyz")["listens"]["postgres"].as_str().unwrap().parse().unwrap()
     }
 
     /// Bytes of memory it has now; none where nobody can say.

@@ -212,7 +212,11 @@ fn copy(words: &mut Words<'_>) -> PgWireResult<Command> {
     }
     let (mut format, mut header) = (CopyFormat::Text, false);
     while let Some(token) = words.next() {
-        match token.word() {
+        let word = match &token.kind {
+            Kind::Word(word) | Kind::Text(word) | Kind::Name(word) => Some(word.to_lowercase()),
+            Kind::Symbol(_) => None,
+        };
+        match word.as_deref() {
             None | Some("with" | "format" | "true" | "on") => {}
             Some("csv") => format = CopyFormat::Csv,
             Some("binary") => format = CopyFormat::Binary,
@@ -222,9 +226,6 @@ fn copy(words: &mut Words<'_>) -> PgWireResult<Command> {
                 let message = format!("COPY: {other} is not supported; FORMAT text, csv or binary, and HEADER are");
                 return Err(error(state::NOT_SUPPORTED, message));
             }
-        }
-        if matches!(&token.kind, Kind::Text(text) if !matches!(text.as_str(), "csv" | "text" | "binary")) {
-            return Err(error(state::NOT_SUPPORTED, "COPY: delimiters and nulls of one's own are not supported"));
         }
     }
     if header && format == CopyFormat::Binary {
@@ -367,7 +368,8 @@ mod tests {
 
     #[test]
     fn commands_are_told_from_queries() {
-        for text in ["select 1", "SHOW TABLES", "show columns from stats", "(select 1)", "with a as (select 1) table a"] {
+        for text in ["select 1", "SHOW TABLES", "show columns from stats", "(select 1)", "with a as (select 1) table a"]
+        {
             assert_eq!(read(text), Command::Query(text.to_owned()));
         }
         assert_eq!(read("START TRANSACTION READ ONLY"), Command::Begin);
@@ -428,6 +430,7 @@ mod tests {
             copied("SELECT a, b FROM stats", CopyFormat::Csv, true)
         );
         assert_eq!(read("copy stats to stdout csv header"), copied("SELECT * FROM stats", CopyFormat::Csv, true));
+        assert_eq!(read("copy stats to stdout (format 'CSV')"), copied("SELECT * FROM stats", CopyFormat::Csv, false));
         assert_eq!(code("copy stats to stdout (delimiter '|')"), "0A000");
     }
 }

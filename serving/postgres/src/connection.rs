@@ -62,8 +62,7 @@ pub async fn connection(stream: TcpStream, shared: Arc<Shared>, mut stop: watch:
     let began = tokio::time::Instant::now();
     loop {
         let starting = is_starting(&socket);
-        let limit =
-            if starting { START_TIME_MAX.saturating_sub(began.elapsed()) } else { IDLE_TIME_MAX };
+        let limit = if starting { START_TIME_MAX.saturating_sub(began.elapsed()) } else { IDLE_TIME_MAX };
         let message = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => Err(fatal(state::STOPPING, "the server is stopping")),
@@ -89,19 +88,14 @@ pub async fn connection(stream: TcpStream, shared: Arc<Shared>, mut stop: watch:
 }
 
 /// Tells the client what went wrong; whether the connection goes on.
-async fn go_on_after(
-    socket: &mut Socket,
-    shared: &Shared,
-    error: PgWireError,
-    is_extended: bool,
-) -> io::Result<bool> {
+async fn go_on_after(socket: &mut Socket, shared: &Shared, error: PgWireError, is_extended: bool) -> io::Result<bool> {
     if let PgWireError::IoError(error) = error {
         return Err(error);
     }
     shared.handler.counters.errors.fetch_add(1, Ordering::Relaxed);
     let info = ErrorInfo::from(error);
     let is_fatal = info.is_fatal();
-    tracing::debug!(code = info.code, message = info.message, "a PostgreSQL client is told of an error");
+    tracing::debug!(error = %info, "a PostgreSQL client is told of an error");
     process_error(socket, PgWireError::UserError(Box::new(info)), is_extended).await?;
     Ok(!is_fatal)
 }
@@ -120,11 +114,7 @@ async fn process(socket: &mut Socket, shared: &Shared, message: PgWireFrontendMe
 }
 
 /// A connection that cancels ends with that.
-async fn cancel(
-    mut socket: Socket,
-    shared: &Shared,
-    request: CancelRequest,
-) -> io::Result<()> {
+async fn cancel(mut socket: Socket, shared: &Shared, request: CancelRequest) -> io::Result<()> {
     let message = PgWireFrontendMessage::CancelRequest(request);
     process(&mut socket, shared, message).await.map_err(io::Error::from)
 }

@@ -4,14 +4,14 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::{Sink, SinkExt};
 use pgwire::api::portal::{Format, Portal, PortalExecutionState};
 use pgwire::api::query::{
     ExtendedQueryHandler, send_execution_response, send_partial_query_response, send_ready_for_query,
 };
-use pgwire::api::results::{FieldInfo, Response, Tag};
+use pgwire::api::results::{FieldFormat, FieldInfo, Response, Tag};
 use pgwire::api::stmt::{QueryParser, StoredStatement};
 use pgwire::api::store::{Entry, PortalStore};
 use pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState, Type};
@@ -64,7 +64,7 @@ pub struct Planner(Source);
 impl QueryParser for Planner {
     type Statement = Prepared;
 
-    async fn parse_sql<C>(&self, client: &C, sql: &str, _types: &[Option<Type>]) -> PgWireResult<Option<Prepared>>
+    async fn parse_sql<C>(&self, client: &C, sql: &str, types: &[Option<Type>]) -> PgWireResult<Option<Prepared>>
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
@@ -75,13 +75,27 @@ impl QueryParser for Planner {
         if statements.next().is_some() {
             return Err(error(state::SYNTAX, "a prepared statement is one statement, not several"));
         }
-        let command = command::parse(statement)?;
+        let mut command = command::parse(statement)?;
         allowed(&command, status)?;
         let (mut schema, mut parameters) = (show_schema(&command), Vec::new());
+        if let Command::Query(query) = &mut command
+            && types.iter().flatten().any(parameters::is_list)
+            && let Some(cast) = parameters::cast(query, types)
+        {
+            // Whether something is in a list is planned only when the list is known to be one.
+            *query = cast;
+        }
         if let Some(query) = command.query() {
-            let planned = bounded(&session, self.0.prepare(&session, query)).await?;
+            let mut planned = bounded(&session, self.0.prepare(&session, query)).await?;
+            if let Command::Query(query) = &mut command {
+                // A column that is a parameter is what the client says that the parameter is.
+                if let Some(cast) = has_unknown(&planned.schema).then(|| parameters::cast(query, types)).flatten() {
+                    planned = bounded(&session, self.0.prepare(&session, &cast)).await?;
+                    *query = cast;
+                }
+                schema = Some(told(&planned.schema));
+            }
             parameters = planned.parameters;
-            schema = matches!(command, Command::Query(_)).then_some(planned.schema);
         } else if let Command::Fetch { name, skip: false, .. } = &command {
             schema = Some(session.cursor(name)?.schema);
         }
@@ -119,11 +133,7 @@ impl Handler {
             feed_all(client, reply.before).await?;
             match send_answer(client, session, reply.answer).await? {
                 Some(Answer::Rows(rows)) => {
-                    let (is, was) = (rows.row_schema().len(), portal.statement.statement.columns());
-                    if is != was {
-                        let message = format!("the statement had {was} columns and has {is}: prepare it again");
-                        return Err(error(state::NOT_SUPPORTED, message));
-                    }
+                    as_described(&rows.row_schema(), &portal.statement.statement.fields(format)?)?;
                     *rows_left = PortalExecutionState::Suspended(rows);
                 }
                 _ => {
@@ -323,6 +333,35 @@ impl ExtendedQueryHandler for Handler {
         // `on_execute` above executes all of them.
         Err(error("XX000", "a portal came where none comes"))
     }
+}
+
+/// Whether the query does not say what some column is.
+fn has_unknown(schema: &SchemaRef) -> bool {
+    schema.fields().iter().any(|field| field.data_type().is_null())
+}
+
+/// What a client is told of the columns: those of no type are texts, as in PostgreSQL.
+fn told(schema: &SchemaRef) -> SchemaRef {
+    if !has_unknown(schema) {
+        return Arc::clone(schema);
+    }
+    let as_text = |field: &Arc<Field>| {
+        if field.data_type().is_null() { Field::new(field.name(), DataType::Utf8, true) } else { Field::clone(field) }
+    };
+    Arc::new(Schema::new(schema.fields().iter().map(as_text).collect::<Vec<_>>()))
+}
+
+/// Whether rows come as the client was told: it would read their bytes as something else.
+fn as_described(are: &[FieldInfo], were: &[FieldInfo]) -> PgWireResult<()> {
+    let differs = |(are, were): &(&FieldInfo, &FieldInfo)| {
+        // Of no type are nulls only; and a text is a text.
+        let is_plain = *are.datatype() == Type::UNKNOWN || are.format() == FieldFormat::Text;
+        are.datatype() != were.datatype() && !is_plain
+    };
+    if are.len() == were.len() && !are.iter().zip(were).any(|pair| differs(&pair)) {
+        return Ok(());
+    }
+    Err(error(state::NOT_SUPPORTED, "the columns are not those that were described: cast parameters, or prepare again"))
 }
 
 /// What a client is told of the parameters: its own types first.

@@ -176,11 +176,7 @@ mod tests {
         let kinds: Vec<Kind> = tokens("SET Reckon.as_of = 'it''s' \"A\"\"b\" $1").into_iter().map(|t| t.kind).collect();
         let word = |text: &str| Kind::Word(text.to_owned());
         assert_eq!(kinds[..4], [word("set"), word("reckon"), Kind::Symbol('.'), word("as_of")]);
-        assert_eq!(kinds[4..7], [
-            Kind::Symbol('='),
-            Kind::Text("it's".to_owned()),
-            Kind::Name("A\"b".to_owned())
-        ]);
+        assert_eq!(kinds[4..7], [Kind::Symbol('='), Kind::Text("it's".to_owned()), Kind::Name("A\"b".to_owned())]);
         assert_eq!(kinds[7..], [Kind::Symbol('$'), word("1")]);
     }
 

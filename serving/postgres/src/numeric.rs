@@ -117,7 +117,7 @@ pub fn from_text(text: &str) -> Option<ScalarValue> {
 pub fn from_binary(bytes: &[u8]) -> Option<ScalarValue> {
     let fields: Vec<i16> = bytes.chunks_exact(2).map(|pair| i16::from_be_bytes([pair[0], pair[1]])).collect();
     let [count, weight, sign, scale, digits @ ..] = fields.as_slice() else { return None };
-    if usize::try_from(*count).ok()? != digits.len() || bytes.len() % 2 != 0 {
+    if usize::try_from(*count).ok()? != digits.len() || !bytes.len().is_multiple_of(2) {
         return None;
     }
     let negative = match sign.cast_unsigned() {

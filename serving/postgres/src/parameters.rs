@@ -11,6 +11,7 @@ use pgwire::api::portal::Portal;
 use pgwire::error::PgWireResult;
 
 use crate::errors::{error, state};
+use crate::lexer::{Token, tokens};
 use crate::numeric;
 
 /// From 1970 to 2000, where PostgreSQL's own times begin.
@@ -39,11 +40,8 @@ pub fn values<S: Clone>(portal: &Portal<S>, expected: &[Option<DataType>]) -> Pg
         let Some(bytes) = portal.parameters.get(index).and_then(Option::as_ref) else {
             return Ok(expected.map_or(Ok(ScalarValue::Null), ScalarValue::try_from).unwrap_or(ScalarValue::Null));
         };
-        let found = if portal.parameter_format.is_binary(index) {
-            from_binary(bytes, &told)
-        } else {
-            from_text(bytes, &told)
-        };
+        let found =
+            if portal.parameter_format.is_binary(index) { from_binary(bytes, &told) } else { from_text(bytes, &told) };
         let value = match found {
             Read::Value(value) => value,
             Read::Bad => return Err(bad("the value makes no sense")),
@@ -56,6 +54,50 @@ pub fn values<S: Clone>(portal: &Portal<S>, expected: &[Option<DataType>]) -> Pg
         Ok(value)
     };
     (0..portal.parameters.len()).map(value).collect()
+}
+
+/// The query with its parameters cast to what the client says that they are; none where it says nothing of use.
+pub fn cast(query: &str, told: &[Option<Type>]) -> Option<String> {
+    let tokens = tokens(query);
+    let (mut cast, mut from) = (String::new(), 0);
+    for pair in tokens.windows(2) {
+        let [dollar, number] = pair else { continue };
+        let number_of = |token: &Token| token.word()?.parse::<usize>().ok();
+        let Some(index) = number_of(number).filter(|_| dollar.is('$') && dollar.at.end == number.at.start) else {
+            continue;
+        };
+        let Some(name) = told.get(index.wrapping_sub(1)).and_then(Option::as_ref).and_then(name_of) else { continue };
+        cast.push_str(&format!("{}CAST(${index} AS {name})", query.get(from..dollar.at.start)?));
+        from = number.at.end;
+    }
+    (from > 0).then(|| format!("{cast}{}", query.get(from..).unwrap_or_default()))
+}
+
+/// Whether a parameter is a list.
+pub fn is_list(told: &Type) -> bool {
+    name_of(told).is_some_and(|name| name.ends_with("[]"))
+}
+
+/// What DataFusion calls a type; numbers of any scale have no such name.
+fn name_of(told: &Type) -> Option<&'static str> {
+    Some(match *told {
+        Type::BOOL => "BOOLEAN",
+        Type::INT2 => "SMALLINT",
+        Type::INT4 => "INT",
+        Type::INT8 => "BIGINT",
+        Type::FLOAT4 => "REAL",
+        Type::FLOAT8 => "DOUBLE",
+        Type::TEXT | Type::VARCHAR => "VARCHAR",
+        Type::BYTEA => "BYTEA",
+        Type::DATE => "DATE",
+        Type::TIMESTAMP => "TIMESTAMP",
+        Type::TIMESTAMPTZ => "TIMESTAMP WITH TIME ZONE",
+        Type::INT2_ARRAY => "SMALLINT[]",
+        Type::INT4_ARRAY => "INT[]",
+        Type::INT8_ARRAY => "BIGINT[]",
+        Type::TEXT_ARRAY | Type::VARCHAR_ARRAY => "VARCHAR[]",
+        _ => return None,
+    })
 }
 
 /// What came of reading a value.
@@ -81,8 +123,15 @@ fn from_text(bytes: &Bytes, told: &Type) -> Read {
     let Ok(text) = std::str::from_utf8(bytes) else { return Read::Bad };
     let as_type = |data_type: &DataType| ScalarValue::Utf8(Some(text.to_owned())).cast_to(data_type).ok();
     let value = match *told {
-        Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::UNKNOWN | Type::CHAR | Type::JSON
-        | Type::JSONB | Type::UUID => Some(ScalarValue::Utf8(Some(text.to_owned()))),
+        Type::TEXT
+        | Type::VARCHAR
+        | Type::BPCHAR
+        | Type::NAME
+        | Type::UNKNOWN
+        | Type::CHAR
+        | Type::JSON
+        | Type::JSONB
+        | Type::UUID => Some(ScalarValue::Utf8(Some(text.to_owned()))),
         Type::BOOL => match text.to_lowercase().as_str() {
             "t" | "true" | "1" | "on" | "yes" => Some(ScalarValue::Boolean(Some(true))),
             "f" | "false" | "0" | "off" | "no" => Some(ScalarValue::Boolean(Some(false))),
@@ -138,7 +187,7 @@ fn micros(bytes: &[u8]) -> Option<i64> {
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if text.len() % 2 != 0 || !text.is_ascii() {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
         return None;
     }
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
@@ -190,6 +239,14 @@ mod tests {
         assert_eq!(text("2000-01-01T00:00:00Z", &Type::TIMESTAMPTZ), Read::Value(y2k));
         assert_eq!(from_binary(&zero, &Type::INT4), Read::Bad, "too long");
         assert_eq!(from_binary(&zero, &Type::POINT), Read::Unknown);
+    }
+
+    #[test]
+    fn parameters_are_cast_to_what_the_client_says() {
+        let told = [Some(Type::INT8), None, Some(Type::NUMERIC)];
+        let query = "select $1, '$1', $2, $3 -- $1";
+        assert_eq!(cast(query, &told).as_deref(), Some("select CAST($1 AS BIGINT), '$1', $2, $3 -- $1"));
+        assert_eq!(cast("select $2, $0, $9", &told), None);
     }
 
     #[test]

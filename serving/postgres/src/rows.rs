@@ -10,9 +10,7 @@ use bytes::{BufMut, BytesMut};
 use futures::{Stream, stream};
 use pgwire::api::Type;
 use pgwire::api::portal::Format;
-use pgwire::api::results::{
-    CopyCsvOptions, CopyEncoder, CopyTextOptions, DataRowEncoder, FieldInfo, QueryResponse,
-};
+use pgwire::api::results::{CopyCsvOptions, CopyEncoder, CopyTextOptions, DataRowEncoder, FieldInfo, QueryResponse};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::copy::CopyData;
 use reckon_serving::sql::SqlStream;
@@ -217,7 +215,8 @@ mod tests {
             ("count", Arc::new(Int64Array::from(vec![1, -1]))),
             ("sum", Arc::new(sums.with_precision_and_scale(38, 6).unwrap())),
         ];
-        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap()
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
+            .unwrap()
     }
 
     fn text(batch: &RecordBatch, encoder: &mut CopyEncoder, fields: &[FieldInfo]) -> String {

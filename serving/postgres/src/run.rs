@@ -202,9 +202,8 @@ fn at_once(session: &Session, command: &Command, format: &Format, status: Transa
 
 fn told(changed: Changed) -> Vec<PgWireBackendMessage> {
     let warning = changed.warning.map(|message| warning(message, None));
-    let report = changed.report.map(|(name, value)| {
-        PgWireBackendMessage::ParameterStatus(ParameterStatus::new(name, value))
-    });
+    let report =
+        changed.report.map(|(name, value)| PgWireBackendMessage::ParameterStatus(ParameterStatus::new(name, value)));
     warning.into_iter().chain(report).collect()
 }
 
@@ -224,7 +223,10 @@ fn show(session: &Session, name: &str, format: &Format) -> PgWireResult<QueryRes
     } else {
         let value = session.with_settings(|settings| settings.get(name));
         value.ok_or_else(|| {
-            error(state::NO_SETTING, format!("there is no setting {name:?}; SHOW ALL names them, and SHOW TABLES tables"))
+            error(
+                state::NO_SETTING,
+                format!("there is no setting {name:?}; SHOW ALL names them, and SHOW TABLES tables"),
+            )
         })?
     };
     texts(&[name], vec![vec![value]], format)

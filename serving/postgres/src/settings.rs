@@ -243,7 +243,10 @@ mod tests {
     fn a_session_keeps_what_it_is_told_and_says_what_it_does_not() {
         let mut settings = Settings::default();
         settings.set("reckon.as_of", Some("version:7")).unwrap();
-        assert_eq!((settings.as_of(), settings.get("reckon.as_of")), (Some(AsOf::Version(7)), Some("version:7".into())));
+        assert_eq!(
+            (settings.as_of(), settings.get("reckon.as_of")),
+            (Some(AsOf::Version(7)), Some("version:7".into()))
+        );
         assert!(settings.set("reckon.as_of", Some("yesterday")).is_err());
         assert_eq!(settings.as_of(), Some(AsOf::Version(7)), "it stays as it was");
         let zone = settings.set("timezone", Some("Europe/Berlin")).unwrap();

@@ -85,10 +85,8 @@ impl StartupHandler for Entrance {
         }
         let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
             self.counters.refused.fetch_add(1, Ordering::Relaxed);
-            let message = format!(
-                "sorry, too many clients already: {}, see serving.postgres_connections",
-                self.connections_max
-            );
+            let message =
+                format!("sorry, too many clients already: {}, see serving.postgres_connections", self.connections_max);
             return Err(fatal(state::TOO_MANY_CONNECTIONS, message));
         };
         let session = Session::begin(client).map_err(into_fatal)?;

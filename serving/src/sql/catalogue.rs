@@ -147,7 +147,8 @@ impl CatalogInfo for Described {
     }
 
     async fn schema_names(&self, catalog: &str) -> Result<Option<Vec<String>>> {
-        Ok((catalog == DATABASE).then(|| vec![SCHEMA.to_owned(), PG_CATALOG.to_owned(), "information_schema".to_owned()]))
+        Ok((catalog == DATABASE)
+            .then(|| vec![SCHEMA.to_owned(), PG_CATALOG.to_owned(), "information_schema".to_owned()]))
     }
 
     async fn table_names(&self, _: &str, schema: &str) -> Result<Option<Vec<String>>> {
