@@ -19,4 +19,5 @@ mod replay;
 mod rest;
 mod roles;
 mod slow;
+mod slt;
 mod sql;

@@ -138,6 +138,90 @@ fn a_query_over_its_time_ends() {
     assert_eq!(status, 504, "{problem}");
 }
 
+/// A sum of so many numbers overflowed a stack, and the process was gone.
+#[test]
+fn queries_that_are_too_large_to_be_planned_are_refused() {
+    let (_dir, server) = loaded();
+    let many = |count: usize, one: &dyn Fn(usize) -> String, between: &str| {
+        (0..count).map(one).collect::<Vec<_>>().join(between)
+    };
+    let doubled = |step: usize| {
+        let (name, of) = (format!("t{}", step + 1), format!("t{step}"));
+        format!("{name} AS (SELECT x FROM {of} UNION ALL SELECT x FROM {of})")
+    };
+    let chained = |step: usize| format!("t{} AS (SELECT x + 1 AS x FROM t{step} WHERE x > 0)", step + 1);
+    for (query, says) in [
+        (format!("SELECT {}", many(100_000, &|_| "1".to_owned(), "+")), "words and signs"),
+        (format!("SELECT {}", many(5_000, &|_| "1".to_owned(), "+")), "operators around one another"),
+        (format!("SELECT {}", many(5_000, &|_| "entity_id".to_owned(), " || ")), "operators around one another"),
+        (
+            format!("SELECT 1 FROM stats WHERE {}", many(5_000, &|at| format!("count = {at}"), " OR ")),
+            "operators around",
+        ),
+        (many(2_000, &|_| "SELECT 1".to_owned(), " UNION ALL "), "operators around one another"),
+        (format!("SELECT {}1{}", "(".repeat(20_000), ")".repeat(20_000)), "RecursionLimitExceeded"),
+        (format!("SELECT {} 1", "NOT ".repeat(20_000)), "operators around one another"),
+        (format!("SELECT 1 WHERE 1 IN ({})", many(80_000, &|at| at.to_string(), ", ")), "words and signs"),
+        (format!("SELECT {}", many(5_000, &|at| format!("1 AS a{at}"), ", ")), "columns"),
+        (format!("WITH t0 AS (SELECT 1 AS x), {} SELECT * FROM t30", many(30, &doubled, ", ")), "tables"),
+        (format!("WITH t0 AS (SELECT 1 AS x), {} SELECT * FROM t400", many(400, &chained, ", ")), "within one another"),
+    ] {
+        let (status, problem) = server.post("/v1/sql", &json!({ "query": query }));
+        let detail = problem["detail"].as_str().unwrap_or_default();
+        assert_eq!((status, detail.contains(says)), (400, true), "{}: {problem}", query.get(..80).unwrap_or(&query));
+    }
+    // What is merely long is answered.
+    let list = many(5_000, &|at| format!("'e{at}'"), ", ");
+    let none = server.sql(&format!("SELECT count(*) FROM stats WHERE entity_id IN ({list})"));
+    assert_eq!(number(&rows(&none)[0][0]), 0);
+    let sum = server.sql(&format!("SELECT {}", many(400, &|_| "1".to_owned(), "+")));
+    assert_eq!(number(&rows(&sum)[0][0]), 400);
+}
+
+/// Must-show: a query that would take all memory, or an hour, ends with a reason; and beside it others are answered.
+#[test]
+fn a_query_that_would_take_everything_ends_and_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_with(dir.path(), &["--serving-query-time", "4s", "--serving-query-memory", "64 MiB"]);
+    let event = json!({"event_id": "1", "event_type": "view", "entity_id": "a", "event_time": "2013-02-08T21:29:10Z"});
+    assert_eq!(server.post("/v1/events", &event).0, 200);
+    server.wait_counted();
+    let series = "generate_series(1, 1000000000000000)";
+    let endless = [
+        format!("SELECT count(*) FROM {series}"),
+        format!("SELECT count(*) FROM {series} a, {series} b WHERE a.value + b.value = 7"),
+        format!("SELECT value FROM {series} ORDER BY value DESC"),
+        format!("SELECT value % 1000000007, count(*) FROM {series} GROUP BY 1"),
+        format!("SELECT count(DISTINCT value) FROM {series}"),
+        format!("SELECT array_agg(value) FROM {series}"),
+        format!(
+            "SELECT sum(value) OVER (ORDER BY value ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) FROM {series}"
+        ),
+        "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t".to_owned(),
+        "WITH RECURSIVE t(s) AS (SELECT 'xxxxxxxx' UNION ALL SELECT concat(s, s) FROM t) SELECT max(length(s)) FROM t"
+            .to_owned(),
+    ];
+    for query in endless {
+        let (status, problem) = std::thread::scope(|scope| {
+            let asked = scope.spawn(|| server.post("/v1/sql", &json!({ "query": query })));
+            let beside = server.sql("select sum(count) from stats");
+            assert_eq!(number(&rows(&beside)[0][0]), 1, "beside {query}");
+            asked.join().unwrap()
+        });
+        assert!(status == 504 || status == 507, "{query}: {status} {problem}");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("limit")), "{query}: {problem}");
+    }
+    for pattern in ["(((a{1,100}){1,100}){1,100}){1,100}", "((((("] {
+        let query = format!("select count(*) from stats where entity_id ~ '{pattern}'");
+        let (status, problem) = server.post("/v1/sql", &json!({ "query": query }));
+        assert_eq!(status, 400, "{problem}");
+    }
+    if let Some(memory) = server.memory() {
+        assert!(memory < 1 << 30, "{} MiB after queries of 64 MiB each", memory >> 20);
+    }
+    assert_eq!(number(&rows(&server.sql("select sum(count) from stats"))[0][0]), 1, "it goes on");
+}
+
 #[test]
 fn the_command_line_prints_tables_json_and_csv() {
     let (dir, server) = loaded();

@@ -11,13 +11,16 @@ use datafusion::sql::sqlparser::ast::{Statement, visit_relations};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
-use reckon_serving::sql::catalogue;
+use reckon_serving::sql::{catalogue, size};
+
+/// Longest question of the catalogue, bytes; clients' own have some thousand.
+const BYTES_MAX: usize = 64 << 10;
 
 static REWRITER: LazyLock<PostgresCompatibilityParser> = LazyLock::new(PostgresCompatibilityParser::new);
 
 /// The query as it is planned.
 pub fn rewritten(query: &str) -> String {
-    if !catalogue::is_mentioned(query) || !is_of_catalogue(query) {
+    if query.len() > BYTES_MAX || !catalogue::is_mentioned(query) || !is_of_catalogue(query) {
         return query.to_owned();
     }
     match REWRITER.parse(query) {
@@ -29,6 +32,10 @@ pub fn rewritten(query: &str) -> String {
 
 /// Whether a query names no table but those of the catalogue.
 fn is_of_catalogue(query: &str) -> bool {
+    // A chain of some thousand operators is a tree as deep: it is refused, where it is planned, before it is a tree.
+    if size::check_text(query, &PostgreSqlDialect {}).is_err() {
+        return false;
+    }
     let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, query) else { return false };
     let [statement @ Statement::Query(query)] = statements.as_slice() else { return false };
     let own = query.with.iter().flat_map(|with| &with.cte_tables).map(|table| table.alias.name.value.to_lowercase());
@@ -61,6 +68,12 @@ mod tests {
         ] {
             assert_eq!(rewritten(query), query);
         }
+    }
+
+    #[test]
+    fn a_deep_question_is_left_to_who_refuses_it() {
+        let deep = format!("select version(){}", " + 1".repeat(10_000));
+        assert_eq!(rewritten(&deep), deep);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use pgwire::messages::response::{EmptyQueryResponse, TransactionStatus};
 
 use crate::command::{self, Command};
 use crate::errors::{error, state};
-use crate::handler::{Handler, OurPortal, allowed, bounded, fitting, most_of};
+use crate::handler::{Handler, OurPortal, allowed, bounded, fits, fitting, most_of};
 use crate::lexer::statements;
 use crate::parameters;
 use crate::rows;
@@ -70,6 +70,7 @@ impl QueryParser for Planner {
     {
         let session = Session::of(client)?;
         let status = client.transaction_status();
+        fits(sql)?;
         let mut statements = statements(sql).into_iter();
         let Some(statement) = statements.next() else { return Ok(None) };
         if statements.next().is_some() {
@@ -171,7 +172,7 @@ impl ExtendedQueryHandler for Handler {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let session = Session::of(client)?;
-        session.prepare(message.name.as_deref())?;
+        session.prepare(message.name.as_deref(), message.query.len())?;
         let parsed = StoredStatement::parse(client, &message, self.query_parser()).await;
         if let (Some(name), Err(_)) = (message.name.as_deref(), &parsed) {
             session.unprepare(Some(name));

@@ -19,6 +19,7 @@ use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::response::{EmptyQueryResponse, TransactionStatus};
 use pgwire::messages::simplequery::Query;
+use reckon_serving::sql::QUERY_BYTES_MAX;
 
 use crate::command::{self, Command};
 use crate::counters::Counters;
@@ -60,6 +61,14 @@ fn out_of_time(limit: Option<Duration>) -> PgWireError {
     error(state::CANCELLED, format!("canceling statement due to statement timeout: it took longer than {limit} ms"))
 }
 
+/// Refuses a text that is too long to be read.
+pub fn fits(text: &str) -> PgWireResult<()> {
+    if text.len() <= QUERY_BYTES_MAX {
+        return Ok(());
+    }
+    Err(error("54000", format!("the query has {} bytes, the limit is {QUERY_BYTES_MAX}", text.len())))
+}
+
 /// After a failure a transaction answers nothing but its end.
 pub fn allowed(command: &Command, status: TransactionStatus) -> PgWireResult<()> {
     if status == TransactionStatus::Error && !command.ends_transaction() {
@@ -78,6 +87,7 @@ impl Handler {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
+        fits(text)?;
         let statements = statements(text);
         if statements.is_empty() {
             client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;

@@ -38,7 +38,8 @@ pub fn values<S: Clone>(portal: &Portal<S>, expected: &[Option<DataType>]) -> Pg
         let told = if is_told { told.unwrap_or(Type::TEXT) } else { type_of(expected) };
         let bad = |what: &str| error(state::BAD_TEXT, format!("${}: {what} for a parameter of type {told}", index + 1));
         let Some(bytes) = portal.parameters.get(index).and_then(Option::as_ref) else {
-            return Ok(expected.map_or(Ok(ScalarValue::Null), ScalarValue::try_from).unwrap_or(ScalarValue::Null));
+            let null = expected.and_then(|expected| ScalarValue::try_from(expected).ok());
+            return Ok(null.unwrap_or(ScalarValue::Null));
         };
         let found =
             if portal.parameter_format.is_binary(index) { from_binary(bytes, &told) } else { from_text(bytes, &told) };

@@ -17,6 +17,8 @@ use crate::settings::Settings;
 const OPEN_MAX: usize = 16;
 /// Prepared statements at once in one session.
 const STATEMENTS_MAX: usize = 512;
+/// Bytes of their texts, all together.
+const STATEMENT_BYTES_MAX: usize = 8 << 20;
 
 /// What one connection has.
 #[derive(Default)]
@@ -32,7 +34,8 @@ struct State {
     /// Where the last answer came from, as JSON.
     provenance: String,
     cursors: BTreeMap<String, Cursor>,
-    statements: BTreeSet<String>,
+    /// Prepared statements, and the bytes of their texts.
+    statements: BTreeMap<String, usize>,
     portals: BTreeSet<String>,
 }
 
@@ -158,26 +161,29 @@ impl Session {
     ///
     /// # Errors
     /// When there is one of that name, or there are too many.
-    pub fn prepare(&self, name: Option<&str>) -> PgWireResult<()> {
+    pub fn prepare(&self, name: Option<&str>, bytes: usize) -> PgWireResult<()> {
         let Some(name) = name else { return Ok(()) };
         let mut state = self.state.lock();
-        if state.statements.contains(name) {
+        if state.statements.contains_key(name) {
             return Err(error(state::DUPLICATE_STATEMENT, format!("prepared statement {name:?} exists already")));
         }
-        if state.statements.len() >= STATEMENTS_MAX {
-            let message = format!("a session has at most {STATEMENTS_MAX} prepared statements; DEALLOCATE some");
+        let held = state.statements.values().sum::<usize>();
+        if state.statements.len() >= STATEMENTS_MAX || held.saturating_add(bytes) > STATEMENT_BYTES_MAX {
+            let message = format!(
+                "a session has at most {STATEMENTS_MAX} prepared statements, of {STATEMENT_BYTES_MAX} bytes in all; DEALLOCATE some"
+            );
             return Err(error(state::TOO_MANY, message));
         }
-        state.statements.insert(name.to_owned());
+        state.statements.insert(name.to_owned(), bytes);
         Ok(())
     }
 
-    /// Forgets a prepared statement, or takes the names of all; whether there were any.
+    /// Forgets a prepared statement, or all of them; their names.
     pub fn unprepare(&self, name: Option<&str>) -> Vec<String> {
         let mut state = self.state.lock();
         match name {
-            Some(name) => state.statements.take(name).into_iter().collect(),
-            None => std::mem::take(&mut state.statements).into_iter().collect(),
+            Some(name) => state.statements.remove_entry(name).into_iter().map(|(name, _)| name).collect(),
+            None => std::mem::take(&mut state.statements).into_keys().collect(),
         }
     }
 
@@ -266,9 +272,10 @@ mod tests {
         assert!(session.bind("more").is_err());
         session.unbind("0");
         session.bind("more").unwrap();
-        session.prepare(Some("a")).unwrap();
-        assert!(session.prepare(Some("a")).is_err());
+        session.prepare(Some("a"), 1).unwrap();
+        assert!(session.prepare(Some("a"), 1).is_err());
+        assert!(session.prepare(Some("b"), STATEMENT_BYTES_MAX).is_err());
         assert_eq!(session.unprepare(None), ["a"]);
-        assert!((0..=STATEMENTS_MAX).any(|n| session.prepare(Some(&n.to_string())).is_err()));
+        assert!((0..=STATEMENTS_MAX).any(|n| session.prepare(Some(&n.to_string()), 1).is_err()));
     }
 }

@@ -29,10 +29,21 @@ pub fn parse(context: &SessionContext, query: &str) -> Result<Statement, Serving
         ServingError::bad("query", message.lines().next().unwrap_or_default().trim())
     })?;
     if reads(&statement) {
+        check(&statement)?;
         return Ok(statement);
     }
     let text: String = statement.to_string().chars().take(80).collect();
     Err(ServingError::bad("query", format!("{READ_ONLY}; not {text:?}")))
+}
+
+/// Whether what a statement says can be planned.
+fn check(statement: &Statement) -> Result<(), ServingError> {
+    match statement {
+        Statement::Statement(sql) => size::check_statement(sql),
+        Statement::Explain(explain) => check(&explain.statement),
+        // These are refused.
+        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => Ok(()),
+    }
 }
 
 fn reads(statement: &Statement) -> bool {

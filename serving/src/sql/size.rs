@@ -1,8 +1,12 @@
 //! How large a query may be to be planned. Planning is work that no clock stops, and whose memory no limit counts: what would
 //! take too much of either, or more stack than there is, is refused before it begins.
 
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::sqlparser::ast::{ObjectName, Query, Statement, Visit as _, Visitor};
 use datafusion::sql::sqlparser::dialect::Dialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
@@ -13,9 +17,14 @@ use crate::ServingError;
 pub const TOKENS_MAX: usize = 50_000;
 /// Most operators around one another: `1 + 1 + 1` has two. Planning and running a level take stack.
 pub const OPERATORS_MAX: usize = 500;
+/// Most tables that a query reads, each name of a `WITH` written out: planning writes them out, and a name that stands for
+/// two of the one before it doubles the plan. Thirty of those took all memory there was.
+pub const TABLES_MAX: usize = 1_000;
+/// Most queries within one another, names written out. A chain of 300 took 9 s to plan.
+pub const QUERIES_MAX: usize = 100;
 /// Most columns of any step of a plan; 20,000 took 18 s.
 pub const COLUMNS_MAX: usize = 2_000;
-/// Most steps of a plan: names of one query that stand for others twice each double it with every name.
+/// Most steps of a plan.
 pub const STEPS_MAX: usize = 5_000;
 /// Most steps of a plan below one another.
 pub const LEVELS_MAX: usize = 300;
@@ -41,6 +50,88 @@ pub fn check_text(query: &str, dialect: &dyn Dialect) -> Result<(), ServingError
         ));
     }
     Ok(())
+}
+
+/// Refuses a statement whose plan would be too large to be made.
+///
+/// # Errors
+/// As [`check_text`].
+pub fn check_statement(statement: &Statement) -> Result<(), ServingError> {
+    let mut named = Named { open: vec![Extent::default()], ..Named::default() };
+    // It goes through all of it: nothing breaks off.
+    let _ = statement.visit(&mut named);
+    let all = named.open.pop().unwrap_or_default();
+    if all.tables > TABLES_MAX {
+        return Err(too_many(all.tables, "tables, names of WITH written out", TABLES_MAX));
+    }
+    if all.deep > QUERIES_MAX {
+        return Err(too_many(all.deep, "queries within one another, names of WITH written out", QUERIES_MAX));
+    }
+    Ok(())
+}
+
+/// How much a query is once names are written out.
+#[derive(Debug, Default, Clone, Copy)]
+struct Extent {
+    tables: usize,
+    deep: usize,
+}
+
+impl Extent {
+    fn add(&mut self, other: Self) {
+        self.tables = self.tables.saturating_add(other.tables);
+        self.deep = self.deep.max(other.deep);
+    }
+}
+
+/// Goes through a statement, each query after those in it.
+#[derive(Debug, Default)]
+struct Named {
+    /// Queries that are gone through, the outermost first.
+    open: Vec<Extent>,
+    /// The queries that names stand for, by where they are.
+    named: HashMap<*const Query, String>,
+    /// What a name stands for, at most: wherever it is known.
+    extents: HashMap<String, Extent>,
+}
+
+impl Visitor for Named {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        for table in query.with.iter().flat_map(|with| &with.cte_tables) {
+            self.named.insert(&raw const *table.query, table.alias.name.value.to_lowercase());
+        }
+        self.open.push(Extent::default());
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        let mut own = self.open.pop().unwrap_or_default();
+        own.deep += 1;
+        match self.named.get(&std::ptr::from_ref(query)) {
+            Some(name) => {
+                let extent = self.extents.entry(name.clone()).or_default();
+                extent.tables = extent.tables.max(own.tables);
+                extent.deep = extent.deep.max(own.deep);
+            }
+            None => {
+                if let Some(outer) = self.open.last_mut() {
+                    outer.add(own);
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
+        let name = relation.0.last().and_then(|part| part.as_ident()).map(|name| name.value.to_lowercase());
+        let extent = name.and_then(|name| self.extents.get(&name)).copied();
+        if let Some(query) = self.open.last_mut() {
+            query.add(extent.unwrap_or(Extent { tables: 1, deep: 0 }));
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// Refuses a plan that is too large to be optimised.
@@ -172,6 +263,7 @@ fn is_operator(token: &Token) -> bool {
 #[cfg(test)]
 mod tests {
     use datafusion::sql::sqlparser::dialect::GenericDialect;
+    use datafusion::sql::sqlparser::parser::Parser;
 
     use super::*;
 
@@ -200,6 +292,34 @@ mod tests {
         ] {
             assert_eq!(of(query), expected, "{query}");
         }
+    }
+
+    #[test]
+    fn names_are_written_out() {
+        let check = |query: &str| {
+            let statements = Parser::parse_sql(&GenericDialect {}, query).unwrap();
+            check_statement(&statements[0]).map_err(|error| error.to_string())
+        };
+        let names = |count: usize, of: &dyn Fn(usize) -> String| {
+            let names = (0..count).map(|at| format!("t{} AS ({})", at + 1, of(at))).collect::<Vec<_>>().join(", ");
+            format!("WITH t0 AS (SELECT 1 FROM x), {names} SELECT * FROM T{count}")
+        };
+        let twice = |at: usize| format!("SELECT * FROM t{at} UNION ALL SELECT * FROM t{at}");
+        let once = |at: usize| format!("SELECT * FROM t{at}");
+        assert_eq!(check(&names(9, &twice)), Ok(()));
+        assert!(check(&names(10, &twice)).unwrap_err().contains("1024 tables"));
+        assert!(check(&names(60, &twice)).unwrap_err().contains("tables"));
+        assert_eq!(check(&names(90, &once)), Ok(()));
+        assert!(check(&names(110, &once)).unwrap_err().contains("queries within one another"));
+        // A name that means less somewhere else means as much as before here.
+        let hidden = names(12, &twice)
+            .replace("SELECT * FROM T12", "SELECT (WITH t12 AS (SELECT 1) SELECT 1 FROM t12) FROM t12");
+        assert!(check(&hidden).unwrap_err().contains("tables"));
+        let nested = "WITH a AS (WITH b AS (SELECT * FROM x, y) SELECT * FROM b, b AS c) SELECT * FROM a, a AS d";
+        assert_eq!(check(nested), Ok(()));
+        assert_eq!(check("WITH RECURSIVE t AS (SELECT 1 UNION ALL SELECT * FROM t) SELECT * FROM t"), Ok(()));
+        assert_eq!(check("EXPLAIN SELECT 1"), Ok(()));
+        assert!(check(&format!("EXPLAIN {}", names(12, &twice))).is_err());
     }
 
     #[test]
