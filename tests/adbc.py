@@ -33,7 +33,7 @@ class Server:
 
     def __init__(self, binary, folder, *arguments):
         command = [binary, "up", "--data-dir", folder, "--listen", "127.0.0.1:0", "--canary-every", "0s",
-                   "--serving-flight-sql", "127.0.0.1:0", *arguments]
+                   "--serving-flight-sql", "127.0.0.1:0", "--serving-postgres", "", *arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         if "http://" not in line:

@@ -124,6 +124,70 @@ fn where_an_event_is_and_why_a_count_is_what_it_is_are_told_line_by_line() {
     assert_eq!(listed(&["top", "--json", "--as-of", "2100-01-01T00:00:00Z"]), 1, "batch alone");
 }
 
+#[test]
+fn how_a_server_is_is_told_on_one_screen() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    send(&server, &[event("1", "2013-02-08T21:29:00Z"), event("2", "1970-01-01T00:00:00Z")]);
+    server.batch();
+    server.wait_counted();
+    let url = server.url().to_owned();
+    let output = run_ok(command().args(["status", "--json", "--url", &url]));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["ready"], &report["role"]), (&json!(true), &json!("up")), "{report}");
+    assert_eq!((&report["lag_records"], &report["dead_letters_today"]), (&json!(0), &json!(1)), "{report}");
+    assert!(report["listens"]["flight_sql"].is_string(), "{report}");
+    assert_eq!(report["batch_run"][0], "succeeded", "{report}");
+    assert!(report["events_per_second"].is_number(), "{report}");
+    let output = run_ok(command().args(["status", "--url", &url]));
+    let told = String::from_utf8(output.stdout).unwrap();
+    for part in ["(up)", "ready       yes", "batch run   succeeded", "dead today  1 letters", "audit       none"] {
+        assert!(told.contains(part), "{part} in\n{told}");
+    }
+    server.kill();
+    let output = command().args(["status", "--url", &url]).output().unwrap();
+    assert!(!output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("does not answer"), "{error}");
+    let mut none = command();
+    let output = data_at(none.arg("status"), &dir.path().join("nothing")).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no server runs"), "{output:?}");
+}
+
+#[test]
+fn a_live_top_list_goes_on_in_a_pipe() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    send(&server, &[event("1", "2013-02-08T21:29:00Z")]);
+    server.wait_counted();
+    let refused = command().args(["top", "--live", "--interval", "1ms", "--url", server.url()]).output().unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--interval"), "{refused:?}");
+    let mut top = command()
+        .args(["top", "--live", "--interval", "100ms", "--url", server.url()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(top.stdout.take().unwrap()).lines();
+    let mut until = |what: &str| {
+        let found = lines.by_ref().take(1_000).map(Result::unwrap).find(|line| line.contains(what));
+        found.unwrap_or_else(|| panic!("{what} in none of a thousand lines"))
+    };
+    assert!(until("v-1").starts_with("1 "));
+    let more: Vec<Value> = (10..13)
+        .map(|n| json!({"event_id": n.to_string(), "event_type": "view", "entity_id": "v-2", "event_time": "2013-02-08T21:29:00Z"}))
+        .collect();
+    send(&server, &more);
+    assert!(until("new").contains("v-2"), "it was not in the list before");
+    send(
+        &server,
+        &[json!({"event_id": "20", "event_type": "view", "entity_id": "v-2", "event_time": "2013-02-08T21:29:00Z"})],
+    );
+    assert!(until("+1").contains("v-2"));
+    let id = top.id().to_string();
+    run_ok(std::process::Command::new("kill").args(["-INT", &id]));
+    assert!(top.wait().unwrap().success());
+}
+
 /// How many commits a table has.
 fn commits(dir: &Path, table: &str) -> usize {
     let folder = dir.join("tables").join(table).join("_delta_log");

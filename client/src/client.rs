@@ -23,6 +23,9 @@ use crate::servers::Servers;
 #[cfg(test)]
 mod tests;
 
+/// Longest time of [`Client::look`] at one server.
+const LOOK_MAX: Duration = Duration::from_secs(10);
+
 /// A client of one server, or of several. Cheap to share by reference; it keeps its connections.
 ///
 /// Events go to each server in turn. When one cannot be reached, or says anything but a gateway's verdict, the next is
@@ -245,6 +248,31 @@ impl Client {
         let build = |base: &str| matched(self.request(base, Method::DELETE, path), if_match);
         let Json(answer) = self.at_home(false, build).await?;
         Ok(answer)
+    }
+
+    /// Status and text of a resource, whatever the status is: asked once of each server, until one answers.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`] when none does.
+    pub async fn look(&self, path: &str) -> Result<(u16, String), ClientError> {
+        let mut failure =
+            ClientError::Unreachable { url: self.url().to_owned(), reason: "there is no server".to_owned() };
+        for server in self.servers.all() {
+            let request = self.request(server.base(), Method::GET, path).timeout(LOOK_MAX);
+            let looked = async {
+                let response = request.send().await?;
+                let status = response.status().as_u16();
+                Ok::<_, reqwest::Error>((status, response.text().await?))
+            };
+            match looked.await {
+                Ok(looked) => return Ok(looked),
+                Err(error) => {
+                    let url = server.base().to_owned();
+                    failure = ClientError::Unreachable { url, reason: error.without_url().to_string() };
+                }
+            }
+        }
+        Err(failure)
     }
 
     /// Whether one of the servers answers at its address.

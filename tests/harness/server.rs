@@ -22,9 +22,9 @@ pub fn command() -> Command {
     }
     // Tests count their events to the last one; those of the canary switch it on.
     command.env("RECKON_CANARY_EVERY", "0s");
-    command.env("RECKON_SERVING_FLIGHT_SQL", "127.0.0.1:0");
     // Many servers run at once.
     command.env("RECKON_SERVING_POSTGRES", "127.0.0.1:0");
+    command.env("RECKON_SERVING_FLIGHT_SQL", "127.0.0.1:0");
     command
 }
 

@@ -11,8 +11,12 @@ mod dlq;
 mod entities;
 mod find;
 mod import;
+mod live;
 mod log;
+mod ranks;
+mod report;
 mod sql;
+mod status;
 mod target;
 mod top;
 mod up;
@@ -57,6 +61,8 @@ enum Task {
     Top(top::Top),
     /// What is known of entities, titles, channels, owners: import files of it, get, put, delete, list.
     Entities(entities::Entities),
+    /// How a server is: whether it is ready and why not, what it does, what it last found out.
+    Status(status::Status),
     /// Where an event is: counted, duplicate or dead, and its place in the log.
     Where(find::Find),
     /// How a count came about: batch, stream and raw events of an entity and a minute.
@@ -106,9 +112,9 @@ impl Cli {
 }
 
 /// Commands that work with settings.
-const WITH_SETTINGS: [&str; 15] = [
-    "demo", "up", "gateway", "stream", "archive", "serve", "import", "sql", "top", "where", "why", "dlq", "batch",
-    "canary", "audit",
+const WITH_SETTINGS: [&str; 16] = [
+    "demo", "up", "gateway", "stream", "archive", "serve", "import", "sql", "top", "status", "where", "why", "dlq",
+    "batch", "canary", "audit",
 ];
 
 /// Those whose settings stand behind what they are to do.
@@ -180,6 +186,7 @@ pub async fn run(cli: Cli, matches: &ArgMatches, settings: Settings) -> Result<(
         Task::Sql(sql) => Box::pin(sql.run(settings)).await,
         Task::Top(top) => Box::pin(top.run(settings)).await,
         Task::Entities(entities) => Box::pin(entities.run(settings)).await,
+        Task::Status(status) => Box::pin(status.run(settings)).await,
         Task::Where(find) => Box::pin(find.run(settings)).await,
         Task::Why(why) => Box::pin(why.run(settings)).await,
         Task::Dlq(dlq) => Box::pin(dlq.run(settings)).await,

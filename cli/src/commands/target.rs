@@ -45,6 +45,19 @@ impl TargetArgs {
         Ok(self.url.is_none() && !is_embedded(settings) && running(&local_dir(settings)?).await?.is_none())
     }
 
+    /// The server that is asked, if one runs: never a node of this process.
+    ///
+    /// # Errors
+    /// When the address is none, or no folder of this machine is named.
+    pub async fn server(&self, settings: &Settings) -> Result<Client> {
+        if let Some(url) = &self.url {
+            return Ok(Client::new(url, Options::default())?);
+        }
+        let dir = local_dir(settings)?;
+        let running = running(&dir).await?;
+        running.with_context(|| format!("no server runs on {}: --url names one that runs elsewhere", dir.display()))
+    }
+
     /// Finds whom to ask; `role` says in the folder's lock what this command does with it.
     ///
     /// # Errors

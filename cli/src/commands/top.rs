@@ -1,11 +1,14 @@
 //! `reckon top`: the entities to which something happened most often.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use clap::Args;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use reckon_data::config::Settings;
 use serde_json::Value;
 
+use super::live;
 use super::target::{TargetArgs, warn};
 
 /// The top entities, exactly.
@@ -34,6 +37,12 @@ pub struct Top {
     /// Grouped: by channel, all entities of each.
     #[arg(long, value_parser = ["channel"], conflicts_with = "as_of")]
     group: Option<String>,
+    /// Ask again and again, and show how ranks change; q ends it. In a pipe one list after another.
+    #[arg(long, conflicts_with = "as_of")]
+    live: bool,
+    /// How often, with --live.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration, requires = "live")]
+    interval: Duration,
     /// As of an older version of batch: its time (RFC 3339 or epoch milliseconds), or version:N.
     #[arg(long)]
     as_of: Option<String>,
@@ -57,6 +66,11 @@ impl Top {
             ("group", self.group),
         ];
         query.extend(optional.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        if self.live {
+            let shown = Box::pin(live::show(&target, &query, self.interval, self.target.json)).await;
+            target.close().await;
+            return shown;
+        }
         let answer = target.get("/v1/top", &query).await;
         target.close().await;
         let answer = answer?;

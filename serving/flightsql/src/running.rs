@@ -60,12 +60,13 @@ pub struct Run {
 impl Run {
     /// Waits until somebody cancels it.
     pub async fn cancelled(&mut self) {
-        if let Some(cancelled) = &mut self.cancelled
-            && cancelled.wait_for(|cancelled| *cancelled).await.is_ok()
-        {
-            return;
+        let is_cancelled = match &mut self.cancelled {
+            Some(cancelled) => cancelled.wait_for(|cancelled| *cancelled).await.is_ok(),
+            None => false,
+        };
+        if !is_cancelled {
+            std::future::pending::<()>().await;
         }
-        std::future::pending().await
     }
 }
 

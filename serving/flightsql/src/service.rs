@@ -103,6 +103,7 @@ impl FlightSql {
     async fn answer(&self, handle: &[u8], headers: &MetadataMap) -> Result<Got, Status> {
         let mut asked = Asked::read(handle)?;
         let as_of = as_of(&mut asked, headers)?;
+        let whole_only = wants_complete(headers)?;
         let turn = Arc::clone(&self.streams).try_acquire_owned();
         let turn = turn.map_err(|_| Status::resource_exhausted("too many answers are on their way"))?;
         let id = asked.id();
@@ -115,7 +116,7 @@ impl FlightSql {
             stream = self.serving.sql_stream(&asked.query, values, options) => stream.map_err(|error| status(&error))?,
         };
         let complete = stream.provenance.complete;
-        if !complete && wants_complete(headers)? {
+        if !complete && whole_only {
             let missing = serde_json::to_string(&stream.provenance.missing).map_err(internal)?;
             return Err(Status::unavailable(format!("the answer would not be complete, it misses: {missing}")));
         }
