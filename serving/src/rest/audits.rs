@@ -10,12 +10,13 @@ use bytes::Bytes;
 use reckon_data::jobs::{AuditSummary, Audits, RunState, RunStatus};
 use reckon_data::problem::Problem;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::fail::{Failure, PROBLEM_JSON, bad, busy, internal, missing};
+use super::object::Object;
 use super::openapi::Refusals;
 use super::state::{Routes, Shared};
 
@@ -65,12 +66,11 @@ struct AuditRequest {
     ),
 )]
 async fn start(State(shared): App, body: Bytes) -> Result<Response, Failure> {
-    let request = if body.is_empty() {
-        Value::Null
-    } else {
-        serde_json::from_slice(&body).map_err(|error| bad("body", format!("the request cannot be read: {error}")))?
-    };
-    let run = audits(&shared)?.start(if request.is_null() { json!({}) } else { request }).await?;
+    let unreadable = |error: serde_json::Error| bad("body", format!("the request cannot be read: {error}"));
+    let request: Option<Object<Map<String, Value>>> =
+        if body.is_empty() { None } else { serde_json::from_slice(&body).map_err(unreadable)? };
+    let request = request.map(|Object(request)| request).unwrap_or_default();
+    let run = audits(&shared)?.start(Value::Object(request)).await?;
     let location = format!("/v1/audit/runs/{}", run.id);
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(run)).into_response())
 }

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use utoipa_axum::routes;
 
 use super::fail::{Failure, bad, busy, internal};
+use super::object::Object;
 use super::openapi::{Refusals, TooLarge};
 use super::params::Params;
 use super::parts::{ReplayReport, ReplayRequest};
@@ -59,11 +60,11 @@ struct Buried {
 async fn bury(State(shared): App, headers: HeaderMap, body: Body) -> Result<Json<Buried>, Failure> {
     let ingest = shared.parts.ingest.as_ref().ok_or_else(|| internal("this process takes no events"))?;
     let body = shared.room.collect(&headers, body, BURY_BYTES_MAX).await?;
-    let letters: Vec<DeadLetter> = serde_json::from_slice(&body)
+    let letters: Vec<Object<DeadLetter>> = serde_json::from_slice(&body)
         .map_err(|error| bad("body", format!("the body is no list of dead letters: {error}")))?;
     let buried = letters.len();
     // What a sender says of a body may be wrong; a length that no table holds would be in the log for good.
-    let letters = letters.into_iter().map(DeadLetter::verified).collect::<Result<_, _>>();
+    let letters = letters.into_iter().map(|Object(letter)| letter.verified()).collect::<Result<_, _>>();
     let letters = letters.map_err(|error| bad("body_bytes", error.to_string()))?;
     ingest.bury(letters).await?;
     Ok(Json(Buried { buried }))
@@ -112,9 +113,9 @@ async fn list(State(shared): App, RawQuery(query): RawQuery) -> Result<Json<Dead
 )]
 async fn replay(
     State(shared): App,
-    request: Result<Json<ReplayRequest>, JsonRejection>,
+    request: Result<Json<Object<ReplayRequest>>, JsonRejection>,
 ) -> Result<Json<ReplayReport>, Failure> {
     let replay = shared.parts.replay.as_ref().ok_or_else(|| internal("this process replays nothing"))?;
-    let Json(request) = request?;
+    let Json(Object(request)) = request?;
     replay.replay(request).await.map(Json).map_err(busy)
 }

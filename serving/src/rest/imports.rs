@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use utoipa_axum::routes;
 
 use super::fail::{Failure, bad, busy, internal};
+use super::object::Object;
 use super::openapi::Refusals;
 use super::params::Params;
 use super::state::{Routes, Shared};
@@ -71,9 +72,9 @@ struct Recorded {
 )]
 async fn record(
     State(shared): App,
-    entry: Result<Json<ImportEntry>, JsonRejection>,
+    entry: Result<Json<Object<ImportEntry>>, JsonRejection>,
 ) -> Result<Json<Recorded>, Failure> {
-    let Json(entry) = entry?;
+    let Json(Object(entry)) = entry?;
     let ImportEntry { bytes, lines, accepted, skipped, refused, .. } = entry;
     let numbers = [bytes, lines, accepted, skipped, refused];
     for (name, number) in ["bytes", "lines", "accepted", "skipped", "refused"].into_iter().zip(numbers) {

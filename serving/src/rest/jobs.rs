@@ -15,6 +15,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::fail::{Failure, PROBLEM_JSON, bad, internal, missing};
+use super::object::Object;
 use super::openapi::Refusals;
 use super::state::{Routes, Shared};
 
@@ -52,9 +53,9 @@ async fn start(State(shared): App, body: Bytes) -> Result<Response, Failure> {
     let request = if body.is_empty() {
         RunRequest::default()
     } else {
-        let request: Option<RunRequest> = serde_json::from_slice(&body)
+        let request: Option<Object<RunRequest>> = serde_json::from_slice(&body)
             .map_err(|error| bad("body", format!("the request cannot be read: {error}")))?;
-        request.unwrap_or_default()
+        request.map(|Object(request)| request).unwrap_or_default()
     };
     let run = jobs(&shared)?.start(request).await?;
     let location = format!("/v1/batch/runs/{}", run.id);

@@ -1,9 +1,9 @@
 //! REST: one router over the parts that a process has; every refusal is a problem document.
 //!
-//! [`parts`] is what the routes stand on, [`params`] reads query parameters, [`body`] reads bodies, [`fail`] turns
-//! errors into RFC 9457 problems, [`metrics`] is what `/metrics` says, [`signals`] the golden signals, [`live`] server-sent
-//! events, [`page`] the dashboard's files, [`docs`] a page to try the routes, [`openapi`] makes the document of the routes, and [`asked`] describes the
-//! parameters that many of them take; the rest is a file a group of routes.
+//! [`parts`] is what the routes stand on, [`params`] reads query parameters, [`body`] and [`object`] read bodies, [`fail`]
+//! turns errors into RFC 9457 problems, [`metrics`] is what `/metrics` says, [`signals`] the golden signals, [`live`]
+//! server-sent events, [`page`] the dashboard's files, [`docs`] a page to try the routes, [`openapi`] makes the document of
+//! the routes, and [`asked`] describes the parameters that many of them take; the rest is a file a group of routes.
 //! A part that a process lacks has no routes.
 
 mod asked;
@@ -23,6 +23,7 @@ mod live;
 mod many;
 mod metrics;
 mod named;
+mod object;
 mod openapi;
 mod page;
 mod params;

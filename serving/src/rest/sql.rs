@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use utoipa_axum::routes;
 
 use super::fail::{Failure, bad};
+use super::object::Object;
 use super::openapi::{Refusals, TooLarge};
 use super::state::{Routes, Shared};
 use crate::ServingError;
@@ -115,7 +116,7 @@ pub fn routes() -> Routes {
 async fn ask(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
     let body = shared.room.collect(&headers, body, BODY_BYTES_MAX).await?;
     let example = "{\"query\": \"select …\"}";
-    let question: Question = serde_json::from_slice(&body)
+    let Object(question) = serde_json::from_slice::<Object<Question>>(&body)
         .map_err(|error| bad("query", format!("the body must be {example}; query cannot be read: {error}")))?;
     let (form, kind) = if wants_arrow(&headers) { (Form::Arrow, ARROW_STREAM) } else { (Form::Json, JSON) };
     let as_of = question.as_of.as_ref().map(Moment::as_of).transpose()?;

@@ -295,7 +295,7 @@ async fn audits_are_started_and_shown_wherever_they_ran() {
         let (status, run) = post(body).await;
         assert_eq!((status, &run["id"]), (StatusCode::ACCEPTED, &json!(RUNNING)), "{run}");
     }
-    for (body, expected) in [("{\"dates\":[]}", 409), ("{\"dates\":[1]}", 400), ("{", 400)] {
+    for (body, expected) in [("{\"dates\":[]}", 409), ("{\"dates\":[1]}", 400), ("{", 400), ("[]", 400)] {
         let (status, problem) = post(body).await;
         assert_eq!((status.as_u16(), &problem["status"]), (expected, &json!(expected)), "{body}: {problem}");
     }

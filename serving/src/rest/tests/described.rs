@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use reckon_data::event::time;
 use reckon_data::jobs::{Jobs, RunRequest};
+use tower::ServiceExt as _;
 
 use super::*;
 use crate::testing::{Ev, Log, World};
@@ -109,7 +110,7 @@ fn operations(document: &Value) -> Vec<(&str, &str, &Value)> {
 }
 
 fn parameters(operation: &Value) -> &[Value] {
-    operation["parameters"].as_array().map_or(&[], Vec::as_slice)
+    operation["parameters"].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
 /// A request with the examples of all its parameters.
