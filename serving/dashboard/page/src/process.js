@@ -128,7 +128,7 @@ export class Process {
       if (runs.length === 0) return h("p", { class: "empty" }, "No audit has ended yet. reckon audit starts one.");
       const columns = [{ name: "Ended, UTC", time: true }, { name: "Verdict", time: true }, { name: "Findings", number: true }, { name: "Expected", number: true }, { name: "Raw events", number: true }];
       const row = (run) => [
-        run.finished_at ? h("a", { href: `/v1/audit/runs/${encodeURIComponent(run.id)}/page` }, run.finished_at.slice(0, 19).replace("T", " ")) : `running: ${run.step}`,
+        run.finished_at ? h("a", { href: `/v1/audit/runs/${encodeURIComponent(run.id)}/page` }, run.finished_at.slice(0, 16).replace("T", " ")) : `running: ${run.step}`,
         h("span", { class: "verdict", "data-kind": run.verdict === "balanced" ? "good" : run.state === "running" ? "" : "bad" }, run.state === "failed" ? "✗ failed" : run.verdict === "balanced" ? "✓ balanced" : run.verdict === "findings" ? "✗ findings" : run.state),
         count(run.errors),
         count(run.expected),
