@@ -80,6 +80,8 @@ class Server:
 
     def start(self):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RECKON_")}
+        # Events are counted to the last one.
+        environment["RECKON_CANARY_EVERY"] = "0s"
         command = [self.binary, "up", "--data-dir", self.data, "--listen", self.listen]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
         wait_for("the server", lambda: ready(self.url))
@@ -220,29 +222,41 @@ def whole(text):
 
 def check_values(url, tab, name):
     """At a moment when nothing comes in, every value is the API's."""
-    wait_counted(url)
-    count = get(url, "/v1/entities/video-1/count", type="view", window="1h")
     tab.unfold()
-    seen = tab.wait("the page to be where the API is",
-                    lambda seen: positions(seen["positions"]) == told(count) and seen["steps"]
-                    and positions(seen["topPositions"]) == told(count) and seen["batch"] == str(count["batch"]))
+    asked, seen = wait_for("a moment when nothing changes", lambda: at_rest(url, tab))
+    count, stats, top, readyz = asked
     for part in ["count", "batch", "stream"]:
         same(f"{name}: {part} of the entity", seen[part], str(count[part]))
     same(f"{name}: the count as it is shown", seen["shown"], f"{count['count']:,}")
-    stats = get(url, "/v1/entities/video-1/stats", type="view", window="1h", step="1m")
     expected = [[at["start"][:16].replace("T", " "), at["value"]] for at in reversed(stats["points"])]
     same(f"{name}: every step", [[row[0], whole(row[3])] for row in seen["steps"]], expected)
     same(f"{name}: the batch part of the steps", sum(whole(row[1]) for row in seen["steps"]), count["batch"])
     same(f"{name}: the stream part of the steps", sum(whole(row[2]) for row in seen["steps"]), count["stream"])
-    top = get(url, "/v1/top", type="view", n=10, window="1h")
     same(f"{name}: the top list", seen["top"], [[at["entity_id"], str(at["count"])] for at in top["entities"]])
-    readyz = get(url, "/readyz")
     for part in ["counted", "dead"]:
         same(f"{name}: {part} in all", seen[part], str(readyz["totals"][part]))
     same(f"{name}: lag", seen["lag"], str(readyz["lag_records"]))
     offsets = [[str(at["partition"]), *(f"{at[part]:,}" for part in ["coverage", "sealed", "position", "durable_end"])]
                for at in readyz["serving"]["partitions"]]
     same(f"{name}: offsets of the log", [row[:5] for row in seen["partitions"]], offsets)
+
+
+def at_rest(url, tab):
+    """What the API says and what the page says three seconds after it was asked; none if the API has changed meanwhile."""
+    wait_counted(url)
+    def ask():
+        readyz = get(url, "/readyz")
+        readyz["serving"].pop("watermark")
+        answers = [get(url, "/v1/entities/video-1/count", type="view", window="1h"),
+                   get(url, "/v1/entities/video-1/stats", type="view", window="1h", step="1m"),
+                   get(url, "/v1/top", type="view", n=10, window="1h")]
+        for answer in answers:
+            answer["provenance"].pop("watermark")
+        return [*answers, readyz]
+    before = ask()
+    tick = int(tab.read()["tick"])
+    seen = tab.wait("three newer seconds", lambda seen: seen["tick"] and (int(seen["tick"]) < tick or int(seen["tick"]) >= tick + 3))
+    return (before, seen) if ask() == before else None
 
 
 def check_process(url, tab):
@@ -254,6 +268,7 @@ def check_process(url, tab):
     reasons = {}
     for letter in letters:
         reasons[letter["reason"]] = reasons.get(letter["reason"], 0) + 1
+    same("dead letters that were made", sum(reasons.values()), 2)
     archived = lambda seen: {row[0]: whole(row[1]) for row in seen["letters"] if len(row) == 2}
     same("dead letters by reason", archived(tab.wait("the dead letters", lambda seen: archived(seen) == reasons)), reasons)
 

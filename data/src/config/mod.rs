@@ -8,7 +8,7 @@ mod validate;
 
 pub use sections::{
     Alerts, Archive, Audit, Batch, Canary, Counting, Definitions, FLIGHT_SQL, Gateway, LimitSettings, LogSettings,
-    POSTGRES, Retention, Serving, Settings,
+    LogFormat, POSTGRES, Retention, Serving, Settings, Telemetry,
 };
 pub use validate::SettingsError;
 

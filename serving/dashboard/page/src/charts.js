@@ -27,11 +27,11 @@ function short(value) {
   return unit ? `${rate(value / unit[0])}${unit[1]}` : rate(value);
 }
 
-function axes(of) {
+function axes(of, told = short) {
   const common = { stroke: of.faint, font: font(), grid: { stroke: of.line, width: 1 }, ticks: { show: false } };
   return [
-    { ...common, grid: { show: false }, space: 64, values: (_, at) => labels(at) },
-    { ...common, size: 48, space: 28, values: (_, at) => at.map(short) },
+    { ...common, grid: { show: false }, size: 38, gap: 6, space: 68, values: (_, at) => labels(at) },
+    { ...common, size: 48, space: 28, values: (_, at) => at.map(told) },
   ];
 }
 
@@ -92,7 +92,7 @@ export class Steps extends Chart {
     if (this.before) series.push({ stroke: of.before, width: 1.5, dash: [5, 4], points: { show: false }, paths: uPlot.paths.stepped({ align: 1 }) });
     return {
       series,
-      axes: axes(of),
+      axes: axes(of, (value) => (Number.isInteger(value) ? short(value) : "")),
       padding: [18, 8, 0, 0],
       scales: {
         x: { time: true, range: () => this.span },
@@ -109,9 +109,10 @@ export class Steps extends Chart {
   }
 
   // Right of the watermark counts are provisional.
-  shade({ ctx, bbox, ...plot }) {
+  shade(plot) {
     if (!this.watermark) return;
-    const at = this.at(this.plot ?? Object.assign(plot, { bbox }));
+    const { ctx, bbox } = plot;
+    const at = this.at(plot);
     ctx.save();
     ctx.fillStyle = colours().shade;
     ctx.fillRect(at, bbox.top, bbox.left + bbox.width - at, bbox.height);

@@ -16,7 +16,7 @@ export class Controls {
     const form = $("controls");
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.fold();
+      this.leave();
       go(this.chosen());
     });
     form.addEventListener("change", (event) => {
@@ -26,7 +26,7 @@ export class Controls {
     const search = $("search");
     search.addEventListener("input", () => this.later());
     search.addEventListener("keydown", (event) => this.key(event));
-    search.addEventListener("blur", () => setTimeout(() => this.fold(), 120));
+    search.addEventListener("blur", () => this.fold());
     $("top-window").addEventListener("change", (event) => go({ top_window: event.target.value }));
     $("top-n").addEventListener("change", (event) => go({ top: event.target.value }));
   }
@@ -125,8 +125,14 @@ export class Controls {
 
   take(index) {
     $("search").value = this.found[index].id;
-    this.fold();
+    this.leave();
     this.go(this.chosen());
+  }
+
+  // What was searched for is found: keys mean shortcuts again.
+  leave() {
+    this.fold();
+    if (document.activeElement === $("search")) $("entity").focus({ preventScroll: true });
   }
 
   fold() {

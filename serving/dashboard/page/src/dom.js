@@ -26,7 +26,7 @@ export function number(element, shown, exact) {
 
 export function table(caption, columns, rows) {
   const cell = (value, index) => {
-    const right = columns[index].number ? "number" : null;
+    const right = columns[index].number ? "number" : columns[index].time ? "time" : null;
     const shown = value instanceof Node ? value : String(value);
     return index === 0 ? h("th", { scope: "row", class: right }, shown) : h("td", { class: right }, shown);
   };

@@ -148,7 +148,7 @@ export class Entity {
     const watermark = this.about.provenance.watermark;
     const length = this.about.step_minutes * 60;
     const settled = (point) => watermark && seconds(point.start) + length <= seconds(watermark);
-    const columns = [{ name: "Start, UTC" }, { name: "Batch", number: true }, { name: "Stream", number: true }, { name: "In all", number: true }, { name: "Late", number: true }, { name: "State" }];
+    const columns = [{ name: "Start, UTC", time: true }, { name: "Batch", number: true }, { name: "Stream", number: true }, { name: "In all", number: true }, { name: "Late", number: true }, { name: "State" }];
     const more = rows.length > ROWS_MAX ? `, the newest ${ROWS_MAX} of ${count(rows.length)} steps` : "";
     const made = table(
       `Counts by step, newest first${more}`,

@@ -99,7 +99,7 @@ export class Process {
 
   tabled() {
     if (!$("rate-table").open) return;
-    const columns = [{ name: "Time, UTC" }, ...["Counted", "Duplicate", "Dead"].map((name) => ({ name, number: true }))];
+    const columns = [{ name: "Time, UTC", time: true }, ...["Counted", "Duplicate", "Dead"].map((name) => ({ name, number: true }))];
     const rows = this.rows.slice(-60).reverse().map((row) => [clock(row[0]), rate(row[1]), rate(row[2]), rate(row[3])]);
     $("rate-table").querySelector(".scroll").replaceChildren(table("Events per second, the last 60 seconds, newest first", columns, rows));
   }
@@ -126,9 +126,9 @@ export class Process {
     }
     this.replace("audit-body", JSON.stringify(runs), () => {
       if (runs.length === 0) return h("p", { class: "empty" }, "No audit has ended yet. reckon audit starts one.");
-      const columns = [{ name: "Ended, UTC" }, { name: "Verdict" }, { name: "Findings", number: true }, { name: "Expected", number: true }, { name: "Raw events", number: true }];
+      const columns = [{ name: "Ended, UTC", time: true }, { name: "Verdict", time: true }, { name: "Findings", number: true }, { name: "Expected", number: true }, { name: "Raw events", number: true }];
       const row = (run) => [
-        run.finished_at ? h("a", { href: `/v1/audit/runs/${encodeURIComponent(run.id)}/page` }, run.finished_at.slice(0, 19).replace("T", " ")) : `running: ${run.step}`,
+        run.finished_at ? h("a", { href: `/v1/audit/runs/${encodeURIComponent(run.id)}/page` }, run.finished_at.slice(0, 16).replace("T", " ")) : `running: ${run.step}`,
         h("span", { class: "verdict", "data-kind": run.verdict === "balanced" ? "good" : run.state === "running" ? "" : "bad" }, run.state === "failed" ? "✗ failed" : run.verdict === "balanced" ? "✓ balanced" : run.verdict === "findings" ? "✗ findings" : run.state),
         count(run.errors),
         count(run.expected),
@@ -163,7 +163,7 @@ export class Process {
       const reasons = table("Archived dead letters by reason", [{ name: "Reason" }, { name: "Letters", number: true }], letters.reasons.map((at) => [at.reason, count(at.count)]));
       const newest = table(
         "The newest",
-        [{ name: "Received, UTC" }, { name: "Reason" }, { name: "What is wrong" }],
+        [{ name: "Received, UTC", time: true }, { name: "Reason" }, { name: "What is wrong" }],
         letters.newest.map((at) => [at.received_at.slice(0, 19).replace("T", " "), at.reason, bytesless(at.message, 120)]),
       );
       return h("div", {}, reasons, newest);
