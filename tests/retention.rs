@@ -36,7 +36,8 @@ impl Day {
 
     fn event(&self, id: &str, entity: &str, hour: i64, minute: i64) -> Value {
         let time = self.at(hour, minute);
-        json!({"event_id": id, "event_type": "view", "entity_id": entity, "event_time": time, "country": "US", "ip": "10.0.0.1"})
+        let (country, ip) = ("US", "10.0.0.1");
+        json!({"event_id": id, "event_type": "view", "entity_id": entity, "event_time": time, "country": country, "ip": ip})
     }
 
     /// A count of `v1`.
