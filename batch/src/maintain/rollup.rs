@@ -80,11 +80,7 @@ impl Maintainer {
     }
 
     /// All of them in one commit.
-    async fn drop_proven(
-        &self,
-        snapshot: &Snapshot,
-        proven: Vec<RollUp>,
-    ) -> Result<Outcome<RolledUp>, MaintainError> {
+    async fn drop_proven(&self, snapshot: &Snapshot, proven: Vec<RollUp>) -> Result<Outcome<RolledUp>, MaintainError> {
         if proven.is_empty() {
             return Ok(Outcome::Done(RolledUp::default()));
         }
