@@ -100,7 +100,12 @@ pub struct ColdStore {
 impl ColdStore {
     /// `roots` are those of the data directory and of the colder store.
     #[must_use]
-    pub fn new(url: &str, tiered: TieredStore, checked: Arc<dyn ObjectStore>, roots: [Arc<dyn ObjectStore>; 2]) -> Self {
+    pub fn new(
+        url: &str,
+        tiered: TieredStore,
+        checked: Arc<dyn ObjectStore>,
+        roots: [Arc<dyn ObjectStore>; 2],
+    ) -> Self {
         Self { url: url.to_owned(), tiered, checked, roots, sizes: Arc::default() }
     }
 
