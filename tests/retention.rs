@@ -36,7 +36,8 @@ impl Day {
 
     fn event(&self, id: &str, entity: &str, hour: i64, minute: i64) -> Value {
         let time = self.at(hour, minute);
-        json!({"event_id": id, "event_type": "view", "entity_id": entity, "event_time": time, "country": "US", "ip": "10.0.0.1"})
+        let (country, ip) = ("US", "10.0.0.1");
+        json!({"event_id": id, "event_type": "view", "entity_id": entity, "event_time": time, "country": country, "ip": ip})
     }
 
     /// A count of `v1`.
@@ -115,6 +116,9 @@ fn old_minutes_are_rolled_up_and_old_raw_events_move_and_every_answer_stays_exac
 
     let server = Server::start_with(dir, &ahead(&cold, &["--clock-ahead", "40d"]));
     server.batch();
+    // The view without them is looked for every half second.
+    let fine = day.count((10, 0), (10, 2), "");
+    server.wait_until("minutes are gone", || server.request("GET", &fine, &[], Vec::new()).0 == 400);
     assert_eq!(coarse(&server, &day), before);
     rolled_up_questions_are_refused(&server, &day);
     moved(&server, dir, cold_dir.path());

@@ -1,9 +1,10 @@
 //! Maintenance of the tables: few, large, sorted files, and nothing older than it is kept.
 //!
 //! [`plan`] decides from what the tables say of their files; `rewrite` sorts and writes; `rollup` proves that coarser
-//! counts stand for finer ones before these go; `cold` moves old raw events to a colder store; `jobs` commits, every time with a step on `maintain/<table>`, so that of two who plan from one version one wins; [`trim`] says
-//! how far the log may go. [`Maintainer::run`] does all of it, after a batch run or every now and then. A job
-//! that fails leaves the table as it was and does not keep the others from running.
+//! counts stand for finer ones before these go; `cold` moves old raw events to a colder store; `jobs` commits, every
+//! time with a step on `maintain/<table>`, so that of two who plan from one version one wins; [`trim`] says how far the
+//! log may go. [`Maintainer::run`] does all of it, after a batch run or every now and then. A job that fails leaves the
+//! table as it was and does not keep the others from running.
 
 mod cold;
 mod error;
@@ -92,7 +93,8 @@ impl Maintainer {
             memory: parts.memory,
             spill_dir: parts.spill_dir.clone(),
         };
-        Self { parts, means, history: Mutex::default(), refused: Mutex::default(), running: tokio::sync::Mutex::new(()) }
+        let (history, refused) = (Mutex::default(), Mutex::default());
+        Self { parts, means, history, refused, running: tokio::sync::Mutex::new(()) }
     }
 
     /// All of it: expired and covered files go, small ones are put together, and what no table refers to

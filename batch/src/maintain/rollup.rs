@@ -80,11 +80,7 @@ impl Maintainer {
     }
 
     /// All of them in one commit.
-    async fn drop_proven(
-        &self,
-        snapshot: &Snapshot,
-        proven: Vec<RollUp>,
-    ) -> Result<Outcome<RolledUp>, MaintainError> {
+    async fn drop_proven(&self, snapshot: &Snapshot, proven: Vec<RollUp>) -> Result<Outcome<RolledUp>, MaintainError> {
         if proven.is_empty() {
             return Ok(Outcome::Done(RolledUp::default()));
         }
@@ -119,7 +115,8 @@ impl Maintainer {
 
 /// The step that says that dates may lack a granularity; none where that is said already. It never goes back.
 fn mark(snapshot: &Snapshot, proven: &[RollUp], granularity: Granularity) -> Option<Step> {
-    let last = proven.iter().filter(|roll_up| roll_up.gone.contains_key(&granularity)).map(|roll_up| roll_up.date).max()?;
+    let gone = proven.iter().filter(|roll_up| roll_up.gone.contains_key(&granularity));
+    let last = gone.map(|roll_up| roll_up.date).max()?;
     let name = Transaction::Rolled(granularity).to_string();
     let (at, to) = (snapshot.transactions.get(&name).copied(), i64::from(last) + 1);
     // What no commit has set stands at 0.
@@ -166,7 +163,8 @@ impl Weighed {
         if self.sums.get(&own) == finer.sums.get(&own) {
             return None;
         }
-        Some(format!("its counts by the {own}, of {} events, are not what those by the {of} make, of {}", self.events, finer.events))
+        let (found, expected) = (self.events, finer.events);
+        Some(format!("its counts by the {own}, of {found} events, are not what those by the {of} make, of {expected}"))
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod commits;
 mod plans;
+mod tiers;
 mod trims;
 
 use std::collections::BTreeMap;

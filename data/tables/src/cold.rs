@@ -179,9 +179,15 @@ impl ColdStore {
             Err(Error::NotFound { .. }) => return Ok(false),
             found => found.map_err(failed)?,
         };
+        // It is this one that is read now, whatever was moved before.
+        self.tiered.not_moved(&path);
         let is_copied = cold.head(&path).await.is_ok_and(|copy| copy.size == file.bytes);
         let sums = self.copy(&path, !is_copied).await.map_err(failed)?;
-        if sums.bytes() != file.bytes || sums_of(cold, &path).await.map_err(failed)? != sums {
+        if sums.bytes() != file.bytes {
+            // The copy, if there was one, may be the better of the two.
+            return Err(ColdError::Changed { path: file.path.clone(), url: self.url.clone() });
+        }
+        if sums_of(cold, &path).await.map_err(failed)? != sums {
             // A copy of before, or one that was cut off: the next time it is made anew.
             if let Err(error) = cold.delete(&path).await {
                 tracing::debug!(%path, %error, "a wrong copy was left behind");
@@ -225,11 +231,7 @@ impl ColdStore {
 }
 
 /// Whether what is written to the one place can be read in the other.
-async fn is_same_place(
-    home: &Arc<dyn ObjectStore>,
-    cold: &Arc<dyn ObjectStore>,
-    id: Uuid,
-) -> Result<bool, Error> {
+async fn is_same_place(home: &Arc<dyn ObjectStore>, cold: &Arc<dyn ObjectStore>, id: Uuid) -> Result<bool, Error> {
     let probe = Path::from(format!("reckon-probe-{id}"));
     cold.put(&probe, "whether this is one place or two".into()).await?;
     let is_same = home.head(&probe).await.is_ok();

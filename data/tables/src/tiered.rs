@@ -68,6 +68,11 @@ impl TieredStore {
         moved.insert(location.clone());
     }
 
+    /// A file lies in the hot store, though it may have been moved before.
+    pub fn not_moved(&self, location: &Path) {
+        self.moved.lock().remove(location);
+    }
+
     fn has_moved(&self, location: &Path) -> bool {
         self.moved.lock().contains(location)
     }

@@ -135,7 +135,7 @@ mod tests {
         let of = |window: Range<i64>, step| spans(&view, &window, step).map(|spans| shape(&spans));
         let hours = vec![(Granularity::Hour, 60..1_440), (Granularity::Minute, 1_440..1_470)];
         assert_eq!(of(60..1_470, None), Ok(hours));
-        let all = vec![(Granularity::Day, 0..1_440), (Granularity::Day, 1_440..2_880), (Granularity::Day, 2_880..4_320)];
+        let all = [0..1_440, 1_440..2_880, 2_880..4_320].map(|day| (Granularity::Day, day)).to_vec();
         assert_eq!(of(i64::MIN..i64::MAX, None), Ok(all));
         let refused = |window: Range<i64>, step| of(window, step).unwrap_err();
         let edge = refused(60..130, None);
@@ -150,16 +150,22 @@ mod tests {
         /// of dates that are rolled up every minute of a window is answered once, or none is.
         #[test]
         fn rolled_up_dates_leave_no_hole(
-            from in -3_000..6_000_i64, length in 0..5_000_i64, step in prop::option::of(0..3_000_i64), finest in 0..3_usize,
+            from in -3_000..6_000_i64,
+            length in 0..5_000_i64,
+            step in prop::option::of(0..3_000_i64),
+            finest in 0..3_usize,
         ) {
-            let view = view(&[(-1, &Granularity::ALL[finest..]), (0, &Granularity::ALL), (1, &Granularity::ALL[finest..])]);
+            let left = &Granularity::ALL[finest..];
+            let view = view(&[(-1, left), (0, &Granularity::ALL), (1, left)]);
             let window = from..from + length;
             match spans(&view, &window, step) {
-                Ok(found) => for minute in -3_000..9_000_i64 {
-                    let times = found.iter().filter(|span| span.minutes.contains(&minute)).count();
-                    let known = window.contains(&minute) && view.dates.contains_key(&date_of_minute(minute));
-                    prop_assert_eq!(times, usize::from(known), "minute {}", minute);
-                },
+                Ok(found) => {
+                    for minute in -3_000..9_000_i64 {
+                        let times = found.iter().filter(|span| span.minutes.contains(&minute)).count();
+                        let known = window.contains(&minute) && view.dates.contains_key(&date_of_minute(minute));
+                        prop_assert_eq!(times, usize::from(known), "minute {}", minute);
+                    }
+                }
                 Err(rolled) => {
                     prop_assert!(rolled.kept > Granularity::Minute && rolled.kept == Granularity::ALL[finest]);
                     let edges = [rolled.minutes.start, rolled.minutes.end];

@@ -7,6 +7,7 @@ use reckon_data::metric::{Answer, Function};
 use reckon_data::minute::{format_time, start_of_minute};
 use reckon_serving::ServingError;
 use reckon_serving::query::{CountAnswer, StatsAnswer, TopAnswer};
+use reckon_serving::rolled::RolledUp;
 use reckon_serving::sql::SqlAnswer;
 use reckon_serving::view::{Missing, MissingWhat, Provenance};
 use serde_json::Value;
@@ -235,8 +236,17 @@ fn reached<'a, A>(
     match answer {
         Ok(answer) => Ok(Some((answer, reach(oracle, provenance(answer))?))),
         Err(ServingError::Unavailable { .. } | ServingError::Timeout { .. } | ServingError::Damaged { .. }) => Ok(None),
+        Err(ServingError::RolledUp(rolled)) if is_too_fine(rolled) => Ok(None),
         Err(other) => Err(format!("a question was answered with {other:?}")),
     }
+}
+
+/// Whether a question was refused for a reason: a step, or an edge of its window, that the rows which are left do not have.
+fn is_too_fine(rolled: &RolledUp) -> bool {
+    let steps = rolled.kept.steps();
+    let is_off = |minute: i64| minute.rem_euclid(steps) != 0;
+    steps > 1
+        && (rolled.step.is_some_and(is_off) || is_off(rolled.minutes.start) || is_off(rolled.minutes.end))
 }
 
 /// Whether nothing is missing, or only what the oracle can leave out too: whole partitions of the stream, and

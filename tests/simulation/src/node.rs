@@ -157,6 +157,10 @@ impl Node {
         let Ok(_running) = self.running.try_lock() else { return Ok(MaintainReport::default()) };
         self.mender.run().await;
         let report = self.maintainer.run().await;
+        // Whatever struck, coarser counts are what finer ones make, or cannot be read.
+        if let Some(wrong) = report.skipped.iter().find(|skipped| skipped.contains("are not what those by")) {
+            bail!("R-6: {wrong}");
+        }
         match report.failed.iter().find(|failed| DEFECTS.iter().any(|defect| failed.contains(defect))) {
             Some(defect) => bail!("{defect}"),
             None => Ok(report),

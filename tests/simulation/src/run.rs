@@ -109,6 +109,11 @@ fn settings(rng: &mut StdRng) -> Settings {
     // Longer than whatever a process may be stopped for between writing a file and committing it.
     settings.retention.removed_files = Duration::from_secs(rng.random_range(2_100..3_600));
     settings.serving.index_memory = ByteSize::mib(rng.random_range(0..16));
+    if settings.stream.dedup_minutes.is_multiple_of(2) {
+        // Events are up to three days old, some of them years.
+        settings.retention.minutes_days = Some(1 + settings.stream.dedup_minutes / 6);
+        settings.retention.hours_days = settings.stream.dedup_minutes.is_multiple_of(4).then_some(100);
+    }
     settings
 }
 

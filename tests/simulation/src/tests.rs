@@ -32,6 +32,7 @@ fn seeds_run_without_a_violation() {
         "done: compacted events",
         "done: compacted stream counts",
         "done: dropped covered segments",
+        "done: rolled up old dates",
         "bit flipped: log",
         "bit flipped: events",
         "bit flipped: stream_counts",

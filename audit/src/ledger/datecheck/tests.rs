@@ -11,7 +11,8 @@ use super::super::testing::{DATE, Set};
 use super::*;
 
 fn check(set: &Set) -> DateCheck<'_> {
-    DateCheck { scanner: &set.0, coverage: Arc::new(vec![u64::MAX]), seed: 7, served: 0, closed: 0, rolled: Rolled::default() }
+    let coverage = Arc::new(vec![u64::MAX]);
+    DateCheck { scanner: &set.0, coverage, seed: 7, served: 0, closed: 0, rolled: Rolled::default() }
 }
 
 async fn run(set: &Set, files: &DateFiles) -> DateChecked {
@@ -164,5 +165,6 @@ async fn a_closed_date_that_is_rolled_up_is_held_against_itself() {
     let right = rolled_up(0..300, 0..300, HOURS_LEFT, i64::MAX).await;
     assert!(right.totals.balanced && right.closed_rollups.is_empty(), "{:?}", right.closed_rollups);
     let wrong = rolled_up(0..300, 0..299, HOURS_LEFT, i64::MAX).await;
-    assert_eq!(wrong.closed_rollups.iter().map(|finding| finding.granularity.as_deref()).collect::<Vec<_>>(), [Some("day")]);
+    let found: Vec<Option<&str>> = wrong.closed_rollups.iter().map(|finding| finding.granularity.as_deref()).collect();
+    assert_eq!(found, [Some("day")]);
 }

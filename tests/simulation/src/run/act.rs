@@ -27,6 +27,7 @@ pub(super) fn note(faults: &Faults, report: &MaintainReport) {
         ("done: compacted events", report.events.commits > 0),
         ("done: compacted stream counts", report.stream_counts.commits > 0),
         ("done: dropped covered segments", report.covered_files > 0),
+        ("done: rolled up old dates", report.rolled_up.dates > 0),
         ("done: deleted what nothing refers to", report.deleted > 0),
     ];
     done.iter().filter(|(_, done)| *done).for_each(|(what, _)| faults.note(what));
