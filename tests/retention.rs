@@ -155,7 +155,11 @@ fn rolled_up_questions_are_refused(server: &Server, day: &Day) {
     assert_eq!(number(&server.get(&day.count((10, 1), (10, 2), "&filter=ip:10.0.0.1"))["count"]), 1);
     let ask = |query: String| server.post("/v1/sql", &json!({ "query": query })).1["provenance"].clone();
     let missing = ask("select sum(count) from stats".to_owned());
-    assert_eq!((&missing["complete"], &missing["missing"][0]["date"]), (&json!(false), &json!(day.date())), "{missing}");
+    assert_eq!(
+        (&missing["complete"], &missing["missing"][0]["date"]),
+        (&json!(false), &json!(day.date())),
+        "{missing}"
+    );
     assert!(missing["missing"][0]["reason"].as_str().is_some_and(|text| text.contains("stats_hour")), "{missing}");
     let later = ask(format!("select sum(count) from stats where minute >= '{}'", day.at(24, 0)));
     assert_eq!(later["complete"], json!(true), "{later}");

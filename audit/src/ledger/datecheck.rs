@@ -440,8 +440,7 @@ fn hours(date: i32, expected: &DateCells, found: &DateCells, finest: Granularity
     let of = |hour: i64| i64::from(date) * MINUTES_PER_DAY + hour * MINUTES_PER_HOUR;
     (0..24_usize)
         .filter_map(|hour| {
-            let (expected, found) =
-                (expected.of_hour(finest, hour), found.of_hour(finest, hour));
+            let (expected, found) = (expected.of_hour(finest, hour), found.of_hour(finest, hour));
             (expected.count != 0 || found.count != 0).then(|| HourTotals {
                 hour: format_time(start_of_minute(of(hour as i64))),
                 expected: expected.count,

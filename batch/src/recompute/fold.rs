@@ -188,7 +188,8 @@ impl Folder {
         let Some((dim, counted)) = self.row.take() else { return Ok(()) };
         if self.finest == Granularity::Minute {
             let dims = &self.dims.values[dim as usize];
-            self.minutes.push(RowKey { entity: &self.entity, kind: &self.kind, minute: self.minute, dims }, &counted)?;
+            self.minutes
+                .push(RowKey { entity: &self.entity, kind: &self.kind, minute: self.minute, dims }, &counted)?;
         }
         self.events += counted.count;
         self.hour.start = self.hour.start_of(self.minute);

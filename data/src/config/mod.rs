@@ -7,8 +7,8 @@ mod sections;
 mod validate;
 
 pub use sections::{
-    Alerts, Archive, Audit, Batch, Canary, Counting, Definitions, FLIGHT_SQL, Gateway, LimitSettings, LogSettings,
-    LogFormat, POSTGRES, Retention, Serving, Settings, Telemetry,
+    Alerts, Archive, Audit, Batch, Canary, Counting, Definitions, FLIGHT_SQL, Gateway, LimitSettings, LogFormat,
+    LogSettings, POSTGRES, Retention, Serving, Settings, Telemetry,
 };
 pub use validate::SettingsError;
 

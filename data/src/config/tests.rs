@@ -46,10 +46,7 @@ fn what_makes_no_sense_is_refused_by_name() {
         ("retention.cold_days = 30", "retention.cold_days"),
         ("retention.cold_url = 'reckon-data'", "retention.cold_url"),
         ("retention.cold_url = 'reckon-data'\nretention.cold_days = 3", "retention.cold_url"),
-        (
-            "retention.cold_url = 'cold'\nretention.cold_days = 30\nretention.events_days = 30",
-            "retention.cold_days",
-        ),
+        ("retention.cold_url = 'cold'\nretention.cold_days = 30\nretention.events_days = 30", "retention.cold_days"),
         ("retention.removed_files = '5h 59m'", "retention.removed_files"),
         ("canary.every = '500ms'", "canary.every"),
         ("definition.reserved_prefixes = []", "canary.every"),

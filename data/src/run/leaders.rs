@@ -227,7 +227,7 @@ impl Heads {
             rest = next.0;
             all.truncate(length);
         }
-        all.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+        all.sort_unstable_by_key(|(count, _)| Reverse(*count));
         let (counts, entities) = all.into_iter().unzip();
         Self { entities, counts, rest }
     }

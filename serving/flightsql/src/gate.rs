@@ -6,7 +6,7 @@ use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::{Any, CommandPreparedStatementQuery, CommandStatementQuery, ProstMessageExt as _};
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
-    PollInfo, PutResult, SchemaResult, Ticket,
+    PollInfo, SchemaResult, Ticket,
 };
 use futures::{StreamExt as _, stream};
 use prost::Message as _;

@@ -31,8 +31,8 @@ pub struct Answer {
     pub stream: SqlStream,
     /// What cancels it.
     pub run: Run,
-    /// Its place among those that may be sent at once.
-    pub turn: OwnedSemaphorePermit,
+    /// Its place among those that may be sent at once, until it is dropped.
+    pub _turn: OwnedSemaphorePermit,
     /// What counts it.
     pub metrics: Arc<FlightMetrics>,
 }

@@ -120,7 +120,7 @@ impl FlightSql {
             let missing = serde_json::to_string(&stream.provenance.missing).map_err(internal)?;
             return Err(Status::unavailable(format!("the answer would not be complete, it misses: {missing}")));
         }
-        let answer = Answer { stream, run, turn, metrics: Arc::clone(&self.metrics) };
+        let answer = Answer { stream, run, _turn: turn, metrics: Arc::clone(&self.metrics) };
         let mut response = Response::new(answer.messages()?);
         let told = MetadataValue::from_static(if complete { "true" } else { "false" });
         response.metadata_mut().insert(COMPLETE_HEADER, told);

@@ -45,7 +45,7 @@ fn is_of_catalogue(query: &str) -> bool {
         let last = name.rsplit('.').next().unwrap_or_default();
         let is_known = name.starts_with("pg_catalog.") || name.starts_with("information_schema.");
         let is_function = matches!(last, "generate_series" | "unnest" | "generate_subscripts" | "string_to_array");
-        if is_known || is_function || last.starts_with("pg_") || own.iter().any(|table| *table == name) {
+        if is_known || is_function || last.starts_with("pg_") || own.contains(&name) {
             ControlFlow::Continue(())
         } else {
             ControlFlow::Break(())

@@ -296,7 +296,7 @@ impl Serving {
         let columns = if function == Function::Count { Columns::Counts } else { Columns::All };
         let add_up = async {
             let mut sums = StepSums::new();
-            self.index.sum(view, selection, columns, &mut sums).await?;
+            Box::pin(self.index.sum(view, selection, columns, &mut sums)).await?;
             Ok(sums)
         };
         self.sums.get_or(view, selection, columns, add_up).await

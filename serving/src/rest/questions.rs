@@ -288,7 +288,10 @@ async fn top(State(shared): App, RawQuery(query): RawQuery) -> Result<Response, 
     let n = params.number("n", 10, TOP_MAX)?;
     if many::compares(&params)? || params.text("function").is_some() {
         if named_lists::is_by_channel(&params)? {
-            return Err(bad("group", "group=channel goes with neither function nor compare: channels are listed by count"));
+            return Err(bad(
+                "group",
+                "group=channel goes with neither function nor compare: channels are listed by count",
+            ));
         }
         return many::top(&shared, n, &params).await;
     }

@@ -36,9 +36,11 @@ impl Noted {
     /// Adds what was noted so far. Plans note when they are made, before the first row: ask after that.
     pub fn add_to(&self, provenance: &mut Provenance) {
         let noted = self.0.lock();
-        provenance.missing.extend(noted.iter().map(|((date, _), reason)| {
-            Missing::date(MissingWhat::BatchCounts, format_date(*date), reason.clone())
-        }));
+        provenance.missing.extend(
+            noted
+                .iter()
+                .map(|((date, _), reason)| Missing::date(MissingWhat::BatchCounts, format_date(*date), reason.clone())),
+        );
         provenance.missing.sort();
         provenance.missing.dedup();
         provenance.complete = provenance.missing.is_empty();
@@ -271,7 +273,10 @@ mod tests {
         assert_eq!(dates("SELECT * FROM stats_batch WHERE entity_id = 'v1'").await, all);
         assert_eq!(dates("SELECT sum(count) FROM stats WHERE minute < '1970-01-01T00:05:00Z'").await, all);
         assert_eq!(dates("SELECT sum(count) FROM stats WHERE date_part('hour', minute) = 7").await, all);
-        assert_eq!(dates("SELECT (SELECT sum(count) FROM stats WHERE minute < '1970-01-01T05:00:00Z') AS n").await, all);
+        assert_eq!(
+            dates("SELECT (SELECT sum(count) FROM stats WHERE minute < '1970-01-01T05:00:00Z') AS n").await,
+            all
+        );
         let later = "SELECT entity_id, sum(count) FROM stats WHERE minute >= '1970-01-02T00:00:00Z' GROUP BY 1";
         assert!(dates(later).await.is_empty());
         for whole in [

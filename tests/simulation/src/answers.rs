@@ -245,8 +245,7 @@ fn reached<'a, A>(
 fn is_too_fine(rolled: &RolledUp) -> bool {
     let steps = rolled.kept.steps();
     let is_off = |minute: i64| minute.rem_euclid(steps) != 0;
-    steps > 1
-        && (rolled.step.is_some_and(is_off) || is_off(rolled.minutes.start) || is_off(rolled.minutes.end))
+    steps > 1 && (rolled.step.is_some_and(is_off) || is_off(rolled.minutes.start) || is_off(rolled.minutes.end))
 }
 
 /// Whether nothing is missing, or only what the oracle can leave out too: whole partitions of the stream, and

@@ -137,9 +137,7 @@ async fn of_a_date_that_is_rolled_up_damage_is_found_in_its_hours_and_days() {
     assert!(!lost.totals.balanced);
     let findings = conclude(&lost, &Known::default(), true).findings;
     let mut found: Vec<(Class, &str, &str)> = (findings.iter())
-        .map(|finding| {
-            (finding.class, finding.granularity.as_deref().unwrap(), finding.entity_id.as_deref().unwrap())
-        })
+        .map(|finding| (finding.class, finding.granularity.as_deref().unwrap(), finding.entity_id.as_deref().unwrap()))
         .collect();
     found.sort_by_key(|(.., entity)| *entity);
     assert_eq!(found, ["v0", "v1", "v2", "v3", "v4"].map(|entity| (Class::Lost, "hour", entity)));

@@ -39,12 +39,13 @@ fn dates(report: &Report) -> Table {
     for date in &report.dates {
         table.row(Cell::text(&date.date), date_cells(date));
     }
-    table.note = "Difference: in minutes less expected; in hours or days where retention has rolled the date up, which is \
+    table.note =
+        "Difference: in minutes less expected; in hours or days where retention has rolled the date up, which is \
                   held against what is left. Not covered: distinct events that no batch run has counted \
                   yet. Reserved: of the expected, the canary's. Closed: retention has dropped raw events, and the date \
                   is only held against itself. In part: several definitions made its counts, so only entity, type and \
                   time are compared, and not the log; reckon batch --full counts it with the one in force."
-        .to_owned();
+            .to_owned();
     table
 }
 

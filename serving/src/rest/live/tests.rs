@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::super::parts::{Health, Readiness, RestParts};
-use super::super::{Asset, MetricsText, Page};
+use super::super::{Asset, Listens, MetricsText, Page};
 use super::frame::Change;
 use super::*;
 use crate::query::PartsPoint;
@@ -72,6 +72,7 @@ async fn parts(world: &World) -> RestParts {
         health: Arc::new(Well),
         body_bytes_max: 100,
         clock: Arc::clone(&world.clock) as _,
+        listens: Listens::default(),
         canary_token: None,
         page: Some(Arc::new(OnePage)),
     }

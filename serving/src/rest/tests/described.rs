@@ -87,6 +87,7 @@ async fn whole() -> Router {
         health: Arc::new(Well),
         body_bytes_max: 10_000,
         clock: Arc::new(ManualClock::at(600_000_000)),
+        listens: Listens::default(),
         canary_token: None,
         page: None,
     })
@@ -210,6 +211,7 @@ async fn there_is_a_page_to_try_it_or_a_page_that_says_how_to_get_it() {
         health: Arc::new(Well),
         body_bytes_max: 100,
         clock: Arc::new(ManualClock::at(0)),
+        listens: Listens::default(),
         canary_token: None,
         page,
     };
