@@ -82,6 +82,7 @@ class Server:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RECKON_")}
         # Events are counted to the last one.
         environment["RECKON_CANARY_EVERY"] = "0s"
+        environment["RECKON_SERVING_POSTGRES"] = environment["RECKON_SERVING_FLIGHT_SQL"] = "127.0.0.1:0"
         command = [self.binary, "up", "--data-dir", self.data, "--listen", self.listen]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
         wait_for("the server", lambda: ready(self.url))

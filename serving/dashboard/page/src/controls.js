@@ -167,15 +167,26 @@ async function lookUp(wanted) {
   const lower = wanted.toLowerCase();
   const listed = [...document.querySelectorAll("#top-body [data-entity]")].map((row) => ({ id: row.dataset.entity, title: row.dataset.title || null }));
   const here = listed.filter(({ id, title }) => id.toLowerCase().includes(lower) || title?.toLowerCase().includes(lower));
-  let known = [];
-  if (await canSearch()) {
-    try {
-      const answer = await fetch(`/v1/entities?${new URLSearchParams({ search: wanted, limit: LISTED_MAX })}`);
-      if (answer.ok) known = ((await answer.json()).entities ?? []).map((entity) => ({ id: entity.entity_id, title: entity.title ?? null }));
-    } catch {
-      // What the list shows will do.
-    }
-  }
+  const known = await knownAs(wanted);
   const all = new Map([...known, ...here].map((entity) => [entity.id, entity]));
   return [...all.values()].slice(0, LISTED_MAX);
+}
+
+// Entities that the server knows by id or title, and ids that only have counts.
+async function knownAs(wanted) {
+  if (!(await canSearch())) return [];
+  try {
+    const answer = await fetch(`/v1/entities?${new URLSearchParams({ search: wanted, limit: LISTED_MAX })}`);
+    if (!answer.ok) return [];
+    const { entities = [], counted = [] } = await answer.json();
+    return [...entities.map((entity) => ({ id: entity.entity_id, title: entity.title ?? null })), ...counted.map((id) => ({ id, title: null }))];
+  } catch {
+    // What the list shows will do.
+    return [];
+  }
+}
+
+// The title of an entity; null when none is known.
+export async function titleOf(id) {
+  return (await knownAs(id)).find((entity) => entity.id === id)?.title ?? null;
 }

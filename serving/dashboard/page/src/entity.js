@@ -2,6 +2,7 @@
 
 import { $, number, table, text } from "./dom.js";
 import { Steps } from "./charts.js";
+import { titleOf } from "./controls.js";
 import { change, count, minute, parse, seconds, whole } from "./numbers.js";
 import { address } from "./state.js";
 
@@ -29,6 +30,7 @@ export class Entity {
       this.points = new Map();
       this.about = null;
       this.past = null;
+      this.titled(state.entity);
       $("entity-body").hidden = true;
       $("entity-state").hidden = true;
       delete $("entity").dataset.positions;
@@ -36,6 +38,15 @@ export class Entity {
     if (!this.compare) this.past = null;
     text($("entity-title"), state.entity ? `Counts of ${state.entity}` : "Counts of an entity");
     if (this.about) this.show();
+  }
+
+  async titled(id) {
+    if (id === this.id) return;
+    this.id = id;
+    this.title = null;
+    if (!id) return;
+    const title = await titleOf(id);
+    if (id === this.id) this.title = title;
   }
 
   refused(detail) {
@@ -62,7 +73,6 @@ export class Entity {
     for (const start of of.gone) this.points.delete(start);
     this.about = of;
     this.type = state.type;
-    this.title = event.top?.entities?.find((entity) => entity.entity_id === of.entity_id)?.title;
     this.show();
     if (this.compare) this.look(state);
   }
