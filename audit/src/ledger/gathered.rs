@@ -202,9 +202,9 @@ fn stages(gathered: &Gathered) -> Vec<Stage> {
     stages.push(stage("stream", "segments that are still kept", due, segments.counted, agree("stream_counts")));
     type Level<'a> = (&'a str, &'a str, Granularity, fn(&DateTotals) -> u64);
     let levels: [Level<'_>; 3] = [
-        ("batch_minute", "batch, per minute", Granularity::Minute, &|date| date.minute),
-        ("batch_hour", "batch, per hour", Granularity::Hour, &|date| date.hour),
-        ("batch_day", "batch, per day", Granularity::Day, &|date| date.day),
+        ("batch_minute", "batch, per minute", Granularity::Minute, |date| date.minute),
+        ("batch_hour", "batch, per hour", Granularity::Hour, |date| date.hour),
+        ("batch_day", "batch, per day", Granularity::Day, |date| date.day),
     ];
     for (name, title, granularity, found) in levels {
         let (due, found) = (of(granularity, &|date| date.expected), of(granularity, &found));

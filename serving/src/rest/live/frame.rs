@@ -6,9 +6,10 @@ use reckon_data::minute::format_time;
 use serde_json::{Value, json};
 
 use super::super::fail::Failure;
+use super::super::named::named;
 use super::super::state::Shared;
 use super::view::{Ask, View};
-use crate::query::{PartsAnswer, PartsPoint, PartsQuery, TopAnswer};
+use crate::query::{PartsAnswer, PartsPoint, PartsQuery};
 
 /// A second of a view.
 #[derive(Debug)]
@@ -74,7 +75,10 @@ pub async fn make(shared: &Shared, view: &View, before: Option<&Frame>) -> Frame
                     None => None,
                 }
             });
-            tick["top"] = list.map_or_else(|error| trouble(&error.into()), |list| ranked(&list));
+            tick["top"] = match list {
+                Err(error) => trouble(&error.into()),
+                Ok(list) => named(serving, &list).await.map_or_else(|failure| trouble(&failure), ranked),
+            };
             steps_of(parts, steps.map(|steps| steps.map_err(Failure::from)), before, &mut tick)
         }
     };
@@ -113,14 +117,13 @@ fn trouble(failure: &Failure) -> Value {
 }
 
 /// A list with its ranks.
-fn ranked(list: &TopAnswer) -> Value {
-    let mut value = json!(list);
-    if let Some(entities) = value["entities"].as_array_mut() {
+fn ranked(mut list: Value) -> Value {
+    if let Some(entities) = list["entities"].as_array_mut() {
         for (rank, entity) in (1..).zip(entities) {
             entity["rank"] = json!(rank);
         }
     }
-    value
+    list
 }
 
 /// What makes one list of steps of another.
