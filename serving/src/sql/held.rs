@@ -14,6 +14,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::StreamExt as _;
 
@@ -37,7 +38,7 @@ impl PhysicalOptimizerRule for CountHeld {
                 .into_iter()
                 .map(|input| Arc::new(Held(Arc::clone(input))) as Arc<dyn ExecutionPlan>)
                 .collect();
-            Ok::<_, DataFusionError>(Transformed::yes(step.with_new_children(below)?))
+            Ok::<_, DataFusionError>(Transformed::yes(replace_children_if_necessary(step, below)?))
         };
         plan.transform_up(counted).data()
     }
