@@ -38,8 +38,8 @@ DATASETS = {
         ["--format", "tsv", "--entity", "url", "--time", "time:s", "--type", "view", "--user", "host"],
         "count(distinct user_id) from events", "distinct_users"),
     "apache_semicomplete_2015": (
-        ["--format", "combined", "--type", "view"],
-        "count(distinct ip) from events", "distinct_users"),
+        ["--format", "combined", "--type", "view", "--user", "client"],
+        "count(distinct user_id) from events", "distinct_users"),
 }
 CHECKED = []
 
