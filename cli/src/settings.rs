@@ -132,7 +132,8 @@ fn parse(text: &str, default: Option<&Value>) -> Result<Value, String> {
     match default {
         None | Some(Value::Integer(_)) => number(text),
         Some(Value::Boolean(_)) => text.parse().map(Value::Boolean).map_err(|_| "true or false is expected".to_owned()),
-        Some(Value::String(_) | Value::Float(_) | Value::Datetime(_)) => Ok(Value::String(text.to_owned())),
+        Some(Value::Float(_)) => text.parse().map(Value::Float).map_err(|_| "a number is expected".to_owned()),
+        Some(Value::String(_) | Value::Datetime(_)) => Ok(Value::String(text.to_owned())),
         Some(Value::Array(_)) if !text.trim_start().starts_with('[') => Ok(Value::Array(
             text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(|s| Value::String(s.to_owned())).collect(),
         )),

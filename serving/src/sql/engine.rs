@@ -283,7 +283,13 @@ impl Limits {
             | DataFusionError::ExecutionJoin(_)
             | DataFusionError::External(_)
             | DataFusionError::Configuration(_) => ServingError::internal(root),
-            _ => ServingError::bad("query", first_line(&error.strip_backtrace())),
+            DataFusionError::ArrowError(error, _) if is_of_disk(error) => {
+                let message =
+                    format!("what it keeps on disk meanwhile has grown too large: {}", first_line(&error.to_string()));
+                ServingError::MemoryLimit { limit_bytes: self.memory, message }
+            }
+            // Around it may stand which step of planning found it.
+            _ => ServingError::bad("query", first_line(&root.strip_backtrace())),
         }
     }
 }
@@ -311,6 +317,11 @@ fn of_pattern(root: &DataFusionError) -> Option<String> {
         let words: Vec<&str> = message.split_whitespace().collect();
         words.join(" ").chars().take(MESSAGE_CHARS).collect()
     })
+}
+
+/// Whether a query has spilled more than it may. Texts of this kind of error are not the query's.
+fn is_of_disk(error: &ArrowError) -> bool {
+    matches!(error, ArrowError::IoError(message, _) if message.contains("max_temp_directory_size"))
 }
 
 fn first_line(message: &str) -> String {

@@ -109,6 +109,8 @@ impl Visitor for Named {
     fn post_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
         let mut own = self.open.pop().unwrap_or_default();
         own.deep += 1;
+        // Without a table it is written out all the same.
+        own.tables = own.tables.max(1);
         match self.named.get(&std::ptr::from_ref(query)) {
             Some(name) => {
                 let extent = self.extents.entry(name.clone()).or_default();
@@ -309,6 +311,7 @@ mod tests {
         assert_eq!(check(&names(9, &twice)), Ok(()));
         assert!(check(&names(10, &twice)).unwrap_err().contains("1024 tables"));
         assert!(check(&names(60, &twice)).unwrap_err().contains("tables"));
+        assert!(check(&names(30, &twice).replace(" FROM x)", ")")).unwrap_err().contains("tables"));
         assert_eq!(check(&names(90, &once)), Ok(()));
         assert!(check(&names(110, &once)).unwrap_err().contains("queries within one another"));
         // A name that means less somewhere else means as much as before here.
