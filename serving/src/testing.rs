@@ -304,7 +304,7 @@ impl World {
                 let rows = if torn { 1 } else { 100 };
                 let counts = run.to_batches(&self.definition.dimensions, self.definition.version(), rows).unwrap();
                 batches.extend(counts.iter().map(|batch| placed(&schema, KIND_COUNT, partition, &segment, batch)));
-                batches.push(placed(&schema, KIND_SUMMARY, partition, &segment, &totals(&run)));
+                batches.push(placed(&schema, KIND_SUMMARY, partition, &segment, &totals(&run, self.definition.version())));
                 start = segment.end;
             }
             for batches in batches.chunks(if torn { 1 } else { usize::MAX }) {
@@ -431,9 +431,10 @@ fn times(micros: impl Iterator<Item = Option<i64>>) -> ArrayRef {
 }
 
 /// What the summary of a segment says of its run.
-fn totals(run: &Run) -> RecordBatch {
-    let counted = Int64Array::from(vec![run.total_count().cast_signed()]);
-    RecordBatch::try_from_iter([("counted", Arc::new(counted) as ArrayRef)]).unwrap()
+fn totals(run: &Run, definition: u64) -> RecordBatch {
+    let number = |number: u64| Arc::new(Int64Array::from(vec![number.cast_signed()])) as ArrayRef;
+    let columns = [("counted", number(run.total_count())), ("definition", number(definition))];
+    RecordBatch::try_from_iter(columns).unwrap()
 }
 
 fn placed(schema: &SchemaRef, kind: &str, partition: usize, segment: &Range<u64>, other: &RecordBatch) -> RecordBatch {

@@ -250,7 +250,7 @@ async fn a_sleeper_does_not_write_into_the_past() {
     let place = Place::new();
     let sleeper = place.start().await;
     sleeper.put("a".to_owned(), titled("a"), Condition::Any).await.unwrap();
-    let one = Entities::start_with(place.parts("one"), 2).await.unwrap();
+    let one = Entities::start_with(place.parts("two"), 2).await.unwrap();
     for at in 0..12 {
         one.put(format!("e{at}"), titled("t"), Condition::Any).await.unwrap();
         tokio::time::sleep(Duration::from_millis(10)).await;
