@@ -2,7 +2,7 @@
 
 use reckon_data::damage::Damaged;
 use reckon_data::table::Table;
-use reckon_tables::{ColdStore, Storage};
+use reckon_tables::{ColdError, ColdStore, Storage};
 
 use super::error::MaintainError;
 use super::jobs::ROUND_BYTES_MAX;
@@ -37,7 +37,7 @@ impl Maintainer {
                         moved.bytes += file.bytes;
                     }
                     // It may be mended meanwhile, and does not keep others from moving.
-                    Err(error) if Damaged::cause(&error).is_some() => left.push(error.to_string()),
+                    Err(error) if is_of_one_file(&error) => left.push(error.to_string()),
                     Err(error) => return Err(error.into()),
                 }
             }
@@ -50,4 +50,9 @@ impl Maintainer {
     pub(super) fn cold_cutoff(&self) -> Option<i32> {
         self.parts.cold.as_ref().and_then(|_: &ColdStore| self.cutoff(self.parts.retention.cold_days))
     }
+}
+
+/// Whether something is wrong with the file, and not with a store.
+fn is_of_one_file(error: &ColdError) -> bool {
+    matches!(error, ColdError::Changed { .. }) || Damaged::cause(error).is_some()
 }

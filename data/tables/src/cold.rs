@@ -27,10 +27,15 @@ use crate::store::Storage;
 use crate::sums::{Summer, Sums};
 use crate::tiered::TieredStore;
 
+#[cfg(test)]
+mod tests;
+
 /// The mark in the data directory.
 const HOME: &str = "cold.json";
 /// The mark in the colder store.
 const OWNER: &str = "reckon-cold.json";
+/// What is said of a colder store that lacks its mark.
+const UNMARKED: &str = "its mark, reckon-cold.json, is not there: is it mounted, and whole?";
 
 /// Why files cannot be moved to the colder store. All of them are still where they were.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +75,10 @@ pub(crate) struct Mark {
     id: Uuid,
     /// Where files were moved to first.
     url: String,
+    /// In the data directory: the colder store has its mark, and must have it from then on. A disk that is not mounted is
+    /// an empty folder.
+    #[serde(default)]
+    is_claimed: bool,
 }
 
 /// How much lies where, of the files that `events` refers to.
@@ -153,17 +162,24 @@ impl ColdStore {
         let refused = |reason: &str| ColdError::Mark { url: self.url.clone(), reason: reason.to_owned() };
         let [home, cold] = &self.roots;
         let (mark, owner) = (read(home, HOME).await.map_err(failed)?, read(cold, OWNER).await.map_err(failed)?);
-        if owner.is_some_and(|owner| mark.as_ref().is_none_or(|mark| mark.id != owner.id)) {
+        if owner.as_ref().is_some_and(|owner| mark.as_ref().is_none_or(|mark| mark.id != owner.id)) {
             return Err(refused("it is that of another data directory; each needs a folder or a path of its own"));
+        }
+        if mark.as_ref().is_some_and(|mark| mark.is_claimed) {
+            return if owner.is_some() { Ok(()) } else { Err(refused(UNMARKED)) };
         }
         // By another name it may be the same place, and what is deleted here would be gone there.
         if mark.is_none() && is_same_place(home, cold, id).await.map_err(failed)? {
             return Err(refused("it is the data directory itself; it must be another folder or path"));
         }
         // First that something lies elsewhere: what has moved must never be looked for here alone.
-        let mark = create(home, HOME, &Mark { id, url: self.url.clone() }).await.map_err(failed)?;
+        let mark = Mark { id, url: self.url.clone(), is_claimed: false };
+        let mark = create(home, HOME, &mark).await.map_err(failed)?;
         let owner = create(cold, OWNER, &mark).await.map_err(failed)?;
-        if owner.id == mark.id { Ok(()) } else { Err(refused("another data directory has taken it just now")) }
+        if owner.id != mark.id {
+            return Err(refused("another data directory has taken it just now"));
+        }
+        write(home, HOME, &Mark { is_claimed: true, ..mark }).await.map_err(failed)
     }
 
     /// Moves a file of raw events, unless it has moved: whether there was anything to do. Its copy has been read back whole
@@ -175,23 +191,16 @@ impl ColdStore {
         let path = Storage::path(Table::Events, &file.path);
         let failed = |source| self.store(source);
         let (hot, cold) = (self.tiered.hot(), self.tiered.cold());
-        match hot.head(&path).await {
+        let bytes = match hot.head(&path).await {
             Err(Error::NotFound { .. }) => return Ok(false),
-            found => found.map_err(failed)?,
+            found => found.map_err(failed)?.size,
         };
         // It is this one that is read now, whatever was moved before.
         self.tiered.not_moved(&path);
-        let is_copied = cold.head(&path).await.is_ok_and(|copy| copy.size == file.bytes);
-        let sums = self.copy(&path, !is_copied).await.map_err(failed)?;
-        if sums.bytes() != file.bytes {
-            // The copy, if there was one, may be the better of the two.
-            return Err(ColdError::Changed { path: file.path.clone(), url: self.url.clone() });
-        }
-        if sums_of(cold, &path).await.map_err(failed)? != sums {
-            // A copy of before, or one that was cut off: the next time it is made anew.
-            if let Err(error) = cold.delete(&path).await {
-                tracing::debug!(%path, %error, "a wrong copy was left behind");
-            }
+        // A copy that is there already is written anew: nobody knows whether it would outlast the power. Unless this one has
+        // another size than it should: then that one may be the better of the two.
+        let sums = self.copy(&path, bytes == file.bytes).await.map_err(failed)?;
+        if sums.bytes() != file.bytes || sums_of(cold, &path).await.map_err(failed)? != sums {
             return Err(ColdError::Changed { path: file.path.clone(), url: self.url.clone() });
         }
         self.tiered.moved(&path);
@@ -201,7 +210,7 @@ impl ColdStore {
         }
     }
 
-    /// Reads a file as others read it, and writes it to the colder store if it has to be; its checksums.
+    /// Reads a file as others read it, and writes it to the colder store if it is to be; its checksums.
     async fn copy(&self, path: &Path, write: bool) -> Result<Sums, Error> {
         let mut bytes = self.checked.get(path).await?.into_stream();
         let mut writer = write.then(|| BufWriter::new(Arc::clone(self.tiered.cold()), path.clone()));
@@ -213,16 +222,19 @@ impl ColdStore {
                     writer.put(part).await?;
                 }
             }
-            let Some(writer) = &mut writer else { return Ok(()) };
-            writer.shutdown().await.map_err(|error| Error::Generic { store: "cold", source: Box::new(error) })
+            Ok::<_, Error>(())
         };
-        let copied: Result<(), Error> = copied.await;
-        if let (Err(_), Some(mut writer)) = (&copied, writer)
-            && let Err(error) = writer.abort().await
-        {
-            tracing::debug!(%path, %error, "an unfinished copy was left behind");
+        let copied = copied.await;
+        let Some(mut writer) = writer else { return copied.map(|()| summer.finish()) };
+        if let Err(error) = copied {
+            if let Err(left) = writer.abort().await {
+                tracing::debug!(%path, error = %left, "an unfinished copy was left behind");
+            }
+            return Err(error);
         }
-        copied.map(|()| summer.finish())
+        // One whose shutdown has failed must not be aborted: that panics.
+        writer.shutdown().await.map_err(|error| Error::Generic { store: "cold", source: Box::new(error) })?;
+        Ok(summer.finish())
     }
 
     fn store(&self, source: Error) -> ColdError {
@@ -254,9 +266,8 @@ async fn create(store: &Arc<dyn ObjectStore>, name: &str, mark: &Mark) -> Result
     if let Some(there) = read(store, name).await? {
         return Ok(there);
     }
-    let text = serde_json::to_vec(mark).map_err(|error| unreadable(name, error))?;
     let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-    match store.put_opts(&Path::from(name), text.into(), options).await {
+    match store.put_opts(&Path::from(name), text_of(name, mark)?.into(), options).await {
         Ok(_) => Ok(mark.clone()),
         Err(Error::AlreadyExists { .. }) => match read(store, name).await? {
             Some(there) => Ok(there),
@@ -264,6 +275,15 @@ async fn create(store: &Arc<dyn ObjectStore>, name: &str, mark: &Mark) -> Result
         },
         Err(error) => Err(error),
     }
+}
+
+/// Writes a mark in the place of the one that is there.
+async fn write(store: &Arc<dyn ObjectStore>, name: &str, mark: &Mark) -> Result<(), Error> {
+    store.put(&Path::from(name), text_of(name, mark)?.into()).await.map(|_| ())
+}
+
+fn text_of(name: &str, mark: &Mark) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(mark).map_err(|error| unreadable(name, error))
 }
 
 /// A mark, if there is one.
@@ -303,7 +323,10 @@ pub(crate) async fn check(
         (None, None) => Ok(()),
         (Some(mark), Some(owner)) if mark.id == owner.id => Ok(()),
         // A first claim that was cut short between the two marks.
-        (Some(mark), None) if mark.url == url => Ok(()),
+        (Some(mark), None) if mark.url == url && !mark.is_claimed => Ok(()),
+        (Some(mark), None) if mark.url == url => {
+            Err(format!("older raw events of it were moved to the colder store {url}; {UNMARKED}"))
+        }
         (Some(mark), _) => Err(format!(
             "older raw events of it were moved to {}, and {url} is another place: retention.cold_url has to name where \
              they are",
@@ -313,97 +336,5 @@ pub(crate) async fn check(
             "{url} is the colder store of another data directory: retention.cold_url has to name a folder or a path of \
              its own"
         )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use std::collections::BTreeMap;
-
-    use object_store::memory::InMemory;
-    use object_store::prefix::PrefixStore;
-
-    use super::*;
-    use crate::checked::CheckedStore;
-
-    const FILE: &str = "event_date=2013-02-08/a.parquet";
-
-    fn store() -> Arc<dyn ObjectStore> {
-        Arc::new(InMemory::new())
-    }
-
-    fn cold_of(home: &Arc<dyn ObjectStore>, cold: &Arc<dyn ObjectStore>) -> ColdStore {
-        let tables = |root: &Arc<dyn ObjectStore>| -> Arc<dyn ObjectStore> {
-            Arc::new(PrefixStore::new(Arc::clone(root), "tables"))
-        };
-        let tiered = TieredStore::new(tables(home), tables(cold));
-        let checked = Arc::new(CheckedStore::new(Arc::new(tiered.clone())));
-        ColdStore::new("cold", tiered, checked, [Arc::clone(home), Arc::clone(cold)])
-    }
-
-    fn file(bytes: u64) -> DataFile {
-        let (path, nothing) = (FILE.to_owned(), BTreeMap::new());
-        DataFile { path, bytes, rows: 1, partition: BTreeMap::new(), min: nothing.clone(), max: nothing }
-    }
-
-    #[tokio::test]
-    async fn a_file_moves_once_and_is_read_from_where_it_is() {
-        let (home, cold) = (store(), store());
-        let moving = cold_of(&home, &cold);
-        let path = Storage::path(Table::Events, FILE);
-        moving.checked.put(&path, "rows".into()).await.unwrap();
-        moving.claim(Uuid::from_u128(1)).await.unwrap();
-        moving.claim(Uuid::from_u128(2)).await.unwrap();
-        assert!(moving.move_file(&file(4)).await.unwrap());
-        assert!(!moving.move_file(&file(4)).await.unwrap());
-        assert!(moving.hot_files().await.unwrap().is_empty());
-        for reader in [&moving, &cold_of(&home, &cold)] {
-            assert_eq!(reader.checked.get(&path).await.unwrap().bytes().await.unwrap().as_ref(), b"rows");
-        }
-        moving.note_sizes(&[file(4)], &HashMap::new());
-        assert_eq!(moving.sizes(), Some(TierSizes { cold_bytes: 4, cold_files: 1, ..TierSizes::default() }));
-    }
-
-    #[tokio::test]
-    async fn a_file_stays_until_its_copy_is_right() {
-        let (home, cold) = (store(), store());
-        let moving = cold_of(&home, &cold);
-        let path = Storage::path(Table::Events, FILE);
-        moving.checked.put(&path, "rows".into()).await.unwrap();
-        // A copy of the same size that something else has written, or a bit has flipped in.
-        moving.tiered.cold().put(&path, "ROWS".into()).await.unwrap();
-        assert!(matches!(moving.move_file(&file(4)).await, Err(ColdError::Changed { .. })));
-        assert_eq!(moving.hot_files().await.unwrap().len(), 1);
-        // A crash before the file was deleted: it lies in both.
-        assert!(moving.move_file(&file(4)).await.unwrap());
-        moving.tiered.hot().put(&path, "rows".into()).await.unwrap();
-        assert!(moving.move_file(&file(4)).await.unwrap());
-        assert!(moving.hot_files().await.unwrap().is_empty());
-        assert_eq!(moving.checked.get(&path).await.unwrap().bytes().await.unwrap().as_ref(), b"rows");
-        // One that is damaged where it lies does not move.
-        let other = moving.tiered.hot();
-        moving.checked.put(&path, "rows".into()).await.unwrap();
-        other.put(&path, "rowS".into()).await.unwrap();
-        moving.tiered.cold().delete(&path).await.unwrap();
-        let fresh = cold_of(&home, &cold);
-        assert!(fresh.move_file(&file(5)).await.is_err(), "another size than the table says");
-        assert_eq!(moving.hot_files().await.unwrap().len(), 1);
-    }
-
-    #[tokio::test]
-    async fn what_does_not_belong_together_is_refused_by_name() {
-        let (home, cold, other) = (store(), store(), store());
-        let url = "s3://bucket/cold";
-        assert!(check(&home, None).await.is_ok());
-        assert!(check(&home, Some((&cold, url))).await.is_ok());
-        cold_of(&home, &cold).claim(Uuid::from_u128(1)).await.unwrap();
-        assert!(check(&home, Some((&cold, "elsewhere"))).await.is_ok(), "it may have another name since");
-        assert!(check(&home, None).await.unwrap_err().contains("lie in cold"));
-        assert!(check(&home, Some((&other, url))).await.unwrap_err().contains(url));
-        assert!(check(&other, Some((&cold, url))).await.unwrap_err().contains("another data directory"));
-        assert!(matches!(cold_of(&other, &cold).claim(Uuid::from_u128(3)).await, Err(ColdError::Mark { .. })));
-        let same = cold_of(&other, &other).claim(Uuid::from_u128(4)).await;
-        assert!(matches!(same, Err(ColdError::Mark { reason, .. }) if reason.contains("itself")));
     }
 }

@@ -182,7 +182,7 @@ impl Serving {
             }
         }
         let total = entities.iter().map(|entity| entity.count).sum();
-        let missing = missing_dates(&view, &snapshot, window);
+        let missing = missing_of_lists(&view, &snapshot, window);
         let provenance = self.events_provenance(&view, &snapshot, window, missing, total);
         Ok(TopAnswer { entities, window, provenance })
     }
@@ -307,7 +307,7 @@ pub(super) fn within(window: Window) -> String {
 
 /// The window in which raw events are held against what batch has counted: the one that is asked for, and where that is too
 /// fine for counts that are rolled up, its whole dates. Raw events themselves are as fine as ever.
-fn held_window(view: &BatchView, window: Window) -> Window {
+pub(super) fn held_window(view: &BatchView, window: Window) -> Window {
     if spans(view, &window.minutes(), None).is_ok() {
         return window;
     }
@@ -329,12 +329,24 @@ pub(super) fn files_of(snapshot: &Snapshot, window: Window) -> Vec<DataFile> {
 
 /// Dates that batch has counted and whose raw events are gone (retention).
 pub(super) fn missing_dates(view: &BatchView, events: &Snapshot, window: Window) -> Vec<Missing> {
+    missing_where(view, events, window, |_| false)
+}
+
+/// The same for lists, which are held against no count of batch: a date that retention has closed may have late events, and
+/// none of those before.
+pub(super) fn missing_of_lists(view: &BatchView, events: &Snapshot, window: Window) -> Vec<Missing> {
+    // None is not 0, which is a date like any other.
+    let closed = events.transactions.get(&Transaction::Closed.to_string()).copied();
+    missing_where(view, events, window, |date| closed.is_some_and(|closed| i64::from(date) < closed))
+}
+
+fn missing_where(view: &BatchView, events: &Snapshot, window: Window, is_gone: impl Fn(i32) -> bool) -> Vec<Missing> {
     if window.from >= window.to {
         return Vec::new();
     }
     let held: BTreeSet<i32> = events.files.iter().filter_map(date_of_file).collect();
     let dates = date_of(window.from)..=date_of(window.to - 1);
-    let gone = view.dates.range(dates).map(|(date, _)| *date).filter(|date| !held.contains(date));
+    let gone = view.dates.range(dates).map(|(date, _)| *date).filter(|date| !held.contains(date) || is_gone(*date));
     gone.map(|date| Missing::date(MissingWhat::Events, format_date(date), "its raw events are no longer kept"))
         .collect()
 }

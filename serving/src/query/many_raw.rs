@@ -13,7 +13,7 @@ use reckon_data::table::{Snapshot, Table};
 
 use super::Serving;
 use super::asks::{Asks, Sums};
-use super::events::{each_row, files_of, first_copies, missing_dates, within};
+use super::events::{each_row, files_of, first_copies, held_window, missing_dates, within};
 use super::gather::{exact, exact_sum};
 use super::many::{Found, count_of};
 use super::rows::{quoted, texts};
@@ -39,7 +39,7 @@ impl Serving {
 
     /// Events that batch has counted of all entities, whatever the filter.
     async fn counted_by_batch(&self, view: &BatchView, asks: &Asks) -> Result<u64, ServingError> {
-        let minutes = &asks.around().minutes();
+        let minutes = &held_window(view, asks.around()).minutes();
         let own = (0..asks.entities.len()).map(|entity| async move {
             let mut selection = Selection::all_of(&asks.entities[entity]);
             selection.event_type = asks.event_type.as_deref();
@@ -67,7 +67,7 @@ impl Serving {
             "SELECT entity_id, event_time, received_at, value, user_id, log_partition, log_offset, ({matches}) AS matches \
              FROM ({}) WHERE {}",
             first_copies(&only),
-            within(asks.around())
+            within(held_window(view, asks.around()))
         );
         let turn = self.engine.turn().await?;
         let context = self.engine.context()?;

@@ -21,7 +21,7 @@ use super::Serving;
 use super::as_of::AsOf;
 use super::asks::{Asks, Sums, added};
 use super::change::Change;
-use super::events::{files_of, first_copies, missing_dates, within};
+use super::events::{files_of, first_copies, missing_of_lists, within};
 use super::gather::{Outcome, StreamRuns, exact, exact_sum};
 use super::rows::{natural, quoted, text_at, texts, whole};
 use super::top::{self, check_n, top_selection};
@@ -270,7 +270,7 @@ impl Serving {
             None => Vec::new(),
         };
         let count = ranked.iter().try_fold(0, |sum, one| exact_sum(sum, one.count))?;
-        let missing = missing_dates(&view, &snapshot, plan.around());
+        let missing = missing_of_lists(&view, &snapshot, plan.around());
         let provenance = self.events_provenance(&view, &snapshot, plan.around(), missing, count);
         Ok(List { ranked, before, provenance })
     }

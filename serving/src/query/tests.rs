@@ -252,6 +252,40 @@ async fn what_cannot_be_had_is_named() {
     assert!(!serving.status().ready);
 }
 
+/// of a date that retention has closed there may be late events, and none of those before.
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_of_raw_events_of_closed_dates_are_not_called_complete() {
+    let event = |n: i64| Ev {
+        id: format!("e{n}"),
+        entity: "v1".to_owned(),
+        event_type: "view",
+        minute: n,
+        country: None,
+        ip: Some("10.0.0.1"),
+        value: Some(n),
+    };
+    let world = World::new(Log(vec![vec![event(1), event(2)], vec![event(3)]]));
+    world.clock.set(2 * MICROS_PER_DAY);
+    world.batch(&[2, 1]).await;
+    world.archive(&[2, 1]).await;
+    let lists = || async {
+        let serving = world.serve().await;
+        let filter = Some(serving.filter("ip:10.0.0.1").unwrap());
+        let top = TopQuery { n: 5, event_type: None, from: 0, to: MICROS_PER_DAY, filter };
+        let listed = serving.top(&top).await.unwrap();
+        let ranked = RankedQuery { top, function: Function::Sum, previous: false, as_of: None };
+        let ranked = serving.ranked(&ranked).await.unwrap();
+        let counts = (listed.entities[0].count, ranked.entities[0].count);
+        (counts, [listed.provenance.complete, ranked.provenance.complete])
+    };
+    assert_eq!(lists().await, ((3, 3), [true, true]));
+    // What is left stands for an event that came when the others had gone.
+    let files = world.tables.snapshot(Table::Events).await.unwrap().files;
+    world.remove(Table::Events, files.iter().filter(|file| file.rows == 2).cloned().collect()).await;
+    world.mark(Table::Events, &[(Transaction::Closed, 1)]).await;
+    assert_eq!(lists().await, ((1, 1), [false, false]));
+}
+
 /// records that a log's own retention removed before they were archived.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_had_gone_before_it_was_archived_is_named_until_that_is_accepted() {

@@ -162,7 +162,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::query::{CountQuery, StatsQuery, Step, TopQuery, WhyQuery};
+    use crate::query::{CountQuery, ManyQuery, StatsQuery, Step, TopQuery, WhyQuery};
     use crate::testing::{Ev, Log, World};
 
     /// Events of three dates, of which batch has counted the first of each; the first date has lost its minutes.
@@ -241,6 +241,20 @@ mod tests {
             let (from, to) = (from * MICROS_PER_MINUTE, to * MICROS_PER_MINUTE);
             let answer = serving.count(&count(from, to, Some(filter.clone()))).await.unwrap();
             assert_eq!((answer.count, answer.provenance.missing), (of(&world, from, to), vec![]), "{from}..{to}");
+            let many = ManyQuery {
+                entities: vec!["v1".to_owned()],
+                event_type: None,
+                functions: vec![Function::Count],
+                from,
+                to,
+                step: None,
+                filter: Some(filter.clone()),
+                previous: false,
+                as_of: None,
+            };
+            let answer = serving.many(&many).await.unwrap();
+            let found = (answer.entities[0].count, answer.provenance.missing);
+            assert_eq!(found, (of(&world, from, to), vec![]), "many, {from}..{to}");
         }
         // And what is gone of them is still seen, whatever the window.
         let events = world.tables.snapshot(Table::Events).await.unwrap().files;
