@@ -1,11 +1,13 @@
 //! From a text to a plan: what [`Serving::sql`], [`Serving::sql_prepare`] and [`Serving::sql_stream`] share.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
-use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, ExprSchemable as _, LogicalPlan};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement;
 
@@ -20,6 +22,8 @@ use crate::view::Provenance;
 
 /// Most parameters of a query: as many as the PostgreSQL protocol can count.
 const PARAMETERS_MAX: usize = 65_535;
+/// What DataFusion makes of `x = ANY(list)`: this function, of the list and `x`.
+const HAS: &str = "array_has";
 
 /// A query with all that it needs to be planned and run.
 pub(super) struct Ready {
@@ -119,8 +123,31 @@ pub(super) fn parameters_of(plan: &LogicalPlan, limits: Limits) -> Result<Vec<Op
         Ok(TreeNodeRecursion::Continue)
     });
     numbers.map_err(|error| limits.of_query(&error))?;
+    let lists = plan.apply_with_subqueries(|step| lists_of(step, &mut types));
+    lists.map_err(|error| limits.of_query(&error))?;
     let count = highest(types.keys())?;
     Ok((1..=count).map(|number| types.remove(&format!("${number}")).flatten()).collect())
+}
+
+/// Notes the types of the parameters of a step that stand behind `= ANY`: lists of what is compared with them.
+fn lists_of(
+    step: &LogicalPlan,
+    types: &mut HashMap<String, Option<DataType>>,
+) -> Result<TreeNodeRecursion, DataFusionError> {
+    let schema = merge_schema(&step.inputs());
+    step.apply_expressions(|expr| {
+        expr.apply(|expr| {
+            if let Expr::ScalarFunction(function) = expr
+                && function.name() == HAS
+                && let [Expr::Placeholder(parameter), compared] = function.args.as_slice()
+                && let Ok(of) = compared.get_type(&schema)
+            {
+                let list = DataType::new_list(if of.is_string() { DataType::Utf8 } else { of }, true);
+                types.entry(parameter.id.clone()).or_default().get_or_insert(list);
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })
 }
 
 /// The plan with values in the place of its parameters.
