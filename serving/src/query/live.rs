@@ -5,13 +5,14 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use reckon_data::filter::Filter;
+use reckon_data::kept::Needs;
 use reckon_data::metric::Function;
 use reckon_data::minute::start_of_minute;
 use reckon_data::run::{Selection, StepSums};
 use serde::Serialize;
 
 use super::Serving;
-use super::gather::{exact, exact_sum};
+use super::gather::{Outcome, exact, exact_sum};
 use super::types::{Step, Window};
 use crate::ServingError;
 use crate::metrics::Question;
@@ -108,14 +109,21 @@ impl Serving {
         selection.minutes = window.minutes();
         selection.step = Some(query.step.minutes());
         selection.conditions = Cow::Borrowed(&conditions);
-        let selection = &selection;
-        let (view, (batch, stream)) = self
+        let (selection, needs) = (&selection, &Needs::of(query.filter.as_ref(), &[]));
+        let (view, found) = self
             .with_view(|view| async move {
+                if !self.holds(&view, window, needs) {
+                    return Ok(Outcome::Answer(None));
+                }
                 let stream = self.stream_sums(&view, selection).await?;
                 let batch = self.batch_sums(&view, selection, Function::Count).await?;
-                Ok(stream.map(|stream| (batch, stream)))
+                Ok(stream.map(|stream| Some((batch, stream))))
             })
             .await?;
+        let (batch, stream) = found.ok_or_else(lacking)?;
+        if !self.sealed_hold(&view, &stream.parts, needs).await? {
+            return Err(lacking());
+        }
         let counts = (exact(batch.total().count)?, exact(stream.sums.total().count)?);
         let late = batch.total().late.saturating_add(stream.sums.total().late);
         let points = points(&batch, &stream.sums)?;
@@ -154,6 +162,14 @@ impl Serving {
         }
         behind
     }
+}
+
+/// Some of the counts were made by a definition that lacks a column of the filter: they would look whole and be too
+/// small.
+fn lacking() -> ServingError {
+    let message = "some of these counts were made before its column was a dimension, and a live view is answered from \
+                   counts; GET /v1/entities/{id}/stats answers from raw events then";
+    ServingError::bad("filter", message)
 }
 
 /// The steps of both parts.

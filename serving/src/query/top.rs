@@ -83,7 +83,13 @@ impl Serving {
                 Ok(self.list(&view, top, n).await?.map(Some))
             })
             .await?;
-        let Some((listed, batch, stream)) = listed else { return self.top_events(query, window).await };
+        let held = match &listed {
+            Some((.., stream)) => self.sealed_hold(&view, &stream.parts, needs).await?,
+            None => false,
+        };
+        let Some((listed, batch, stream)) = listed.filter(|_| held) else {
+            return self.top_events(query, window).await;
+        };
         let entities = listed.into_iter().map(|(entity_id, count)| Ok(TopEntity { entity_id, count: exact(count)? }));
         let entities = entities.collect::<Result<Vec<_>, ServingError>>()?;
         let total = entities.iter().try_fold(0, |sum, entity| exact_sum(sum, entity.count))?;
