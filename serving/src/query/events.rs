@@ -182,7 +182,7 @@ impl Serving {
             }
         }
         let total = entities.iter().map(|entity| entity.count).sum();
-        let missing = missing_dates(&view, &snapshot, window);
+        let missing = missing_of_list(&view, &snapshot, window);
         let provenance = self.events_provenance(&view, &snapshot, window, missing, total);
         Ok(TopAnswer { entities, window, provenance })
     }
@@ -307,7 +307,7 @@ pub(super) fn within(window: Window) -> String {
 
 /// The window in which raw events are held against what batch has counted: the one that is asked for, and where that is too
 /// fine for counts that are rolled up, its whole dates. Raw events themselves are as fine as ever.
-fn held_window(view: &BatchView, window: Window) -> Window {
+pub(super) fn held_window(view: &BatchView, window: Window) -> Window {
     if spans(view, &window.minutes(), None).is_ok() {
         return window;
     }
@@ -337,4 +337,19 @@ pub(super) fn missing_dates(view: &BatchView, events: &Snapshot, window: Window)
     let gone = view.dates.range(dates).map(|(date, _)| *date).filter(|date| !held.contains(date));
     gone.map(|date| Missing::date(MissingWhat::Events, format_date(date), "its raw events are no longer kept"))
         .collect()
+}
+
+/// The same of a list, which no count of batch is held against: of a date that retention has closed raw events may be
+/// left, or have come since, and look like all there were.
+pub(super) fn missing_of_list(view: &BatchView, events: &Snapshot, window: Window) -> Vec<Missing> {
+    let mut missing = missing_dates(view, events, window);
+    if window.from < window.to {
+        let closed = events.transaction(&Transaction::Closed.to_string());
+        let held: BTreeSet<i32> = events.files.iter().filter_map(date_of_file).collect();
+        let counted = view.dates.range(window.dates()).map(|(date, _)| *date);
+        let thinned = counted.filter(|date| i64::from(*date) < closed && held.contains(date));
+        let reason = "some of its raw events may be no longer kept";
+        missing.extend(thinned.map(|date| Missing::date(MissingWhat::Events, format_date(date), reason)));
+    }
+    missing
 }
