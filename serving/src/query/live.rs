@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use super::Serving;
 use super::gather::{Outcome, exact, exact_sum};
-use super::types::{Step, Window};
+use super::top::check_n;
+use super::types::{Step, TopAnswer, TopQuery, Window};
 use crate::ServingError;
 use crate::metrics::Question;
 use crate::times::as_time;
@@ -99,11 +100,7 @@ impl Serving {
 
     async fn parts_unmeasured(&self, query: &PartsQuery) -> Result<PartsAnswer, ServingError> {
         let window = Window::around(query.from, query.to)?;
-        let Some(conditions) = self.conditions(query.filter.as_ref()) else {
-            let message = "a live view is answered from counts, so it can be filtered by a dimension only; \
-                           GET /v1/entities/{id}/stats takes filters on other columns";
-            return Err(ServingError::bad("filter", message));
-        };
+        let conditions = self.conditions(query.filter.as_ref()).ok_or_else(no_dimension)?;
         let mut selection = Selection::all_of(&query.entity);
         selection.event_type = query.event_type.as_deref();
         selection.minutes = window.minutes();
@@ -139,6 +136,20 @@ impl Serving {
         })
     }
 
+    /// As [`Serving::top`], from counts alone: raw events are not read every second.
+    ///
+    /// # Errors
+    /// As there, and [`ServingError::BadRequest`] when counts do not hold the answer.
+    pub async fn top_live(&self, query: &TopQuery) -> Result<TopAnswer, ServingError> {
+        let answer = async {
+            let window = Window::around(query.from, query.to)?;
+            check_n(query)?;
+            let conditions = self.conditions(query.filter.as_ref()).ok_or_else(no_dimension)?;
+            self.top_counted(query, window, conditions).await?.ok_or_else(lacking)
+        };
+        self.metrics.measure(Question::Top, Box::pin(answer)).await
+    }
+
     /// Whether counts can be filtered so: by dimensions only.
     pub(crate) fn is_by_dimension(&self, filter: Option<&Filter>) -> bool {
         self.conditions(filter).is_some()
@@ -162,6 +173,12 @@ impl Serving {
         }
         behind
     }
+}
+
+fn no_dimension() -> ServingError {
+    let message = "a live view is answered from counts, so it can be filtered by a dimension only; \
+                   GET /v1/entities/{id}/stats takes filters on other columns";
+    ServingError::bad("filter", message)
 }
 
 /// Some of the counts were made by a definition that lacks a column of the filter: they would look whole and be too

@@ -271,6 +271,10 @@ async fn what_counts_do_not_hold_comes_from_the_raw_events() {
     };
     let live = serving.parts_by_step(&live).await;
     assert!(matches!(live, Err(ServingError::BadRequest { field: "filter", .. })), "{live:?}");
+    let listed = TopQuery { event_type: None, n: 3, from: 0, to: MICROS_PER_DAY, filter: count("ip:10.0.0.2").filter };
+    let live = serving.top_live(&listed).await;
+    assert!(matches!(live, Err(ServingError::BadRequest { field: "filter", .. })), "{live:?}");
+    assert_eq!(serving.top_live(&TopQuery { filter: None, ..listed }).await.unwrap().entities[0].count, 2);
     let version = by_ip.provenance.batch_version;
     let past = serving.count_as_of(&count("ip:10.0.0.1"), AsOf::Version(version)).await;
     assert!(matches!(past, Err(ServingError::BadRequest { field: "as_of", .. })), "{past:?}");
