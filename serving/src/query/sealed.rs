@@ -23,6 +23,9 @@ impl Serving {
         parts: &[Part],
         needs: &Needs,
     ) -> Result<bool, ServingError> {
+        if needs.is_nothing() {
+            return Ok(true);
+        }
         let sealed: Vec<(String, u64)> = parts
             .iter()
             .filter_map(|part| {
@@ -33,7 +36,7 @@ impl Serving {
         let reaches = |snapshot: &Snapshot| {
             sealed.iter().all(|(name, end)| u64::try_from(snapshot.transaction(name)).is_ok_and(|at| at >= *end))
         };
-        if needs.is_nothing() || reaches(&view.stream) {
+        if reaches(&view.stream) {
             return Ok(true);
         }
         let newer = self.snapshots.one_that(Table::StreamCounts, reaches).await?;
