@@ -157,6 +157,12 @@ fn lists_carry_titles_and_are_grouped_by_channel() {
     let wanted =
         [("v1", title("v1")), ("v3", title("v3")), ("v2", title("v2")), ("unknown", Value::Null), ("v4", title("v4"))];
     assert_eq!(listed, wanted.iter().map(|(entity, title)| (*entity, title)).collect::<Vec<_>>(), "{top}");
+    let first = server.get("/v1/top?n=1&function=count")["entities"][0].clone();
+    assert_eq!(
+        (&first["value"], &first["title"], &first["channel"]),
+        (&json!(5), &title("v1"), &json!("x")),
+        "{first}"
+    );
     let wanted = BTreeMap::from([(Some("y".to_owned()), 7), (Some("x".to_owned()), 5), (None, 3)]);
     assert_eq!(by_rest(&server), wanted);
     assert_eq!(by_sql(&server), wanted);

@@ -25,6 +25,10 @@ const LOOKUP_COST: usize = 4;
 /// Up to so many entities' worth of work is always done: adding everything up is not worth thinking about then.
 const WORK_MIN: usize = 1 << 18;
 
+/// Lists of so many types are made beforehand, for each takes a pass over all entities; those of others when they are
+/// asked for. How many types there are is up to clients.
+const TYPES_PREPARED: usize = 16;
+
 /// Part of a top list's window.
 #[derive(Debug, Clone)]
 pub struct Scope<'a> {
@@ -254,10 +258,11 @@ impl PartialEq for Lists {
 }
 
 impl Run {
-    /// Makes what [`leaders`] begins with, which it would do itself otherwise: takes a pass over all rows.
+    /// Makes what [`leaders`] begins with, which it would do itself otherwise: takes a pass over all entities for each of
+    /// a few types.
     pub fn prepare_leaders(&self) {
         self.heads(None);
-        (0..self.types.len()).for_each(|id| {
+        (0..self.types.len().min(TYPES_PREPARED)).for_each(|id| {
             self.heads(Some(id as u32));
         });
     }

@@ -7,6 +7,7 @@ use reckon_data::metric::Cell;
 use reckon_data::offload::offload;
 use reckon_data::run::{DimCondition, Run, Selection, StepSums};
 
+use super::many::check_steps;
 use super::types::Window;
 use crate::ServingError;
 
@@ -79,17 +80,61 @@ impl Asks {
     }
 }
 
-/// Adds what runs have of all entities.
+/// How many steps there are, of all entities and windows.
+pub(super) fn steps_of(sums: &[Vec<StepSums>]) -> usize {
+    sums.iter().flatten().map(|own| own.iter().count()).sum()
+}
+
+/// Adds what runs have of all entities; no more steps than an answer may have, for these are in memory all at once.
 pub(super) async fn added(asks: &Arc<Asks>, mut sums: Sums, runs: Vec<Arc<Run>>) -> Result<Sums, ServingError> {
     let asks = Arc::clone(asks);
-    let add = move || {
+    let add = move || -> Result<Sums, ServingError> {
+        let mut steps = 0;
         for (entity, own) in sums.iter_mut().enumerate() {
             for (window, sum) in own.iter_mut().enumerate() {
                 let selection = asks.selection(entity, window);
                 runs.iter().for_each(|run| run.sum(&selection, sum));
             }
+            steps += steps_of(std::slice::from_ref(&*own));
+            check_steps(steps)?;
         }
-        sums
+        Ok(sums)
     };
-    offload(add).await.map_err(ServingError::internal)
+    offload(add).await.map_err(ServingError::internal)?
+}
+
+#[cfg(test)]
+mod tests {
+    use reckon_data::key::entity_hash;
+    use reckon_data::minute::start_of_minute;
+    use reckon_data::run::RunBuilder;
+
+    use super::super::types::Step;
+    use super::*;
+
+    #[tokio::test]
+    async fn more_steps_than_an_answer_may_have_are_refused_while_they_are_gathered() {
+        let minutes = Step::STEPS_MAX + 2;
+        let mut builder = RunBuilder::new();
+        for minute in 0..minutes {
+            let entity = format!("v{}", minute % 2);
+            builder.add(entity_hash(&entity), &entity, "view", minute, &[], &Cell::counted(1, 1, 0)).unwrap();
+        }
+        let run = Arc::new(builder.finish().unwrap());
+        let asks = |step| {
+            Arc::new(Asks {
+                entities: vec!["v0".to_owned(), "v1".to_owned()],
+                event_type: None,
+                conditions: Vec::new(),
+                windows: vec![Window { from: 0, to: start_of_minute(minutes) }],
+                step,
+            })
+        };
+        let fine = asks(Some(1));
+        let refused = added(&fine, fine.nothing(), vec![Arc::clone(&run)]).await;
+        assert!(matches!(refused, Err(ServingError::BadRequest { field: "step", .. })));
+        let whole = asks(None);
+        let sums = added(&whole, whole.nothing(), vec![run]).await.unwrap();
+        assert_eq!(sums.iter().flatten().map(|own| own.total().count as i64).sum::<i64>(), minutes);
+    }
 }

@@ -41,7 +41,11 @@ impl Serving {
                 Ok(stream.map(|stream| Some((batch, stream))))
             })
             .await?;
-        let Some((batch, stream)) = found else { return self.count_events(query, window).await };
+        let held = match &found {
+            Some((_, stream)) => self.sealed_hold(&view, &stream.parts, needs).await?,
+            None => false,
+        };
+        let Some((batch, stream)) = found.filter(|_| held) else { return self.count_events(query, window).await };
         let (batch, streamed) = (batch.total(), stream.sums.total());
         let parts = (exact(batch.count)?, exact(streamed.count)?);
         let late = batch.late.saturating_add(streamed.late);

@@ -182,7 +182,7 @@ impl Serving {
             }
         }
         let total = entities.iter().map(|entity| entity.count).sum();
-        let missing = missing_of_lists(&view, &snapshot, window);
+        let missing = missing_of_list(&view, &snapshot, window);
         let provenance = self.events_provenance(&view, &snapshot, window, missing, total);
         Ok(TopAnswer { entities, window, provenance })
     }
@@ -329,24 +329,28 @@ pub(super) fn files_of(snapshot: &Snapshot, window: Window) -> Vec<DataFile> {
 
 /// Dates that batch has counted and whose raw events are gone (retention).
 pub(super) fn missing_dates(view: &BatchView, events: &Snapshot, window: Window) -> Vec<Missing> {
-    missing_where(view, events, window, |_| false)
-}
-
-/// The same for lists, which are held against no count of batch: a date that retention has closed may have late events, and
-/// none of those before.
-pub(super) fn missing_of_lists(view: &BatchView, events: &Snapshot, window: Window) -> Vec<Missing> {
-    // None is not 0, which is a date like any other.
-    let closed = events.transactions.get(&Transaction::Closed.to_string()).copied();
-    missing_where(view, events, window, |date| closed.is_some_and(|closed| i64::from(date) < closed))
-}
-
-fn missing_where(view: &BatchView, events: &Snapshot, window: Window, is_gone: impl Fn(i32) -> bool) -> Vec<Missing> {
     if window.from >= window.to {
         return Vec::new();
     }
     let held: BTreeSet<i32> = events.files.iter().filter_map(date_of_file).collect();
     let dates = date_of(window.from)..=date_of(window.to - 1);
-    let gone = view.dates.range(dates).map(|(date, _)| *date).filter(|date| !held.contains(date) || is_gone(*date));
+    let gone = view.dates.range(dates).map(|(date, _)| *date).filter(|date| !held.contains(date));
     gone.map(|date| Missing::date(MissingWhat::Events, format_date(date), "its raw events are no longer kept"))
         .collect()
+}
+
+/// The same of a list, which no count of batch is held against: of a date that retention has closed raw events may be
+/// left, or have come since, and look like all there were.
+pub(super) fn missing_of_list(view: &BatchView, events: &Snapshot, window: Window) -> Vec<Missing> {
+    let mut missing = missing_dates(view, events, window);
+    // None is not 0, which is a date like any other.
+    let closed = events.transactions.get(&Transaction::Closed.to_string()).copied();
+    if let Some(closed) = closed.filter(|_| window.from < window.to) {
+        let held: BTreeSet<i32> = events.files.iter().filter_map(date_of_file).collect();
+        let counted = view.dates.range(window.dates()).map(|(date, _)| *date);
+        let thinned = counted.filter(|date| i64::from(*date) < closed && held.contains(date));
+        let reason = "some of its raw events may be no longer kept";
+        missing.extend(thinned.map(|date| Missing::date(MissingWhat::Events, format_date(date), reason)));
+    }
+    missing
 }

@@ -5,14 +5,16 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use reckon_data::filter::Filter;
+use reckon_data::kept::Needs;
 use reckon_data::metric::Function;
 use reckon_data::minute::start_of_minute;
 use reckon_data::run::{Selection, StepSums};
 use serde::Serialize;
 
 use super::Serving;
-use super::gather::{exact, exact_sum};
-use super::types::{Step, Window};
+use super::gather::{Outcome, exact, exact_sum};
+use super::top::check_n;
+use super::types::{Step, TopAnswer, TopQuery, Window};
 use crate::ServingError;
 use crate::metrics::Question;
 use crate::times::as_time;
@@ -98,24 +100,27 @@ impl Serving {
 
     async fn parts_unmeasured(&self, query: &PartsQuery) -> Result<PartsAnswer, ServingError> {
         let window = Window::around(query.from, query.to)?;
-        let Some(conditions) = self.conditions(query.filter.as_ref()) else {
-            let message = "a live view is answered from counts, so it can be filtered by a dimension only; \
-                           GET /v1/entities/{id}/stats takes filters on other columns";
-            return Err(ServingError::bad("filter", message));
-        };
+        let conditions = self.conditions(query.filter.as_ref()).ok_or_else(no_dimension)?;
         let mut selection = Selection::all_of(&query.entity);
         selection.event_type = query.event_type.as_deref();
         selection.minutes = window.minutes();
         selection.step = Some(query.step.minutes());
         selection.conditions = Cow::Borrowed(&conditions);
-        let selection = &selection;
-        let (view, (batch, stream)) = self
+        let (selection, needs) = (&selection, &Needs::of(query.filter.as_ref(), &[]));
+        let (view, found) = self
             .with_view(|view| async move {
+                if !self.holds(&view, window, needs) {
+                    return Ok(Outcome::Answer(None));
+                }
                 let stream = self.stream_sums(&view, selection).await?;
                 let batch = self.batch_sums(&view, selection, Function::Count).await?;
-                Ok(stream.map(|stream| (batch, stream)))
+                Ok(stream.map(|stream| Some((batch, stream))))
             })
             .await?;
+        let (batch, stream) = found.ok_or_else(lacking)?;
+        if !self.sealed_hold(&view, &stream.parts, needs).await? {
+            return Err(lacking());
+        }
         let counts = (exact(batch.total().count)?, exact(stream.sums.total().count)?);
         let late = batch.total().late.saturating_add(stream.sums.total().late);
         let points = points(&batch, &stream.sums)?;
@@ -129,6 +134,20 @@ impl Serving {
             window,
             provenance: provenance.with_late(late),
         })
+    }
+
+    /// As [`Serving::top`], from counts alone: raw events are not read every second.
+    ///
+    /// # Errors
+    /// As there, and [`ServingError::BadRequest`] when counts do not hold the answer.
+    pub async fn top_live(&self, query: &TopQuery) -> Result<TopAnswer, ServingError> {
+        let answer = async {
+            let window = Window::around(query.from, query.to)?;
+            check_n(query)?;
+            let conditions = self.conditions(query.filter.as_ref()).ok_or_else(no_dimension)?;
+            self.top_counted(query, window, conditions).await?.ok_or_else(lacking)
+        };
+        self.metrics.measure(Question::Top, Box::pin(answer)).await
     }
 
     /// Whether counts can be filtered so: by dimensions only.
@@ -154,6 +173,20 @@ impl Serving {
         }
         behind
     }
+}
+
+fn no_dimension() -> ServingError {
+    let message = "a live view is answered from counts, so it can be filtered by a dimension only; \
+                   GET /v1/entities/{id}/stats takes filters on other columns";
+    ServingError::bad("filter", message)
+}
+
+/// Some of the counts were made by a definition that lacks a column of the filter: they would look whole and be too
+/// small.
+fn lacking() -> ServingError {
+    let message = "some of these counts were made before its column was a dimension, and a live view is answered from \
+                   counts; GET /v1/entities/{id}/stats answers from raw events then";
+    ServingError::bad("filter", message)
 }
 
 /// The steps of both parts.

@@ -203,6 +203,9 @@ impl Serving {
             })
             .await?;
         let Some((batch, stream, told)) = found else { return Ok(None) };
+        if !self.sealed_hold(&view, &told.parts, needs).await? {
+            return Ok(None);
+        }
         let counts = (count_of(&batch)?, count_of(&stream)?);
         let Told { asked, parts, missing } = told;
         let provenance = self.provenance(&view, asked, &parts, missing, around, Some(counts));
@@ -263,7 +266,7 @@ impl Serving {
 }
 
 /// Refuses an answer of too many steps.
-fn check_steps(steps: usize) -> Result<(), ServingError> {
+pub(super) fn check_steps(steps: usize) -> Result<(), ServingError> {
     if steps as u64 > Step::STEPS_MAX.unsigned_abs() {
         let message = format!("the answer would have more than {} steps, all entities together", Step::STEPS_MAX);
         return Err(ServingError::bad("step", message));

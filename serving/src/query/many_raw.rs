@@ -12,11 +12,12 @@ use reckon_data::run::Selection;
 use reckon_data::table::{Snapshot, Table};
 
 use super::Serving;
-use super::asks::{Asks, Sums};
+use super::asks::{Asks, Sums, steps_of};
 use super::events::{each_row, files_of, first_copies, held_window, missing_dates, within};
 use super::gather::{exact, exact_sum};
-use super::many::{Found, count_of};
+use super::many::{Found, check_steps, count_of};
 use super::rows::{quoted, texts};
+use super::types::Window;
 use crate::ServingError;
 use crate::view::{BatchView, Missing, MissingWhat};
 
@@ -25,8 +26,10 @@ impl Serving {
     pub(super) async fn many_events(&self, asks: &Asks, filter: Option<&Filter>) -> Result<Found, ServingError> {
         let view = self.current.get();
         let snapshot = self.snapshots.newest(Table::Events).await?;
-        let (around, counted) = (asks.around(), self.counted_by_batch(&view, asks).await?);
-        let (sums, covered) = Box::pin(self.many_rows(asks, filter, &view, &snapshot)).await?;
+        let around = asks.around();
+        let held = held_window(&view, around);
+        let counted = self.counted_by_batch(&view, asks, held).await?;
+        let (sums, covered) = Box::pin(self.many_rows(asks, filter, held, &view, &snapshot)).await?;
         let mut missing = missing_dates(&view, &snapshot, around);
         if covered != counted && missing.is_empty() {
             let date = format_date(date_of(around.from));
@@ -38,8 +41,8 @@ impl Serving {
     }
 
     /// Events that batch has counted of all entities, whatever the filter.
-    async fn counted_by_batch(&self, view: &BatchView, asks: &Asks) -> Result<u64, ServingError> {
-        let minutes = &held_window(view, asks.around()).minutes();
+    async fn counted_by_batch(&self, view: &BatchView, asks: &Asks, held: Window) -> Result<u64, ServingError> {
+        let minutes = &held.minutes();
         let own = (0..asks.entities.len()).map(|entity| async move {
             let mut selection = Selection::all_of(&asks.entities[entity]);
             selection.event_type = asks.event_type.as_deref();
@@ -49,11 +52,12 @@ impl Serving {
         try_join_all(own).await?.into_iter().try_fold(0, exact_sum)
     }
 
-    /// The sums of all entities, and how many of their events lie below coverage, whatever the filter.
+    /// The sums of all entities, and how many of their events in `held` lie below coverage, whatever the filter.
     async fn many_rows(
         &self,
         asks: &Asks,
         filter: Option<&Filter>,
+        held: Window,
         view: &BatchView,
         snapshot: &Snapshot,
     ) -> Result<(Sums, u64), ServingError> {
@@ -67,11 +71,11 @@ impl Serving {
             "SELECT entity_id, event_time, received_at, value, user_id, log_partition, log_offset, ({matches}) AS matches \
              FROM ({}) WHERE {}",
             first_copies(&only),
-            within(held_window(view, asks.around()))
+            within(held)
         );
         let turn = self.engine.turn().await?;
         let context = self.engine.context()?;
-        let events = self.pinned_table(Table::Events, files_of(snapshot, asks.around()))?;
+        let events = self.pinned_table(Table::Events, files_of(snapshot, held))?;
         context.register_table("events", Arc::new(events))?;
         let (asks, coverage, limits) = (asks.clone(), view.coverage.clone(), self.engine.limits());
         let definition = Arc::clone(&self.parts.definition);
@@ -90,6 +94,7 @@ impl Serving {
                         asks.add(minute, cell, own);
                     }
                 })?;
+                check_steps(steps_of(&sums))?;
             }
             Ok((sums, covered))
         };

@@ -6,7 +6,8 @@
 //! tables by SQL of our own. [`live`] is what live views follow, [`graves`] dead letters at a glance. [`many`] answers several functions
 //! of many entities at once, and the period before, from one view, [`ranked`] lists entities by any function, [`named`] are filters that
 //! were added while Reckon was running, and [`cache`] keeps sums of batch. [`past`] answers as of an older version of batch, [`why`] says how a count came about,
-//! [`stages`] follows a copy of an event through the layers.
+//! [`stages`] follows a copy of an event through the layers. [`sealed`] tells by which definitions the newest segments were
+//! counted.
 
 mod as_of;
 mod asks;
@@ -26,6 +27,7 @@ pub mod named;
 mod past;
 mod ranked;
 mod rows;
+mod sealed;
 mod stages;
 mod stats;
 mod status;

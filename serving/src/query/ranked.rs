@@ -1,5 +1,6 @@
 //! Top lists by any function, with the period before: exact over the whole window, as those by count.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
@@ -21,7 +22,7 @@ use super::Serving;
 use super::as_of::AsOf;
 use super::asks::{Asks, Sums, added};
 use super::change::Change;
-use super::events::{files_of, first_copies, missing_of_lists, within};
+use super::events::{files_of, first_copies, missing_of_list, within};
 use super::gather::{Outcome, StreamRuns, exact, exact_sum};
 use super::rows::{natural, quoted, text_at, texts, whole};
 use super::top::{self, check_n, top_selection};
@@ -163,6 +164,9 @@ impl Serving {
             })
             .await?;
         let Some((ranked, before, stream)) = found else { return Ok(None) };
+        if !self.sealed_hold(&view, &stream.parts, needs).await? {
+            return Ok(None);
+        }
         let total = ranked.iter().try_fold(0, |sum, one| exact_sum(sum, one.count))?;
         let mut batch = 0;
         for one in &ranked {
@@ -176,11 +180,12 @@ impl Serving {
 
     async fn ranked_of(&self, view: &BatchView, plan: &Plan<'_>) -> Result<Outcome<Listed>, ServingError> {
         let (n, function) = (plan.query.top.n, plan.query.function);
+        let around = &plan.around().minutes();
         let (outcome, ranked) = if function == Function::Count {
-            let (outcome, sums) = split(self.summed(view, &plan.top, EntitySums::new()).await?);
+            let (outcome, sums) = split(self.summed(view, &plan.top, around, EntitySums::new()).await?);
             (outcome, offload(move || by_count(&sums, n)).await.map_err(ServingError::internal)?)
         } else {
-            let (outcome, cells) = split(self.summed(view, &plan.top, EntityCells::new()).await?);
+            let (outcome, cells) = split(self.summed(view, &plan.top, around, EntityCells::new()).await?);
             (outcome, offload(move || cells.top(n, function)).await.map_err(ServingError::internal)?)
         };
         let is_stale = matches!(outcome, Outcome::Stale(_));
@@ -193,14 +198,15 @@ impl Serving {
         Ok(if is_stale { Outcome::Stale(answer) } else { Outcome::Answer(answer) })
     }
 
-    /// What every entity adds up to, and all that the stream gave: the period before is made of it as well.
+    /// What every entity adds up to, and all that the stream gave `around`: the period before is made of it as well.
     async fn summed<S: PerEntity>(
         &self,
         view: &BatchView,
         top: &Arc<TopSelection>,
+        around: &Range<i64>,
         sums: S,
     ) -> Result<Outcome<(S, StreamRuns)>, ServingError> {
-        let outcome = self.stream_runs(view, None).await?;
+        let outcome = self.stream_runs(view, Some(around)).await?;
         let is_stale = matches!(outcome, Outcome::Stale(_));
         let (Outcome::Answer(mut stream) | Outcome::Stale(mut stream)) = outcome;
         let mut sums = top::added(sums, stream.runs.clone(), top).await?;
@@ -270,7 +276,7 @@ impl Serving {
             None => Vec::new(),
         };
         let count = ranked.iter().try_fold(0, |sum, one| exact_sum(sum, one.count))?;
-        let missing = missing_of_lists(&view, &snapshot, plan.around());
+        let missing = missing_of_list(&view, &snapshot, plan.around());
         let provenance = self.events_provenance(&view, &snapshot, plan.around(), missing, count);
         Ok(List { ranked, before, provenance })
     }

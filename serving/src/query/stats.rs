@@ -45,7 +45,11 @@ impl Serving {
                 Ok(stream.map(|stream| Some((batch, stream))))
             })
             .await?;
-        let Some((batch, stream)) = found else { return self.stats_events(query, window).await };
+        let held = match &found {
+            Some((_, stream)) => self.sealed_hold(&view, &stream.parts, needs).await?,
+            None => false,
+        };
+        let Some((batch, stream)) = found.filter(|_| held) else { return self.stats_events(query, window).await };
         let parts = (exact(batch.total().count)?, exact(stream.sums.total().count)?);
         let provenance = self.provenance(&view, stream.asked, &stream.parts, stream.missing, window, Some(parts));
         let mut sums = batch;

@@ -71,6 +71,19 @@ impl Serving {
         let Some(conditions) = self.conditions(query.filter.as_ref()) else {
             return self.top_events(query, window).await;
         };
+        match self.top_counted(query, window, conditions).await? {
+            Some(answer) => Ok(answer),
+            None => self.top_events(query, window).await,
+        }
+    }
+
+    /// The list from counts; none when some of them lack what the filter needs.
+    pub(super) async fn top_counted(
+        &self,
+        query: &TopQuery,
+        window: Window,
+        conditions: Vec<DimCondition>,
+    ) -> Result<Option<TopAnswer>, ServingError> {
         let _turn = self.top_turns.acquire().await.map_err(ServingError::internal)?;
         let top = top_selection(self, query, window, conditions);
         let (top, n) = (&top, query.n);
@@ -83,14 +96,18 @@ impl Serving {
                 Ok(self.list(&view, top, n).await?.map(Some))
             })
             .await?;
-        let Some((listed, batch, stream)) = listed else { return self.top_events(query, window).await };
+        let held = match &listed {
+            Some((.., stream)) => self.sealed_hold(&view, &stream.parts, needs).await?,
+            None => false,
+        };
+        let Some((listed, batch, stream)) = listed.filter(|_| held) else { return Ok(None) };
         let entities = listed.into_iter().map(|(entity_id, count)| Ok(TopEntity { entity_id, count: exact(count)? }));
         let entities = entities.collect::<Result<Vec<_>, ServingError>>()?;
         let total = entities.iter().try_fold(0, |sum, entity| exact_sum(sum, entity.count))?;
         let counts = (batch, total.saturating_sub(batch));
         let StreamRuns { asked, parts, missing, .. } = stream;
         let provenance = self.provenance(&view, asked, &parts, missing, window, Some(counts));
-        Ok(TopAnswer { entities, window, provenance })
+        Ok(Some(TopAnswer { entities, window, provenance }))
     }
 
     /// What every entity adds up to, and what the stream gave of it.

@@ -76,7 +76,11 @@ impl Serving {
                 Ok(self.all_sums(&view, top).await?.map(Some))
             })
             .await?;
-        let Some((sums, stream)) = summed else {
+        let held = match &summed {
+            Some((_, stream)) => self.sealed_hold(&view, &stream.parts, needs).await?,
+            None => false,
+        };
+        let Some((sums, stream)) = summed.filter(|_| held) else {
             let message = "some of these counts were made before its column was a dimension, and group=channel is not answered \
                            from raw events: ask in SQL, with events joined to entities, or run `reckon batch --full`";
             return Err(ServingError::bad("filter", message));

@@ -5,7 +5,7 @@
 
 use reckon_data::filter::Filter;
 use reckon_data::metric::{Answer, Function};
-use reckon_data::minute::{MICROS_PER_MINUTE, date_of, format_time, minute_of, start_of_minute};
+use reckon_data::minute::{MICROS_PER_DAY, MICROS_PER_MINUTE, date_of, format_time, minute_of, start_of_minute};
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
@@ -321,6 +321,9 @@ pub struct Window {
 /// Earliest and latest minute that a question may name: as far as a run can say.
 const MINUTE_BOUND: i64 = i32::MAX as i64;
 
+/// 0000-01-01T00:00:00Z, microseconds.
+const YEAR_ZERO: i64 = -719_528 * MICROS_PER_DAY;
+
 impl Window {
     /// The whole minutes around [from, to).
     ///
@@ -346,14 +349,18 @@ impl Window {
     /// The window of the same length that ends where this one begins.
     ///
     /// # Errors
-    /// When it has not both ends.
+    /// When it has not both ends, or that window begins before the year 0, which no answer could write.
     pub fn before(&self) -> Result<Self, ServingError> {
         if !(is_bounded(self.from) && is_bounded(self.to)) {
             let message = "the period before is as long as the window: give `from` and `to`, or `window`";
             return Err(ServingError::bad("compare", message));
         }
         let length = self.to.saturating_sub(self.from);
-        Ok(Self { from: self.from.saturating_sub(length), to: self.from })
+        let from = self.from.saturating_sub(length);
+        if from < YEAR_ZERO {
+            return Err(ServingError::bad("compare", "the period before begins before the year 0"));
+        }
+        Ok(Self { from, to: self.from })
     }
 
     /// Its minutes.
@@ -464,7 +471,10 @@ mod tests {
         assert_eq!(before.minutes(), 5..10);
         assert_eq!(Window { from: 0, to: 1 }.dates(), 0..=0);
         assert_eq!(Window { from: 0, to: 1_440 * minute }.dates(), 0..=0);
-        for (from, to) in [(i64::MIN, 0), (0, i64::MAX), (i64::MIN, i64::MAX)] {
+        let first = Window::around(YEAR_ZERO + minute, YEAR_ZERO + 2 * minute).unwrap().before().unwrap();
+        assert_eq!(format_time(first.from), "0000-01-01T00:00:00Z");
+        let too_early = (YEAR_ZERO + minute, YEAR_ZERO + 3 * minute);
+        for (from, to) in [(i64::MIN, 0), (0, i64::MAX), (i64::MIN, i64::MAX), too_early] {
             let refused = Window::around(from, to).unwrap().before();
             assert!(matches!(refused, Err(ServingError::BadRequest { field: "compare", .. })), "{from}..{to}");
         }

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use utoipa_axum::routes;
 
 use super::fail::{Failure, bad, internal};
+use super::named as named_lists;
 use super::openapi::{Refusals, TooLarge};
 use super::params::Params;
 use super::questions::named;
@@ -259,14 +260,15 @@ pub async fn functions(shared: &Shared, entity: String, params: &Params) -> Resu
 /// A top list by some function, or with the period before.
 pub async fn top(shared: &Shared, n: usize, params: &Params) -> Result<Response, Failure> {
     let (from, to) = params.span(shared.parts.clock.now())?;
-    let filter = params.filter(shared.serving()?)?;
+    let serving = shared.serving()?;
     let query = RankedQuery {
-        top: TopQuery { event_type: params.text("type"), n, from, to, filter },
+        top: TopQuery { event_type: params.text("type"), n, from, to, filter: params.filter(serving)? },
         function: params.parse("function")?.unwrap_or(Function::Count),
         previous: compares(params)?,
         as_of: params.as_of()?,
     };
-    Ok(Json(shared.serving()?.ranked(&query).await?).into_response())
+    let answer = serving.ranked(&query).await?;
+    Ok(Json(named_lists::named(serving, &answer).await?).into_response())
 }
 
 /// The only entity of an answer.

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use reckon_data::metric::Function;
+use reckon_data::metric::{Answer, Function};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -12,7 +12,7 @@ use super::params::Params;
 use super::state::Shared;
 use crate::Serving;
 use crate::entities::Record;
-use crate::query::{TopChannelsAnswer, TopQuery, Window};
+use crate::query::{Change, TopChannelsAnswer, TopQuery, Window};
 use crate::view::Provenance;
 
 /// What `/v1/top` answers.
@@ -36,6 +36,9 @@ pub struct NamedTop {
     entities: Vec<NamedEntity>,
     /// The window in whole minutes.
     window: Window,
+    /// The period before; there with `compare=previous`.
+    #[schema(required = false)]
+    previous_window: Window,
     /// Where it comes from.
     provenance: Provenance,
 }
@@ -45,9 +48,18 @@ pub struct NamedTop {
 struct NamedEntity {
     /// Its id.
     entity_id: String,
-    /// How often, of a list by count.
+    /// How often.
     #[schema(required = false)]
     count: u64,
+    /// What the function makes of it, when a function or the period before was asked for.
+    #[schema(required = false)]
+    value: Answer,
+    /// What the function made of it in the period before; there with `compare=previous`.
+    #[schema(required = false)]
+    previous: Answer,
+    /// How that has changed since.
+    #[schema(required = false)]
+    change: Change,
     /// What people call it, when that is known.
     #[schema(required = false)]
     title: Option<String>,

@@ -126,6 +126,12 @@ impl BatchView {
         versions
     }
 
+    /// Definition versions of sealed segments at or above coverage, as another version of `stream_counts` has them.
+    #[must_use]
+    pub fn sealed_definitions(&self, stream: &Snapshot) -> BTreeSet<u64> {
+        stream_definitions(stream, &self.coverage)
+    }
+
     /// All file sets.
     pub fn file_sets(&self) -> impl DoubleEndedIterator<Item = &Arc<FileSet>> {
         self.dates.values().flat_map(BTreeMap::values)

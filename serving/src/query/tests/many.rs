@@ -261,11 +261,91 @@ async fn what_counts_do_not_hold_comes_from_the_raw_events() {
     let listed = TopQuery { event_type: None, n: 3, from: 0, to: MICROS_PER_DAY, filter: count("ip:10.0.0.2").filter };
     let listed = serving.top(&listed).await.unwrap();
     assert_eq!((listed.entities[0].count, listed.provenance.source), (1, Source::Events));
+    let live = PartsQuery {
+        entity: "v1".to_owned(),
+        event_type: None,
+        from: 0,
+        to: MICROS_PER_DAY,
+        step: Step::HOUR,
+        filter: count("ip:10.0.0.1").filter,
+    };
+    let live = serving.parts_by_step(&live).await;
+    assert!(matches!(live, Err(ServingError::BadRequest { field: "filter", .. })), "{live:?}");
+    let listed = TopQuery { event_type: None, n: 3, from: 0, to: MICROS_PER_DAY, filter: count("ip:10.0.0.2").filter };
+    let live = serving.top_live(&listed).await;
+    assert!(matches!(live, Err(ServingError::BadRequest { field: "filter", .. })), "{live:?}");
+    assert_eq!(serving.top_live(&TopQuery { filter: None, ..listed }).await.unwrap().entities[0].count, 2);
     let version = by_ip.provenance.batch_version;
     let past = serving.count_as_of(&count("ip:10.0.0.1"), AsOf::Version(version)).await;
     assert!(matches!(past, Err(ServingError::BadRequest { field: "as_of", .. })), "{past:?}");
     let past = ManyQuery { as_of: Some(AsOf::Version(version)), ..plain };
     assert_eq!(serving.many(&past).await.unwrap().entities[0].count, 2);
+}
+
+/// The stream may have gone on sealing by its older settings after the view was made.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_segments_do_not_hold_that_were_sealed_since_comes_from_the_raw_events() {
+    let mut world = World::new(small());
+    let old = std::mem::replace(
+        &mut world.definition,
+        Definition { dimensions: Dimension::ALL.to_vec(), ..Definition::default() },
+    );
+    world.archive(&[4, 0]).await;
+    let serving = world.serve().await;
+    world.definition = old;
+    world.seal(&[4, 0], 4, false).await;
+    world.tails.state.lock().on_disk_below.insert(0, 4);
+    let filter = Some(serving.filter("ip:10.0.0.1").unwrap());
+    let query = CountQuery { filter: filter.clone(), ..question("v1", None, 0, MICROS_PER_DAY) };
+    let count = serving.count(&query).await.unwrap();
+    assert_eq!((count.count, count.provenance.source), (3, Source::Events));
+    let answer = serving.many(&ManyQuery { filter: filter.clone(), ..many(&["v1", "v2"], 0, MICROS_PER_DAY) }).await;
+    let answer = answer.unwrap();
+    assert_eq!((answer.entities[0].count, answer.provenance.source), (3, Source::Events));
+    let listed = serving.ranked(&ranked(Function::Count, 0, MICROS_PER_DAY, filter)).await.unwrap();
+    assert_eq!((listed.entities[0].count, listed.provenance.source), (3, Source::Events));
+    let all = serving.count(&question("v1", None, 0, MICROS_PER_DAY)).await.unwrap();
+    assert_eq!((all.count, all.provenance.source), (3, Source::Counts));
+}
+
+/// Raw events are as fine as ever, though the counts that they are held against are not.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_are_found_in_the_raw_events_of_dates_that_are_rolled_up() {
+    let world = World::new(small());
+    world.batch(&[4, 0]).await;
+    world.archive(&[4, 0]).await;
+    let files = world.tables.snapshot(Table::BatchCounts).await.unwrap().files;
+    let minutes = files.iter().filter(|file| file.path.contains("granularity=minute")).cloned().collect();
+    world.remove(Table::BatchCounts, minutes).await;
+    let serving = world.serve().await;
+    let filter = Some(serving.filter("ip:10.0.0.1").unwrap());
+    let query = ManyQuery { filter, ..many(&["v1", "nobody"], 0, 3 * MICROS_PER_MINUTE) };
+    let answer = serving.many(&query).await.unwrap();
+    let counts: Vec<u64> = answer.entities.iter().map(|own| own.count).collect();
+    assert_eq!((counts, answer.provenance.complete), (vec![2, 0], true), "{:?}", answer.provenance);
+    let plain = serving.many(&ManyQuery { filter: None, ..query }).await;
+    assert!(matches!(plain, Err(ServingError::RolledUp(_))), "{plain:?}");
+}
+
+/// of a date that retention has closed some raw events may be left, or come late; a list of them looks whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_from_raw_events_of_a_closed_date_say_that_they_may_be_short() {
+    let world = World::new(small());
+    world.batch(&[4, 0]).await;
+    world.archive(&[4, 0]).await;
+    let serving = world.serve().await;
+    let query = ranked(Function::Count, 0, MICROS_PER_DAY, Some(serving.filter("ip:10.0.0.1").unwrap()));
+    let told = || async {
+        let ranked = serving.ranked(&query).await.unwrap().provenance;
+        let top = serving.top(&query.top).await.unwrap().provenance;
+        [ranked, top].map(|provenance| {
+            assert_eq!((provenance.source, provenance.complete), (Source::Events, provenance.missing.is_empty()));
+            provenance.missing.first().and_then(|missing| missing.date.clone())
+        })
+    };
+    assert_eq!(told().await, [None, None]);
+    world.mark(Table::Events, &[(Transaction::Closed, 1)]).await;
+    assert_eq!(told().await, [Some("1970-01-01".to_owned()), Some("1970-01-01".to_owned())]);
 }
 
 /// A new version of batch that has other files for a date has sums of its own; a version that was asked for before has kept
