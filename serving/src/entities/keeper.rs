@@ -22,18 +22,24 @@ use super::journal::{Journal, floor};
 use super::model::{Change, Condition, Version};
 use super::object::{Found, Kept, Object, encode};
 use super::replica::{Replica, State};
-use super::view::View;
+use super::view::{View, next_of};
 
 /// How often the changes of others are looked for.
 const FOLLOW_EVERY: Duration = Duration::from_secs(2);
 /// Most changes of an object; a request may add as many again.
 pub(super) const OBJECT_CHANGES_MAX: usize = 10_000;
+/// Nothing more is added to an object that has so many bytes; a request may add as many as it has.
+const OBJECT_BYTES_MAX: usize = 4 << 20;
 /// Objects that are read before it is seen whether they may be believed.
 const READ_AT_ONCE: u64 = 8;
+/// No more of them are read once they have so many bytes.
+const READ_BYTES_MAX: usize = 16 << 20;
 /// Others may be quicker so many times.
 const TRIES: usize = 32;
 /// Records of a part of a snapshot.
 const PART_RECORDS: usize = 10_000;
+/// Bytes of those records.
+const PART_BYTES: usize = 8 << 20;
 
 /// A change, and what must hold for it.
 #[derive(Debug, Clone)]
@@ -50,6 +56,12 @@ pub(super) type Written = Result<Vec<Result<Version, EntityError>>, EntityError>
 pub(super) struct Ask {
     pub(super) writes: Vec<Write>,
     pub(super) answer: oneshot::Sender<Written>,
+}
+
+impl Ask {
+    fn bytes(&self) -> usize {
+        self.writes.iter().map(|write| write.change.bytes()).sum()
+    }
 }
 
 /// What is known of the following.
@@ -135,7 +147,9 @@ impl Keeper {
             }
             if is_end {
                 failed.map_or(Ok(()), Err)?;
-                self.journal.check_end(state.position + 1).await?;
+                // Everything that comes later is looked for once only: what is lost while it is followed is known here already.
+                let is_first = !self.following.caught_up.load(Ordering::SeqCst);
+                self.journal.check_end(state.position + 1, is_first).await?;
                 return Ok(state);
             }
         }
@@ -143,10 +157,18 @@ impl Keeper {
 
     /// The next objects, up to the first that is not there or cannot be read.
     async fn ahead(&self, position: u64) -> (Vec<Found<Change>>, Option<EntityError>) {
-        let mut found = Vec::new();
+        let (mut found, mut bytes) = (Vec::new(), 0);
         for number in position + 1..=position + READ_AT_ONCE {
             match self.journal.read(number).await {
-                Ok(Some(object)) => found.push(object),
+                Ok(Some(object)) => {
+                    if let Found::Object(Object { lines, .. }) = &object {
+                        bytes += lines.iter().map(Change::bytes).sum::<usize>();
+                    }
+                    found.push(object);
+                    if bytes >= READ_BYTES_MAX {
+                        break;
+                    }
+                }
                 Ok(None) => break,
                 Err(error) => return (found, Some(error)),
             }
@@ -325,20 +347,21 @@ fn part_after(
     token: uuid::Uuid,
     last: Option<&str>,
 ) -> Result<Option<(bytes::Bytes, String)>, EntityError> {
-    let records = view.after(last).take(PART_RECORDS);
-    let kept = records.map(|record| record.map(|record| Kept { version: record.version, entity: record.entity }));
-    let kept = kept.collect::<Result<Vec<_>, _>>()?;
+    let records = next_of(&mut view.after(last), PART_RECORDS, PART_BYTES)?;
+    let kept: Vec<Kept> =
+        records.into_iter().map(|record| Kept { version: record.version, entity: record.entity }).collect();
     let Some(end) = kept.last().map(|kept| kept.entity.entity_id.clone()) else { return Ok(None) };
     Ok(Some((encode(number, token, &kept).map_err(EntityError::unavailable)?, end)))
 }
 
 /// Whatever waits, up to what an object may hold.
 fn gather(first: Ask, asks: &mut mpsc::Receiver<Ask>) -> Vec<Ask> {
+    let (mut changes, mut bytes) = (first.writes.len(), first.bytes());
     let mut gathered = vec![first];
-    let mut changes = gathered[0].writes.len();
-    while changes < OBJECT_CHANGES_MAX {
+    while changes < OBJECT_CHANGES_MAX && bytes < OBJECT_BYTES_MAX {
         let Ok(ask) = asks.try_recv() else { break };
         changes += ask.writes.len();
+        bytes += ask.bytes();
         gathered.push(ask);
     }
     gathered
