@@ -13,6 +13,8 @@ use utoipa::ToSchema;
 use utoipa_axum::routes;
 
 use super::fail::{Failure, bad, internal};
+use super::named as named_lists;
+use super::object::Object;
 use super::openapi::{Refusals, TooLarge};
 use super::params::Params;
 use super::questions::named;
@@ -141,7 +143,7 @@ struct EntitiesQuestion {
 async fn query(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
     let body = shared.room.collect(&headers, body, BODY_BYTES_MAX).await?;
     let example = "{\"entities\": [\"v1\"], \"functions\": [\"count\"], \"window\": \"1h\"}";
-    let ask: EntitiesQuestion = serde_json::from_slice(&body)
+    let Object(ask) = serde_json::from_slice::<Object<EntitiesQuestion>>(&body)
         .map_err(|error| bad("body", format!("the body must be like {example}; it cannot be read: {error}")))?;
     let params = Params::of([
         ("type", ask.event_type),
@@ -258,15 +260,17 @@ pub async fn functions(shared: &Shared, entity: String, params: &Params) -> Resu
 
 /// A top list by some function, or with the period before.
 pub async fn top(shared: &Shared, n: usize, params: &Params) -> Result<Response, Failure> {
+    let serving = shared.serving()?;
     let (from, to) = params.span(shared.parts.clock.now())?;
-    let filter = params.filter(shared.serving()?)?;
+    let filter = params.filter(serving)?;
     let query = RankedQuery {
         top: TopQuery { event_type: params.text("type"), n, from, to, filter },
         function: params.parse("function")?.unwrap_or(Function::Count),
         previous: compares(params)?,
         as_of: params.as_of()?,
     };
-    Ok(Json(shared.serving()?.ranked(&query).await?).into_response())
+    let answer = serving.ranked(&query).await?;
+    Ok(Json(named_lists::named(serving, &answer).await?).into_response())
 }
 
 /// The only entity of an answer.

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use reckon_data::metric::Function;
+use reckon_data::metric::{Answer, Function};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -12,7 +12,7 @@ use super::params::Params;
 use super::state::Shared;
 use crate::Serving;
 use crate::entities::Record;
-use crate::query::{TopChannelsAnswer, TopQuery, Window};
+use crate::query::{Change, TopChannelsAnswer, TopQuery, Window};
 use crate::view::Provenance;
 
 /// What `/v1/top` answers.
@@ -36,6 +36,9 @@ pub struct NamedTop {
     entities: Vec<NamedEntity>,
     /// The window in whole minutes.
     window: Window,
+    /// The period before, with `compare=previous`.
+    #[schema(required = false)]
+    previous_window: Option<Window>,
     /// Where it comes from.
     provenance: Provenance,
 }
@@ -45,9 +48,17 @@ pub struct NamedTop {
 struct NamedEntity {
     /// Its id.
     entity_id: String,
-    /// How often, of a list by count.
+    /// What the function makes of it, of a list with `function` or `compare`.
     #[schema(required = false)]
+    value: Answer,
+    /// How often.
     count: u64,
+    /// What the function made of the period before, with `compare=previous`; null when nothing was there that it could be made of.
+    #[schema(required = false)]
+    previous: Answer,
+    /// How it has changed since.
+    #[schema(required = false)]
+    change: Option<Change>,
     /// What people call it, when that is known.
     #[schema(required = false)]
     title: Option<String>,

@@ -26,6 +26,8 @@ use crate::sql::Samples;
 
 /// Requests under way at once.
 pub const REQUESTS_MAX: usize = 2_048;
+/// Imports of entities under way at once: each holds a whole body, and the records in it.
+const ENTITY_IMPORTS_MAX: usize = 8;
 
 /// What all routes share.
 #[derive(Debug)]
@@ -35,6 +37,7 @@ pub struct Shared {
     pub room: Room,
     pub requests: Requests,
     pub live: Live,
+    pub entity_imports: Semaphore,
     /// The OpenAPI document, once all routes are known.
     pub document: OnceLock<Bytes>,
 }
@@ -48,6 +51,7 @@ impl Shared {
             room,
             requests: Requests::default(),
             live: Live::default(),
+            entity_imports: Semaphore::new(ENTITY_IMPORTS_MAX),
             document: OnceLock::new(),
         }
     }
