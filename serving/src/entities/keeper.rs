@@ -16,6 +16,7 @@ use reckon_data::clock::Names;
 use reckon_data::offload::offload;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
+use uuid::Uuid;
 
 use super::error::EntityError;
 use super::journal::{Journal, floor};
@@ -138,11 +139,11 @@ impl Keeper {
             }
             let is_end = found.is_empty();
             for found in found {
-                state.position += 1;
-                let changes = match found {
-                    Found::Object(Object { lines, .. }) => lines,
-                    Found::GivenUp => Vec::new(),
+                let (changes, token) = match found {
+                    Found::Object(Object { lines, token }) => (lines, token),
+                    Found::GivenUp => (Vec::new(), Uuid::nil()),
                 };
+                state = State { position: state.position + 1, token, ..state };
                 self.apply(state, changes).await?;
             }
             if is_end {
@@ -185,7 +186,7 @@ impl Keeper {
         let replica = Arc::clone(&self.replica);
         let state = offload(move || replica.state()).await.map_err(EntityError::unavailable)??;
         let is_good = match state {
-            Some(state) => state.identity == identity && self.reaches(state.position).await?,
+            Some(state) => state.identity == identity && self.holds(state).await?,
             None => false,
         };
         let state = match state {
@@ -196,23 +197,25 @@ impl Keeper {
         Ok(state)
     }
 
-    /// Whether the journal goes as far as that: one that was put back from a backup may not.
-    async fn reaches(&self, position: u64) -> Result<bool, EntityError> {
-        let newest = self.journal.snapshots().await?.last().copied().unwrap_or(0);
-        if position <= newest {
+    /// Whether the journal has the object that was followed last: one that was put back from a backup may end before it, or have gone on
+    /// with other changes since.
+    async fn holds(&self, state: State) -> Result<bool, EntityError> {
+        if state.position == 0 {
             return Ok(true);
         }
-        match self.journal.read(position).await {
-            Ok(found) => Ok(found.is_some()),
+        match self.journal.read(state.position).await {
+            Ok(Some(Found::Object(Object { token, .. }))) => Ok(state.token.is_nil() || state.token == token),
             // It is there; what it said is here already.
-            Err(EntityError::Damaged { .. }) => Ok(true),
+            Ok(Some(Found::GivenUp)) | Err(EntityError::Damaged { .. }) => Ok(true),
+            // It has been removed since, too: then there is a snapshot to begin with.
+            Ok(None) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
     /// Begins with nothing, or with the newest snapshot.
-    async fn begin(&mut self, identity: uuid::Uuid) -> Result<State, EntityError> {
-        let state = State { identity, position: 0 };
+    async fn begin(&mut self, identity: Uuid) -> Result<State, EntityError> {
+        let state = State { identity, position: 0, token: Uuid::nil() };
         let newest = self.journal.snapshots().await?.last().copied().unwrap_or(0);
         if newest > 0 {
             return self.read_snapshot(state, newest).await;
@@ -233,7 +236,7 @@ impl Keeper {
             let kept = self.journal.part(number, &part).await?.ok_or_else(gone)?;
             self.blocking(move |replica| replica.load(&kept)).await?;
         }
-        let state = State { position: number, ..state };
+        let state = State { position: number, token: Uuid::nil(), ..state };
         self.blocking(move |replica| replica.finish(state)).await?;
         self.state = Some(state);
         Ok(state)
@@ -289,6 +292,7 @@ impl Keeper {
                 return Ok(verdicts);
             }
             let token = self.names.fresh();
+            let state = State { token, ..state };
             let text = encode(state.position, token, &changes).map_err(EntityError::unavailable)?;
             if !self.journal.append(state.position, token, text).await? {
                 continue;
@@ -322,7 +326,7 @@ impl Keeper {
 }
 
 /// Writes all records as a snapshot, and removes what it makes unneeded.
-async fn make_snapshot(journal: &Journal, replica: &Arc<Replica>, token: uuid::Uuid) -> Result<(), EntityError> {
+async fn make_snapshot(journal: &Journal, replica: &Arc<Replica>, token: Uuid) -> Result<(), EntityError> {
     let replica = Arc::clone(replica);
     let view = offload(move || replica.view()).await.map_err(EntityError::unavailable)??;
     let number = view.position();
@@ -344,7 +348,7 @@ async fn make_snapshot(journal: &Journal, replica: &Arc<Replica>, token: uuid::U
 fn part_after(
     view: &View,
     number: u64,
-    token: uuid::Uuid,
+    token: Uuid,
     last: Option<&str>,
 ) -> Result<Option<(bytes::Bytes, String)>, EntityError> {
     let records = next_of(&mut view.after(last), PART_RECORDS, PART_BYTES)?;

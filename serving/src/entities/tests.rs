@@ -321,6 +321,26 @@ async fn another_journal_is_another_store() {
     assert!(other.get("a").await.is_err());
 }
 
+/// A journal that was put back from a backup, and has gone on since, reaches as far as this machine has followed the other one.
+#[tokio::test]
+async fn a_journal_that_went_on_otherwise_is_another_store() {
+    let place = Place::new();
+    let one = place.start().await;
+    for entity in ["a", "b"] {
+        one.put(entity.to_owned(), titled(entity), Condition::Any).await.unwrap();
+    }
+    end(one).await;
+    place.store.delete(&object(2)).await.unwrap();
+    let two = Entities::start(place.parts("two")).await.unwrap();
+    for entity in ["c", "d"] {
+        two.put(entity.to_owned(), titled(entity), Condition::Any).await.unwrap();
+    }
+    let one = place.start().await;
+    for (entity, is_there) in [("a", true), ("b", false), ("c", true), ("d", true)] {
+        assert_eq!(one.get(entity).await.is_ok(), is_there, "{entity}");
+    }
+}
+
 #[tokio::test]
 async fn a_hole_in_the_journal_is_not_its_end() {
     let place = Place::new();
