@@ -154,6 +154,10 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let serving = shared.parts.serving.as_ref().map(|serving| serving.status());
     readiness.parts.extend(serving.as_ref().map(|status| PartReadiness::with_all("serving", &status.troubles())));
+    if shared.parts.serving.as_ref().is_some_and(|serving| serving.entities().is_some()) {
+        let trouble = serving.as_ref().and_then(|status| status.entities_trouble.clone());
+        readiness.parts.push(PartReadiness::new("entities", trouble));
+    }
     let listens = shared.parts.listens.addresses();
     (status, Json(Ready { readiness, listens, serving })).into_response()
 }

@@ -296,6 +296,9 @@ async fn real_answers_are_as_described() {
         let (status, answer) = ask(app.clone(), "POST", path, &json, body).await;
         is_as_described(&document, path, "post", body, (status, &answer));
     }
+    let (_, ready) = ask(app.clone(), "GET", "/readyz", &[], "").await;
+    let parts: Vec<&str> = ready["parts"].as_array().unwrap().iter().filter_map(|part| part["part"].as_str()).collect();
+    assert!(parts.contains(&"serving") && parts.contains(&"entities"), "{ready}");
     let (status, answer) = ask(app, "DELETE", "/v1/entities/v1", &[], "").await;
     is_as_described(&document, "/v1/entities/{entity_id}", "delete", "", (status, &answer));
 }
