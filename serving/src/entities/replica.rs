@@ -176,9 +176,10 @@ impl Replica {
         // Before anything else is gone: without its records a state would lie.
         self.db.persist(PersistMode::SyncAll)?;
         for keyspace in [&self.records, &self.channels] {
+            // One way over all of them: whoever begins anew has to pass everything that is removed already.
+            let mut all = keyspace.iter().map(fjall::Guard::key);
             loop {
-                let keys = keyspace.iter().take(REMOVED_AT_ONCE).map(fjall::Guard::key);
-                let keys = keys.collect::<Result<Vec<_>, _>>()?;
+                let keys = all.by_ref().take(REMOVED_AT_ONCE).collect::<Result<Vec<_>, _>>()?;
                 if keys.is_empty() {
                     break;
                 }
