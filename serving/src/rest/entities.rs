@@ -261,13 +261,18 @@ async fn import(State(shared): App, headers: HeaderMap, body: Body) -> Result<Re
         let problem = Problem::new(415, "unsupported", "The body cannot be read", detail);
         return Err(Failure::of(problem.with_field("content-encoding")));
     }
-    let turn = tokio::time::timeout(TURN_TIME_MAX, shared.entity_imports.acquire()).await;
-    let Ok(Ok(_turn)) = turn else { return Err(busy("too many imports are under way")) };
+    let turn = tokio::time::timeout(TURN_TIME_MAX, Arc::clone(&shared.entity_imports).acquire_owned()).await;
+    let Ok(Ok(turn)) = turn else { return Err(busy("too many imports are under way")) };
     let body = shared.room.collect(&headers, body, shared.parts.body_bytes_max).await?;
     let reader = Arc::clone(&entities);
     let read = reckon_data::offload::offload(move || read_lines(&reader, &body)).await;
     let (found, answer) = read.map_err(|error| internal(error.to_string()))??;
-    entities.put_all(found).await?;
+    // Whoever goes away leaves what waits to be written: it has its turn until it is.
+    let write = async move {
+        let _turn = turn;
+        entities.put_all(found).await
+    };
+    tokio::spawn(write).await.map_err(|error| internal(error.to_string()))??;
     Ok(Json(answer).into_response())
 }
 

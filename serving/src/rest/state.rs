@@ -37,7 +37,7 @@ pub struct Shared {
     pub room: Room,
     pub requests: Requests,
     pub live: Live,
-    pub entity_imports: Semaphore,
+    pub entity_imports: Arc<Semaphore>,
     /// The OpenAPI document, once all routes are known.
     pub document: OnceLock<Bytes>,
 }
@@ -51,7 +51,7 @@ impl Shared {
             room,
             requests: Requests::default(),
             live: Live::default(),
-            entity_imports: Semaphore::new(ENTITY_IMPORTS_MAX),
+            entity_imports: Arc::new(Semaphore::new(ENTITY_IMPORTS_MAX)),
             document: OnceLock::new(),
         }
     }
