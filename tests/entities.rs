@@ -69,6 +69,20 @@ fn a_record_is_written_changed_and_removed() {
     assert_eq!(put(&server, "a%2Fb%20c", &json!({"title": "odd"}), &[]).1["entity_id"], "a/b c");
     assert_eq!(put(&server, "%69mport", &json!({"title": "import"}), &[]).1["entity_id"], "import");
     assert_eq!(server.get("/v1/entities/%69mport")["title"], "import");
+    for id in ["query", "import", "ü/%2F", "a.b"] {
+        let url = server.url();
+        let written = run_ok(command().args(["entities", "put", "--url", url, "--title", "T", "--json", id]));
+        let written: Value = serde_json::from_slice(&written.stdout).unwrap();
+        let read = run_ok(command().args(["entities", "get", "--url", url, "--json", id]));
+        let read: Value = serde_json::from_slice(&read.stdout).unwrap();
+        assert_eq!((&read["entity_id"], &read), (&json!(id), &written));
+    }
+    // An array of the fields is no record, though one could be read from it.
+    assert_eq!(put(&server, "v1", &json!(["One"]), &[]).0, 400);
+    // A variable of a script that was not set must not become "whatever there is".
+    assert_eq!(put(&server, "v1", &json!({}), &[("if-match", "")]).1["field"], "if-match");
+    let zipped = [("content-encoding", "gzip")];
+    assert_eq!(server.request("POST", "/v1/entities/import", &zipped, b"x".to_vec()).0, 415);
 }
 
 #[test]

@@ -66,6 +66,8 @@ fn a_filter_added_while_running_counts_what_was_before_it() {
     assert_eq!(server.request("DELETE", "/v1/filters/us", &[], Vec::new()).0, 204);
     assert_eq!(server.request("DELETE", "/v1/filters/us", &[], Vec::new()).0, 404);
     assert_eq!(server.request("DELETE", "/v1/filters/0012", &[], Vec::new()).0, 409);
+    // An array of the fields is no filter, though one could be read from it.
+    assert_eq!(server.request("PUT", "/v1/filters/gb", &[], b"[\"country = 'GB'\"]".to_vec()).0, 400);
     let (status, refused) = server.request("GET", "/v1/entities/v1/count?filter=us", &[], Vec::new());
     assert_eq!((status, &refused["field"]), (400, &json!("filter")), "{refused}");
 }
@@ -152,6 +154,7 @@ fn many_entities_and_the_period_before() {
         (json!({"entities": ["a"], "functions": ["median"]}), "functions"),
         (json!({"entities": ["a"], "compare": "previous"}), "compare"),
         (json!({"entities": ["a"], "colour": "red"}), "body"),
+        (json!([["a"]]), "body"),
     ] {
         let (status, refused) = server.post("/v1/entities/query", &wrong);
         assert_eq!((status, &refused["field"]), (400, &json!(field)), "{refused}");

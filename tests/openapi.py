@@ -74,6 +74,10 @@ def prepare(url):
     if status != 200 or receipt["refused"] != 1:
         sys.exit(f"the events were not taken: {status} {receipt}")
     until("archiving", lambda: ask(url, "/v1/events/e-1?entity=v1")[0] == 200)
+    known = [{"entity_id": f"v{n}", "title": f"Video {n}", "channel": f"c{n % 2}"} for n in range(3)]
+    status, imported = ask(url, "/v1/entities/import", known)
+    if status != 200 or imported["stored"] != len(known):
+        sys.exit(f"the records of entities were not taken: {status} {imported}")
     for kind in ["batch", "audit"]:
         status, run = ask(url, f"/v1/{kind}/runs", {})
         if status != 202:

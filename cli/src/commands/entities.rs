@@ -184,9 +184,13 @@ impl List {
     }
 }
 
-/// The path of an entity. `import` is written otherwise: the path as it stands is that of the import.
+/// The path of an entity. `import` and `query` are written otherwise: their paths as they stand are other routes.
 fn path_of(entity: &str) -> String {
-    let id = if entity == "import" { "%69mport".to_owned() } else { encode(entity) };
+    let id = match entity {
+        "import" => "%69mport".to_owned(),
+        "query" => "%71uery".to_owned(),
+        other => encode(other),
+    };
     format!("/v1/entities/{id}")
 }
 
@@ -222,6 +226,7 @@ mod tests {
     fn paths_and_mappings() {
         assert_eq!(path_of("a/b"), "/v1/entities/a%2Fb");
         assert_eq!(path_of("import"), "/v1/entities/%69mport");
+        assert_eq!(path_of("query"), "/v1/entities/%71uery");
         assert_eq!(mapping("title=name=x"), Ok(("title".to_owned(), "name=x".to_owned())));
         assert!(mapping("title").is_err() && mapping("=x").is_err() && mapping("x=").is_err());
     }

@@ -58,11 +58,19 @@ impl Journal {
     }
 
     /// Refuses a journal that goes on behind a number that is not there: it has lost an object, and whoever wrote that number
-    /// anew would write into the past.
-    pub(super) async fn check_end(&self, number: u64) -> Result<(), EntityError> {
-        match self.store.head(&numbered(JOURNAL, number.saturating_add(1))).await {
-            Err(Error::NotFound { .. }) => return Ok(()),
-            other => drop(other?),
+    /// anew would write into the past. Without `far` only the very next number is looked for.
+    pub(super) async fn check_end(&self, number: u64, far: bool) -> Result<(), EntityError> {
+        let goes_on = if far {
+            self.list(JOURNAL).await?.iter().filter_map(number_of).any(|later| later > number)
+        } else {
+            match self.store.head(&numbered(JOURNAL, number.saturating_add(1))).await {
+                Ok(_) => true,
+                Err(Error::NotFound { .. }) => false,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        if !goes_on {
+            return Ok(());
         }
         // It may have been written since it was looked for.
         if self.read(number).await?.is_some() {

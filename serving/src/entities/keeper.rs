@@ -16,24 +16,31 @@ use reckon_data::clock::Names;
 use reckon_data::offload::offload;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
+use uuid::Uuid;
 
 use super::error::EntityError;
 use super::journal::{Journal, floor};
 use super::model::{Change, Condition, Version};
 use super::object::{Found, Kept, Object, encode};
 use super::replica::{Replica, State};
-use super::view::View;
+use super::view::{View, next_of};
 
 /// How often the changes of others are looked for.
 const FOLLOW_EVERY: Duration = Duration::from_secs(2);
 /// Most changes of an object; a request may add as many again.
 pub(super) const OBJECT_CHANGES_MAX: usize = 10_000;
+/// Nothing more is added to an object that has so many bytes; a request may add as many as it has.
+const OBJECT_BYTES_MAX: usize = 4 << 20;
 /// Objects that are read before it is seen whether they may be believed.
 const READ_AT_ONCE: u64 = 8;
+/// No more of them are read once they have so many bytes.
+const READ_BYTES_MAX: usize = 16 << 20;
 /// Others may be quicker so many times.
 const TRIES: usize = 32;
 /// Records of a part of a snapshot.
 const PART_RECORDS: usize = 10_000;
+/// Bytes of those records.
+const PART_BYTES: usize = 8 << 20;
 
 /// A change, and what must hold for it.
 #[derive(Debug, Clone)]
@@ -50,6 +57,12 @@ pub(super) type Written = Result<Vec<Result<Version, EntityError>>, EntityError>
 pub(super) struct Ask {
     pub(super) writes: Vec<Write>,
     pub(super) answer: oneshot::Sender<Written>,
+}
+
+impl Ask {
+    fn bytes(&self) -> usize {
+        self.writes.iter().map(|write| write.change.bytes()).sum()
+    }
 }
 
 /// What is known of the following.
@@ -126,16 +139,18 @@ impl Keeper {
             }
             let is_end = found.is_empty();
             for found in found {
-                state.position += 1;
-                let changes = match found {
-                    Found::Object(Object { lines, .. }) => lines,
-                    Found::GivenUp => Vec::new(),
+                let (changes, token) = match found {
+                    Found::Object(Object { lines, token }) => (lines, token),
+                    Found::GivenUp => (Vec::new(), Uuid::nil()),
                 };
+                state = State { position: state.position + 1, token, ..state };
                 self.apply(state, changes).await?;
             }
             if is_end {
                 failed.map_or(Ok(()), Err)?;
-                self.journal.check_end(state.position + 1).await?;
+                // Everything that comes later is looked for once only: what is lost while it is followed is known here already.
+                let is_first = !self.following.caught_up.load(Ordering::SeqCst);
+                self.journal.check_end(state.position + 1, is_first).await?;
                 return Ok(state);
             }
         }
@@ -143,10 +158,18 @@ impl Keeper {
 
     /// The next objects, up to the first that is not there or cannot be read.
     async fn ahead(&self, position: u64) -> (Vec<Found<Change>>, Option<EntityError>) {
-        let mut found = Vec::new();
+        let (mut found, mut bytes) = (Vec::new(), 0);
         for number in position + 1..=position + READ_AT_ONCE {
             match self.journal.read(number).await {
-                Ok(Some(object)) => found.push(object),
+                Ok(Some(object)) => {
+                    if let Found::Object(Object { lines, .. }) = &object {
+                        bytes += lines.iter().map(Change::bytes).sum::<usize>();
+                    }
+                    found.push(object);
+                    if bytes >= READ_BYTES_MAX {
+                        break;
+                    }
+                }
                 Ok(None) => break,
                 Err(error) => return (found, Some(error)),
             }
@@ -163,7 +186,7 @@ impl Keeper {
         let replica = Arc::clone(&self.replica);
         let state = offload(move || replica.state()).await.map_err(EntityError::unavailable)??;
         let is_good = match state {
-            Some(state) => state.identity == identity && self.reaches(state.position).await?,
+            Some(state) => state.identity == identity && self.holds(state).await?,
             None => false,
         };
         let state = match state {
@@ -174,23 +197,25 @@ impl Keeper {
         Ok(state)
     }
 
-    /// Whether the journal goes as far as that: one that was put back from a backup may not.
-    async fn reaches(&self, position: u64) -> Result<bool, EntityError> {
-        let newest = self.journal.snapshots().await?.last().copied().unwrap_or(0);
-        if position <= newest {
+    /// Whether the journal has the object that was followed last: one that was put back from a backup may end before it, or have gone on
+    /// with other changes since.
+    async fn holds(&self, state: State) -> Result<bool, EntityError> {
+        if state.position == 0 {
             return Ok(true);
         }
-        match self.journal.read(position).await {
-            Ok(found) => Ok(found.is_some()),
+        match self.journal.read(state.position).await {
+            Ok(Some(Found::Object(Object { token, .. }))) => Ok(state.token.is_nil() || state.token == token),
             // It is there; what it said is here already.
-            Err(EntityError::Damaged { .. }) => Ok(true),
+            Ok(Some(Found::GivenUp)) | Err(EntityError::Damaged { .. }) => Ok(true),
+            // It has been removed since, too: then there is a snapshot to begin with.
+            Ok(None) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
     /// Begins with nothing, or with the newest snapshot.
-    async fn begin(&mut self, identity: uuid::Uuid) -> Result<State, EntityError> {
-        let state = State { identity, position: 0 };
+    async fn begin(&mut self, identity: Uuid) -> Result<State, EntityError> {
+        let state = State { identity, position: 0, token: Uuid::nil() };
         let newest = self.journal.snapshots().await?.last().copied().unwrap_or(0);
         if newest > 0 {
             return self.read_snapshot(state, newest).await;
@@ -211,7 +236,7 @@ impl Keeper {
             let kept = self.journal.part(number, &part).await?.ok_or_else(gone)?;
             self.blocking(move |replica| replica.load(&kept)).await?;
         }
-        let state = State { position: number, ..state };
+        let state = State { position: number, token: Uuid::nil(), ..state };
         self.blocking(move |replica| replica.finish(state)).await?;
         self.state = Some(state);
         Ok(state)
@@ -267,6 +292,7 @@ impl Keeper {
                 return Ok(verdicts);
             }
             let token = self.names.fresh();
+            let state = State { token, ..state };
             let text = encode(state.position, token, &changes).map_err(EntityError::unavailable)?;
             if !self.journal.append(state.position, token, text).await? {
                 continue;
@@ -300,7 +326,7 @@ impl Keeper {
 }
 
 /// Writes all records as a snapshot, and removes what it makes unneeded.
-async fn make_snapshot(journal: &Journal, replica: &Arc<Replica>, token: uuid::Uuid) -> Result<(), EntityError> {
+async fn make_snapshot(journal: &Journal, replica: &Arc<Replica>, token: Uuid) -> Result<(), EntityError> {
     let replica = Arc::clone(replica);
     let view = offload(move || replica.view()).await.map_err(EntityError::unavailable)??;
     let number = view.position();
@@ -322,23 +348,24 @@ async fn make_snapshot(journal: &Journal, replica: &Arc<Replica>, token: uuid::U
 fn part_after(
     view: &View,
     number: u64,
-    token: uuid::Uuid,
+    token: Uuid,
     last: Option<&str>,
 ) -> Result<Option<(bytes::Bytes, String)>, EntityError> {
-    let records = view.after(last).take(PART_RECORDS);
-    let kept = records.map(|record| record.map(|record| Kept { version: record.version, entity: record.entity }));
-    let kept = kept.collect::<Result<Vec<_>, _>>()?;
+    let records = next_of(&mut view.after(last), PART_RECORDS, PART_BYTES)?;
+    let kept: Vec<Kept> =
+        records.into_iter().map(|record| Kept { version: record.version, entity: record.entity }).collect();
     let Some(end) = kept.last().map(|kept| kept.entity.entity_id.clone()) else { return Ok(None) };
     Ok(Some((encode(number, token, &kept).map_err(EntityError::unavailable)?, end)))
 }
 
 /// Whatever waits, up to what an object may hold.
 fn gather(first: Ask, asks: &mut mpsc::Receiver<Ask>) -> Vec<Ask> {
+    let (mut changes, mut bytes) = (first.writes.len(), first.bytes());
     let mut gathered = vec![first];
-    let mut changes = gathered[0].writes.len();
-    while changes < OBJECT_CHANGES_MAX {
+    while changes < OBJECT_CHANGES_MAX && bytes < OBJECT_BYTES_MAX {
         let Ok(ask) = asks.try_recv() else { break };
         changes += ask.writes.len();
+        bytes += ask.bytes();
         gathered.push(ask);
     }
     gathered

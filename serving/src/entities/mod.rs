@@ -35,6 +35,7 @@ use tokio::task::JoinHandle;
 
 pub use error::EntityError;
 pub use model::{Change, Condition, Entity, EntityInput, Record, Rules, Version};
+pub(crate) use view::next_of;
 pub use view::{ListQuery, Page, View};
 
 use journal::Journal;

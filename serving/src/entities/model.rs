@@ -48,6 +48,15 @@ pub struct Entity {
     pub updated_at: i64,
 }
 
+impl Entity {
+    /// About how much memory it takes, bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let texts = [&self.title, &self.channel, &self.owner, &self.url].into_iter().flatten().map(String::len);
+        let attributes = self.attributes.iter().map(|(name, value)| name.len() + value.len());
+        size_of::<Self>() + self.entity_id.len() + texts.chain(attributes).sum::<usize>()
+    }
+}
+
 /// What a client says of an entity. What it leaves out is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -115,6 +124,14 @@ impl Change {
         match self {
             Self::Put(entity) => &entity.entity_id,
             Self::Delete(entity_id) => entity_id,
+        }
+    }
+
+    /// About how much memory it takes, bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Put(entity) => entity.bytes(),
+            Self::Delete(entity_id) => size_of::<Self>() + entity_id.len(),
         }
     }
 }

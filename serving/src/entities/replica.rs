@@ -3,7 +3,7 @@
 //! ```text
 //! records   entity id                    ─▶ number (8 bytes), place (4), the record as JSON
 //! channels  channel, a zero byte, id     ─▶ nothing
-//! meta      "state"                      ─▶ the journal's identity (16 bytes), the number followed up to (8)
+//! meta      "state"                      ─▶ the journal's identity (16 bytes), the number followed up to (8), its token (16)
 //! ```
 //!
 //! Changes and the number that they follow are one durable commit, so that after a crash it goes on from where it was. Without a state
@@ -46,6 +46,8 @@ pub(super) struct State {
     pub(super) identity: Uuid,
     /// Up to which number.
     pub(super) position: u64,
+    /// The token of the object with that number; nil when it was not read.
+    pub(super) token: Uuid,
 }
 
 /// The embedded store. Everything here blocks.
@@ -174,9 +176,10 @@ impl Replica {
         // Before anything else is gone: without its records a state would lie.
         self.db.persist(PersistMode::SyncAll)?;
         for keyspace in [&self.records, &self.channels] {
+            // One way over all of them: whoever begins anew has to pass everything that is removed already.
+            let mut all = keyspace.iter().map(fjall::Guard::key);
             loop {
-                let keys = keyspace.iter().take(REMOVED_AT_ONCE).map(fjall::Guard::key);
-                let keys = keys.collect::<Result<Vec<_>, _>>()?;
+                let keys = all.by_ref().take(REMOVED_AT_ONCE).collect::<Result<Vec<_>, _>>()?;
                 if keys.is_empty() {
                     break;
                 }
@@ -252,13 +255,15 @@ fn read_version(bytes: &[u8]) -> Option<Version> {
 }
 
 fn write_state(state: State) -> Vec<u8> {
-    [&state.identity.into_bytes()[..], &state.position.to_be_bytes()].concat()
+    [&state.identity.into_bytes()[..], &state.position.to_be_bytes(), state.token.as_bytes()].concat()
 }
 
 fn read_state(value: &[u8]) -> Result<State, EntityError> {
-    let state = value.split_at_checked(16).and_then(|(identity, position)| {
+    let state = value.split_at_checked(16).and_then(|(identity, rest)| {
+        let (position, token) = rest.split_at_checked(8)?;
         let position = u64::from_be_bytes(position.try_into().ok()?);
-        Some(State { identity: Uuid::from_slice(identity).ok()?, position })
+        let (identity, token) = (Uuid::from_slice(identity).ok()?, Uuid::from_slice(token).unwrap_or_default());
+        Some(State { identity, position, token })
     });
     state.ok_or_else(|| {
         EntityError::unavailable("the store of this machine is damaged: remove its folder, replica/entities")

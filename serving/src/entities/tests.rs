@@ -181,6 +181,43 @@ fn object(number: u64) -> Path {
     Path::from(format!("journal/{number:020}"))
 }
 
+/// A channel's ids are read from the prefix on, and no record of another channel or prefix is listed.
+#[tokio::test]
+async fn a_search_in_a_channel_begins_where_its_ids_do() {
+    let place = Place::new();
+    let entities = place.start().await;
+    for (entity, channel) in [("a1", "x"), ("b1", "x"), ("b2", "x"), ("b3", "y"), ("c1", "x")] {
+        entities.put(entity.to_owned(), input(Some(channel)), Condition::Any).await.unwrap();
+    }
+    let view = entities.view().await.unwrap();
+    let ids = |search: &str, after: Option<String>| {
+        let search = Some(search.to_owned());
+        let query = ListQuery { search, channel: Some("x".to_owned()), limit: 1, after, ..ListQuery::default() };
+        let page = view.list(&query).unwrap();
+        let ids: Vec<String> = page.records.into_iter().map(|record| record.entity.entity_id).collect();
+        (ids, page.next)
+    };
+    let (first, next) = ids("b", None);
+    assert_eq!(first, ["b1"]);
+    assert_eq!(ids("b", next).0, ["b2"]);
+    assert!(ids("d", None).0.is_empty());
+}
+
+/// However long records are, what is held of them at once is bounded.
+#[tokio::test]
+async fn records_are_taken_by_their_bytes() {
+    let place = Place::new();
+    let entities = place.start().await;
+    for at in 0..5 {
+        entities.put(format!("e{at}"), titled(&"t".repeat(1_000)), Condition::Any).await.unwrap();
+    }
+    let view = entities.view().await.unwrap();
+    let mut records = view.after(None);
+    let mut take = |rows, bytes| next_of(&mut records, rows, bytes).unwrap().len();
+    assert_eq!((take(1, 1_000_000), take(10, 1_500), take(10, 1), take(10, 1_000_000)), (1, 2, 1, 1));
+    assert_eq!(take(10, 1_000_000), 0);
+}
+
 /// Snapshots are made beside everything else.
 async fn wait_until_gone(place: &Place, number: u64) {
     for _ in 0..1_000 {
@@ -284,18 +321,41 @@ async fn another_journal_is_another_store() {
     assert!(other.get("a").await.is_err());
 }
 
+/// A journal that was put back from a backup, and has gone on since, reaches as far as this machine has followed the other one.
+#[tokio::test]
+async fn a_journal_that_went_on_otherwise_is_another_store() {
+    let place = Place::new();
+    let one = place.start().await;
+    for entity in ["a", "b"] {
+        one.put(entity.to_owned(), titled(entity), Condition::Any).await.unwrap();
+    }
+    end(one).await;
+    place.store.delete(&object(2)).await.unwrap();
+    let two = Entities::start(place.parts("two")).await.unwrap();
+    for entity in ["c", "d"] {
+        two.put(entity.to_owned(), titled(entity), Condition::Any).await.unwrap();
+    }
+    let one = place.start().await;
+    for (entity, is_there) in [("a", true), ("b", false), ("c", true), ("d", true)] {
+        assert_eq!(one.get(entity).await.is_ok(), is_there, "{entity}");
+    }
+}
+
 #[tokio::test]
 async fn a_hole_in_the_journal_is_not_its_end() {
     let place = Place::new();
     let one = place.start().await;
-    for entity in ["a", "b", "c"] {
+    for entity in ["a", "b", "c", "d"] {
         one.put(entity.to_owned(), titled(entity), Condition::Any).await.unwrap();
     }
-    place.store.delete(&object(2)).await.unwrap();
-    let two = Entities::start(place.parts("two")).await.unwrap();
-    let refused = two.put("d".to_owned(), titled("d"), Condition::Any).await.unwrap_err();
-    assert!(matches!(&refused, EntityError::Damaged { reason, .. } if reason.contains("gone")), "{refused}");
-    assert!(two.view().await.is_err() && place.store.get(&object(2)).await.is_err());
+    // A wider one, of which the next number does not tell, is one as well.
+    for (lost, machine) in [(2, "two"), (3, "three")] {
+        place.store.delete(&object(lost)).await.unwrap();
+        let other = Entities::start(place.parts(machine)).await.unwrap();
+        let refused = other.put("e".to_owned(), titled("e"), Condition::Any).await.unwrap_err();
+        assert!(matches!(&refused, EntityError::Damaged { reason, .. } if reason.contains("gone")), "{refused}");
+        assert!(other.view().await.is_err() && place.store.get(&object(2)).await.is_err());
+    }
 }
 
 /// The folder of a machine may lose anything: what it lacks must not look like what there is not.

@@ -47,6 +47,22 @@ pub struct Page {
 /// A name that no channel has.
 const NO_CHANNEL: &str = "\u{1}";
 
+/// The next records, at least one if there is one: at most `rows`, and not many more bytes than `bytes`.
+pub(crate) fn next_of(
+    records: &mut impl Iterator<Item = Result<Record, EntityError>>,
+    rows: usize,
+    bytes: usize,
+) -> Result<Vec<Record>, EntityError> {
+    let (mut found, mut held) = (Vec::new(), 0);
+    while found.len() < rows && held < bytes {
+        let Some(record) = records.next() else { break };
+        let record = record?;
+        held += record.entity.bytes();
+        found.push(record);
+    }
+    Ok(found)
+}
+
 /// The part of a search that a page is in; what a cursor begins with.
 const BY_ID: char = 'i';
 const BY_TITLE: char = 't';
@@ -87,8 +103,17 @@ impl View {
         channel: &str,
         after: Option<&str>,
     ) -> impl Iterator<Item = Result<String, EntityError>> + Send + use<> {
+        self.of_channel_from(channel, Bound::Excluded(after.unwrap_or_default()))
+    }
+
+    /// The ids of a channel from one on, in order.
+    fn of_channel_from(
+        &self,
+        channel: &str,
+        from: Bound<&str>,
+    ) -> impl Iterator<Item = Result<String, EntityError>> + Send + use<> {
         let channel = if channel.len() > NAME_BYTES_MAX { NO_CHANNEL } else { channel };
-        let from = Bound::Excluded(channel_key(channel, after.unwrap_or_default()));
+        let from = from.map(|id| channel_key(channel, id));
         let to = Bound::Excluded([channel.as_bytes(), &[1]].concat());
         let rows = self.snapshot.range(&self.channels, (from, to));
         rows.map(|row| split(&row.key()?).map(|(_, id)| id))
@@ -180,11 +205,14 @@ impl View {
     ) -> Box<dyn Iterator<Item = Result<Record, EntityError>> + 'a> {
         let by_id = part == BY_ID;
         if let Some(channel) = &wanted.query.channel {
-            let ids = self.of_channel(channel, after);
-            let prefix = if by_id { wanted.prefix } else { "" };
-            // Errors must not be left out.
-            let near = ids.filter(move |id| id.as_ref().map_or(true, |id| id.starts_with(prefix)));
-            return Box::new(near.filter_map(|id| id.and_then(|id| self.get(&id)).transpose()));
+            let from = match after {
+                Some(after) => Bound::Excluded(after),
+                // Those before it would be read in vain, and a channel may have all entities.
+                None if by_id => Bound::Included(wanted.prefix),
+                None => Bound::Excluded(""),
+            };
+            let ids = self.of_channel_from(channel, from);
+            return Box::new(ids.filter_map(|id| id.and_then(|id| self.get(&id)).transpose()));
         }
         if by_id && after.is_none() {
             let from = Bound::Included(wanted.prefix.as_bytes().to_vec());

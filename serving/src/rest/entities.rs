@@ -1,13 +1,14 @@
 //! What is known of entities: written, read, looked for, imported.
 //!
-//! An entity whose id is `import` is at `/v1/entities/%69mport`: the path as it is written there is that of the import.
+//! Entities whose ids are `import` and `query` are at `/v1/entities/%69mport` and `/v1/entities/%71uery`: the paths as they are
+//! written there are those of the import and of questions about many entities.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -17,8 +18,9 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::fail::{Failure, bad, busy, internal, missing};
-use super::openapi::Refusals;
+use super::fail::{Failure, PROBLEM_JSON, bad, busy, internal, missing};
+use super::object::Object;
+use super::openapi::{Refusals, TooLarge};
 use super::params::Params;
 use super::state::Shared;
 use crate::entities::{Condition, Entities, Entity, EntityError, EntityInput, ListQuery, Record, Version};
@@ -31,6 +33,10 @@ const LIST_MAX: usize = 1_000;
 const REFUSED_MAX: usize = 100;
 /// Top entities of the last hour among which a search looks for ids without a record.
 const TOP_SEARCHED: usize = 1_000;
+/// Longest body of a record: JSON may write a text several times as long as it is.
+const RECORD_BYTES_MAX: usize = 512 << 10;
+/// How long an import waits for others to end.
+const TURN_TIME_MAX: Duration = Duration::from_secs(10);
 const HOUR_MICROS: i64 = 3_600_000_000;
 
 type App = State<Arc<Shared>>;
@@ -142,19 +148,25 @@ struct RefusedLine {
     message: String,
 }
 
-/// A line of an import.
+/// A record of an import.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ImportLine {
+    /// The entity.
     entity_id: String,
+    /// What people call it, at most 1,024 bytes.
     #[serde(default)]
     title: Option<String>,
+    /// What it belongs to, at most 256 bytes.
     #[serde(default)]
     channel: Option<String>,
+    /// Whose it is, at most 256 bytes.
     #[serde(default)]
     owner: Option<String>,
+    /// Where it can be seen: http or https, at most 2,048 bytes.
     #[serde(default)]
     url: Option<String>,
+    /// Anything else: at most 32 names of 64 bytes with texts of 1,024.
     #[serde(default)]
     attributes: BTreeMap<String, String>,
 }
@@ -169,9 +181,11 @@ fn answered(status: StatusCode, record: Record) -> Response {
 }
 
 /// What is known of an entity.
+///
+/// Its `ETag` is what a change may ask for with `If-Match`.
 #[utoipa::path(
     get, path = "/v1/entities/{entity_id}", operation_id = "get_entity", tag = "entities",
-    params(("entity_id" = String, Path, description = "The entity.")),
+    params(("entity_id" = String, Path, description = "The entity.", min_length = 1, example = json!("v1"))),
     responses((status = 200, description = "Its record.", body = EntityAnswer), Refusals)
 )]
 async fn get_one(State(shared): App, Path(entity): Path<String>) -> Result<Response, Failure> {
@@ -184,14 +198,14 @@ async fn get_one(State(shared): App, Path(entity): Path<String>) -> Result<Respo
 #[utoipa::path(
     put, path = "/v1/entities/{entity_id}", operation_id = "put_entity", tag = "entities",
     params(
-        ("entity_id" = String, Path, description = "The entity."),
+        ("entity_id" = String, Path, description = "The entity.", min_length = 1, example = json!("v1")),
         ("If-Match" = Option<String>, Header, description = "ETags, of which the record must have one; or *, and it must exist."),
         ("If-None-Match" = Option<String>, Header, description = "*: it must not exist."),
     ),
     request_body = EntityInput,
     responses(
         (status = 200, description = "Its record, durable.", body = EntityAnswer),
-        (status = 412, description = "The record has been changed since.", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "The record has been changed since.", body = Problem, content_type = PROBLEM_JSON),
         Refusals
     )
 )]
@@ -199,9 +213,11 @@ async fn put_one(
     State(shared): App,
     Path(entity): Path<String>,
     headers: HeaderMap,
-    input: Result<Json<EntityInput>, JsonRejection>,
+    body: Body,
 ) -> Result<Response, Failure> {
-    let Json(input) = input?;
+    let body = shared.room.collect(&headers, body, RECORD_BYTES_MAX).await?;
+    let Object(input) = serde_json::from_slice::<Object<EntityInput>>(&body)
+        .map_err(|error| bad("body", format!("the body is no record of an entity: {error}")))?;
     let record = known(&shared)?.put(entity, input, condition(&headers)?).await?;
     Ok(answered(StatusCode::OK, record))
 }
@@ -212,12 +228,12 @@ async fn put_one(
 #[utoipa::path(
     delete, path = "/v1/entities/{entity_id}", operation_id = "delete_entity", tag = "entities",
     params(
-        ("entity_id" = String, Path, description = "The entity."),
+        ("entity_id" = String, Path, description = "The entity.", min_length = 1, example = json!("v1")),
         ("If-Match" = Option<String>, Header, description = "ETags, of which the record must have one."),
     ),
     responses(
         (status = 200, description = "It was removed, durably.", body = DeletedAnswer),
-        (status = 412, description = "The record has been changed since.", body = Problem, content_type = "application/problem+json"),
+        (status = 412, description = "The record has been changed since.", body = Problem, content_type = PROBLEM_JSON),
         Refusals
     )
 )]
@@ -232,30 +248,47 @@ async fn delete_one(State(shared): App, Path(entity): Path<String>, headers: Hea
 /// refused are told by their numbers.
 #[utoipa::path(
     post, path = "/v1/entities/import", operation_id = "import_entities", tag = "entities",
-    request_body(content = ImportLine, content_type = "application/x-ndjson"),
+    request_body(
+        description = "The records; at most as long as gateway.body says.",
+        content((Vec<ImportLine> = "application/json"), (String = "application/x-ndjson")),
+    ),
     responses((status = 200, description = "What became of the lines.", body = ImportAnswer), Refusals)
 )]
 async fn import(State(shared): App, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
     let entities = Arc::clone(known(&shared)?);
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        let detail = "an import is not taken compressed: send it as it is";
+        let problem = Problem::new(415, "unsupported", "The body cannot be read", detail);
+        return Err(Failure::of(problem.with_field("content-encoding")));
+    }
+    let turn = tokio::time::timeout(TURN_TIME_MAX, Arc::clone(&shared.entity_imports).acquire_owned()).await;
+    let Ok(Ok(turn)) = turn else { return Err(busy("too many imports are under way")) };
     let body = shared.room.collect(&headers, body, shared.parts.body_bytes_max).await?;
     let reader = Arc::clone(&entities);
     let read = reckon_data::offload::offload(move || read_lines(&reader, &body)).await;
     let (found, answer) = read.map_err(|error| internal(error.to_string()))??;
-    entities.put_all(found).await?;
+    // Whoever goes away leaves what waits to be written: it has its turn until it is.
+    let write = async move {
+        let _turn = turn;
+        entities.put_all(found).await
+    };
+    tokio::spawn(write).await.map_err(|error| internal(error.to_string()))??;
     Ok(Json(answer).into_response())
 }
 
 /// Entities that something is known of.
+///
+/// By id, a page at a time: `next` is the `after` of the next page, and null on the last one.
 #[utoipa::path(
     get, path = "/v1/entities", operation_id = "list_entities", tag = "entities",
     params(
-        ("search" = Option<String>, Query, description = "Ids that begin so, then titles that have it in them, whatever the case."),
-        ("channel" = Option<String>, Query, description = "Of a channel."),
-        ("owner" = Option<String>, Query, description = "Of an owner."),
-        ("limit" = Option<usize>, Query, description = "At most so many, 1 to 1000; 100 without it."),
-        ("after" = Option<String>, Query, description = "What an earlier page said is next."),
+        ("search" = Option<String>, Query, description = "Ids that begin so, then titles that have it in them, whatever the case.", min_length = 1),
+        ("channel" = Option<String>, Query, description = "Of a channel.", min_length = 1),
+        ("owner" = Option<String>, Query, description = "Of an owner.", min_length = 1),
+        ("limit" = Option<usize>, Query, description = "At most so many, 1 to 1000; 100 without it.", minimum = 1, maximum = 1000),
+        ("after" = Option<String>, Query, description = "What an earlier page said is next.", min_length = 1),
     ),
-    responses((status = 200, description = "A page of them.", body = EntitiesAnswer), Refusals)
+    responses((status = 200, description = "A page of them.", body = EntitiesAnswer), Refusals, TooLarge)
 )]
 async fn list(State(shared): App, RawQuery(query): RawQuery) -> Result<Response, Failure> {
     let params = Params::read(query.as_deref(), &["search", "channel", "owner", "limit", "after"])?;
@@ -280,12 +313,14 @@ async fn list(State(shared): App, RawQuery(query): RawQuery) -> Result<Response,
 }
 
 /// Channels that entities are in.
+///
+/// By name, a page at a time: `next` is the `after` of the next page, and null on the last one.
 #[utoipa::path(
     get, path = "/v1/channels", operation_id = "list_channels", tag = "entities",
     params(
-        ("search" = Option<String>, Query, description = "Names that begin so."),
-        ("limit" = Option<usize>, Query, description = "At most so many, 1 to 1000; 100 without it."),
-        ("after" = Option<String>, Query, description = "The last name of an earlier page."),
+        ("search" = Option<String>, Query, description = "Names that begin so.", min_length = 1),
+        ("limit" = Option<usize>, Query, description = "At most so many, 1 to 1000; 100 without it.", minimum = 1, maximum = 1000),
+        ("after" = Option<String>, Query, description = "The last name of an earlier page.", min_length = 1),
     ),
     responses((status = 200, description = "A page of them.", body = ChannelsAnswer), Refusals)
 )]
@@ -327,12 +362,12 @@ async fn counted(shared: &Shared, search: &str) -> Result<Vec<String>, Failure> 
 /// What `If-Match` and `If-None-Match` ask for.
 fn condition(headers: &HeaderMap) -> Result<Condition, Failure> {
     let (wanted, unwanted) = (values(headers, &header::IF_MATCH)?, values(headers, &header::IF_NONE_MATCH)?);
-    match (wanted.trim(), unwanted.trim()) {
-        ("", "") => Ok(Condition::Any),
-        ("*", "") => Ok(Condition::Exists),
-        ("", "*") => Ok(Condition::Absent),
-        ("", _) => Err(bad("if-none-match", "If-None-Match is * here, or left out")),
-        (tags, "") => {
+    match (wanted.as_deref(), unwanted.as_deref()) {
+        (None, None) => Ok(Condition::Any),
+        (Some("*"), None) => Ok(Condition::Exists),
+        (None, Some("*")) => Ok(Condition::Absent),
+        (None, Some(_)) => Err(bad("if-none-match", "If-None-Match is * here, or left out")),
+        (Some(tags), None) => {
             let version = |tag: &str| tag.trim().trim_matches('"').parse::<Version>();
             let versions = tags.split(',').map(version).collect::<Result<Vec<_>, _>>();
             versions.map(Condition::One).map_err(|error| bad("if-match", error))
@@ -341,19 +376,21 @@ fn condition(headers: &HeaderMap) -> Result<Condition, Failure> {
     }
 }
 
-/// The values of a header, as one list.
-fn values(headers: &HeaderMap, name: &HeaderName) -> Result<String, Failure> {
+/// The values of a header, as one list; none when it is not there. One that is there and empty may be a variable of a script that was
+/// not set: taken as absent it would overwrite whatever there is.
+fn values(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Failure> {
     let values = headers.get_all(name).iter();
     let texts = values.map(|value| value.to_str().map_err(|error| bad(name.as_str(), error.to_string())));
-    Ok(texts.collect::<Result<Vec<_>, _>>()?.join(","))
+    let texts = texts.collect::<Result<Vec<_>, _>>()?;
+    Ok((!texts.is_empty()).then(|| texts.join(",").trim().to_owned()))
 }
 
 /// Reads the lines of an import, or the elements of an array.
 fn read_lines(entities: &Entities, body: &[u8]) -> Result<(Vec<Entity>, ImportAnswer), Failure> {
     let (mut found, mut answer) = (Vec::new(), ImportAnswer::default());
-    let mut take = |line: usize, read: Result<ImportLine, serde_json::Error>| {
+    let mut take = |line: usize, read: Result<Object<ImportLine>, serde_json::Error>| {
         answer.lines += 1;
-        let entity = read.map_err(|error| error.to_string()).and_then(|line| {
+        let entity = read.map_err(|error| error.to_string()).and_then(|Object(line)| {
             let ImportLine { entity_id, title, channel, owner, url, attributes } = line;
             let input = EntityInput { title, channel, owner, url, attributes };
             entities.entity(entity_id, input).map_err(|error| error.to_string())
@@ -399,6 +436,8 @@ mod tests {
         for wrong in [
             &[(header::IF_MATCH, "W/\"1\"")][..],
             &[(header::IF_NONE_MATCH, "\"1-2\"")],
+            &[(header::IF_MATCH, "")],
+            &[(header::IF_NONE_MATCH, " ")],
             &[(header::IF_MATCH, "*"), (header::IF_NONE_MATCH, "*")],
         ] {
             assert_eq!(of(wrong).unwrap_err().0.status, 400, "{wrong:?}");
@@ -416,8 +455,8 @@ mod tests {
         let told: Vec<usize> = answer.refusals.iter().map(|refused| refused.line).collect();
         assert_eq!(told, [3, 4, 5]);
         assert!(answer.refusals[1].message.contains("colour"), "{answer:?}");
-        let (found, answer) = read_lines(&entities, br#" [{"entity_id":"a"}, 7]"#).unwrap();
-        assert_eq!((found.len(), answer.refusals[0].line), (1, 2));
+        let (found, answer) = read_lines(&entities, br#" [{"entity_id":"a"}, 7, ["b"]]"#).unwrap();
+        assert_eq!((found.len(), answer.refused, answer.refusals[0].line), (1, 2, 2), "{answer:?}");
         assert_eq!(read_lines(&entities, b"[{").err().unwrap().0.status, 400);
     }
 }

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use utoipa_axum::routes;
 
 use super::fail::{Failure, PROBLEM_JSON, bad, internal, missing};
+use super::object::Object;
 use super::openapi::Refusals;
 use super::state::{Routes, Shared};
 use crate::Serving;
@@ -90,6 +91,8 @@ fn named(serving: &Serving) -> Result<&Arc<NamedFilters>, Failure> {
 }
 
 /// All named filters.
+///
+/// Those of the configuration, and those that requests have named.
 #[utoipa::path(
     get,
     path = "/v1/filters",
@@ -110,6 +113,8 @@ async fn list(State(shared): App) -> Result<Json<FilterList>, Failure> {
 }
 
 /// What a name means.
+///
+/// Who gave it, and what questions with it are answered from.
 #[utoipa::path(
     get,
     path = "/v1/filters/{filter_id}",
@@ -150,7 +155,7 @@ async fn get(State(shared): App, Path(id): Path<String>) -> Result<Json<FilterAn
 async fn put(State(shared): App, Path(id): Path<String>, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
     let body = shared.room.collect(&headers, body, BODY_BYTES_MAX).await?;
     let example = "{\"condition\": \"country = 'US'\"}";
-    let given: FilterCondition = serde_json::from_slice(&body)
+    let Object(given) = serde_json::from_slice::<Object<FilterCondition>>(&body)
         .map_err(|error| bad("condition", format!("the body must be like {example}; it cannot be read: {error}")))?;
     check_id(&id)?;
     let filter = parse_condition(&given.condition)?;

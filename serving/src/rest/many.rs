@@ -14,6 +14,7 @@ use utoipa_axum::routes;
 
 use super::fail::{Failure, bad, internal};
 use super::named as named_lists;
+use super::object::Object;
 use super::openapi::{Refusals, TooLarge};
 use super::params::Params;
 use super::questions::named;
@@ -142,7 +143,7 @@ struct EntitiesQuestion {
 async fn query(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
     let body = shared.room.collect(&headers, body, BODY_BYTES_MAX).await?;
     let example = "{\"entities\": [\"v1\"], \"functions\": [\"count\"], \"window\": \"1h\"}";
-    let ask: EntitiesQuestion = serde_json::from_slice(&body)
+    let Object(ask) = serde_json::from_slice::<Object<EntitiesQuestion>>(&body)
         .map_err(|error| bad("body", format!("the body must be like {example}; it cannot be read: {error}")))?;
     let params = Params::of([
         ("type", ask.event_type),
@@ -259,8 +260,8 @@ pub async fn functions(shared: &Shared, entity: String, params: &Params) -> Resu
 
 /// A top list by some function, or with the period before.
 pub async fn top(shared: &Shared, n: usize, params: &Params) -> Result<Response, Failure> {
-    let (from, to) = params.span(shared.parts.clock.now())?;
     let serving = shared.serving()?;
+    let (from, to) = params.span(shared.parts.clock.now())?;
     let query = RankedQuery {
         top: TopQuery { event_type: params.text("type"), n, from, to, filter: params.filter(serving)? },
         function: params.parse("function")?.unwrap_or(Function::Count),

@@ -36,9 +36,9 @@ pub struct NamedTop {
     entities: Vec<NamedEntity>,
     /// The window in whole minutes.
     window: Window,
-    /// The period before; there with `compare=previous`.
+    /// The period before, with `compare=previous`.
     #[schema(required = false)]
-    previous_window: Window,
+    previous_window: Option<Window>,
     /// Where it comes from.
     provenance: Provenance,
 }
@@ -48,18 +48,17 @@ pub struct NamedTop {
 struct NamedEntity {
     /// Its id.
     entity_id: String,
-    /// How often.
-    #[schema(required = false)]
-    count: u64,
-    /// What the function makes of it, when a function or the period before was asked for.
+    /// What the function makes of it, of a list with `function` or `compare`.
     #[schema(required = false)]
     value: Answer,
-    /// What the function made of it in the period before; there with `compare=previous`.
+    /// How often.
+    count: u64,
+    /// What the function made of the period before, with `compare=previous`; null when nothing was there that it could be made of.
     #[schema(required = false)]
     previous: Answer,
-    /// How that has changed since.
+    /// How it has changed since.
     #[schema(required = false)]
-    change: Change,
+    change: Option<Change>,
     /// What people call it, when that is known.
     #[schema(required = false)]
     title: Option<String>,

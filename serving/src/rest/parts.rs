@@ -77,7 +77,7 @@ pub struct Readiness {
 /// Whether a part of a process can do its work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PartReadiness {
-    /// Which part: gateway, counter, archiver, counters (of other processes), serving.
+    /// Which part: gateway, counter, archiver, counters (of other processes), serving, entities.
     #[schema(example = "counter")]
     pub part: String,
     /// Whether it can.

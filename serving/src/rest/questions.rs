@@ -19,7 +19,7 @@ use super::openapi::{Refusals, TooLarge};
 use super::params::Params;
 use super::state::{Routes, Shared};
 use crate::query::{
-    CountAnswer, CountQuery, LocateAnswer, StatsAnswer, StatsQuery, Step, TopAnswer, TopQuery, WhyAnswer, WhyQuery,
+    CountAnswer, CountQuery, LocateAnswer, StatsAnswer, StatsQuery, Step, TopQuery, WhyAnswer, WhyQuery,
 };
 use crate::view::Missing;
 
@@ -318,7 +318,7 @@ async fn top(State(shared): App, RawQuery(query): RawQuery) -> Result<Response, 
         Span,
         Filtered,
     ),
-    responses(Refusals, (status = 200, description = "The ads.", body = TopAnswer), TooLarge),
+    responses(Refusals, (status = 200, description = "The ads.", body = named_lists::NamedTop), TooLarge),
 )]
 async fn popular_ads(State(shared): App, RawQuery(query): RawQuery) -> Result<Response, Failure> {
     let params = Params::read(query.as_deref(), &["type", "count", "window", "from", "to", "filter"])?;

@@ -36,7 +36,7 @@ struct Question {
     query: String,
     /// As of an older version of batch: its time (RFC 3339 or epoch milliseconds; the newest version committed by then),
     /// or version:N. The answer holds what batch had counted then and nothing of the stream. The tables events,
-    /// dead_letters, audit_runs, audit_findings and metrics are refused then, and stats_stream is empty.
+    /// dead_letters, audit_runs, audit_findings, entities and metrics are refused then, and stats_stream is empty.
     #[serde(default)]
     as_of: Option<Moment>,
 }
@@ -91,7 +91,7 @@ pub fn routes() -> Routes {
 /// A query in SQL, read-only.
 ///
 /// Tables: stats, stats_hour, stats_day, stats_batch, stats_stream, events, dead_letters, audit_runs, audit_findings,
-/// metrics.
+/// entities, metrics.
 ///
 /// Entities that are Reckon's own (definition.reserved_prefixes, _reckon/…: what the canary sends) are left out of
 /// stats, stats_hour, stats_day, stats_batch, stats_stream and events, so that no total holds them. A query with such a

@@ -26,6 +26,8 @@ use crate::sql::Samples;
 
 /// Requests under way at once.
 pub const REQUESTS_MAX: usize = 2_048;
+/// Imports of entities under way at once: each holds a whole body, and the records in it.
+const ENTITY_IMPORTS_MAX: usize = 8;
 
 /// What all routes share.
 #[derive(Debug)]
@@ -35,6 +37,7 @@ pub struct Shared {
     pub room: Room,
     pub requests: Requests,
     pub live: Live,
+    pub entity_imports: Arc<Semaphore>,
     /// The OpenAPI document, once all routes are known.
     pub document: OnceLock<Bytes>,
 }
@@ -48,6 +51,7 @@ impl Shared {
             room,
             requests: Requests::default(),
             live: Live::default(),
+            entity_imports: Arc::new(Semaphore::new(ENTITY_IMPORTS_MAX)),
             document: OnceLock::new(),
         }
     }
@@ -150,6 +154,10 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let serving = shared.parts.serving.as_ref().map(|serving| serving.status());
     readiness.parts.extend(serving.as_ref().map(|status| PartReadiness::with_all("serving", &status.troubles())));
+    if shared.parts.serving.as_ref().is_some_and(|serving| serving.entities().is_some()) {
+        let trouble = serving.as_ref().and_then(|status| status.entities_trouble.clone());
+        readiness.parts.push(PartReadiness::new("entities", trouble));
+    }
     let listens = shared.parts.listens.addresses();
     (status, Json(Ready { readiness, listens, serving })).into_response()
 }

@@ -27,13 +27,15 @@ use datafusion::prelude::SessionContext;
 use reckon_data::offload::offload_future;
 
 use crate::ServingError;
-use crate::entities::{Entity, EntityError, Record, View};
+use crate::entities::{Entity, EntityError, Record, View, next_of};
 use crate::query::{AsOf, Serving};
 
 /// The table's name.
 pub const ENTITIES: &str = "entities";
 /// Rows of a batch.
 const BATCH_ROWS: usize = 8_192;
+/// Bytes of the records of a batch.
+const BATCH_BYTES: usize = 4 << 20;
 /// Batches made ahead.
 const AHEAD: usize = 2;
 
@@ -218,7 +220,7 @@ impl PartitionStream for Rows {
             let Some(view) = table.view else { return Ok(()) };
             let mut records = only.records(view);
             loop {
-                let some: std::result::Result<Vec<Record>, EntityError> = records.by_ref().take(BATCH_ROWS).collect();
+                let some = next_of(&mut records, BATCH_ROWS, BATCH_BYTES);
                 let some = some.map_err(|error| DataFusionError::External(Box::new(error)))?;
                 if some.is_empty() || sender.send(batch(&table.schema, some)).await.is_err() {
                     // That was all, or nobody reads any further.

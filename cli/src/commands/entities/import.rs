@@ -70,10 +70,12 @@ impl Import {
         }
         let Sent { stored, refused, told, .. } = sent;
         target.close().await;
-        outcome?;
         for line in &told {
             eprintln!("{line}");
         }
+        outcome.with_context(|| {
+            format!("{stored} records are stored, {refused} were refused; those after them are not read")
+        })?;
         if self.target.json {
             println!("{}", json!({ "stored": stored, "refused": refused }));
         } else {

@@ -8,6 +8,7 @@ use reckon_data::jobs::{Jobs, RunRequest};
 use tower::ServiceExt as _;
 
 use super::*;
+use crate::entities::testing::Place;
 use crate::testing::{Ev, Log, World};
 
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
@@ -77,8 +78,11 @@ async fn whole() -> Router {
     world.seal(&[3, 0], 3, false).await;
     world.archive(&[4, 0]).await;
     world.bury(&[(9, "empty", "c"), (7, "too_long", "a")]).await;
-    router(RestParts {
-        serving: Some(world.serve().await),
+    let serving = world.serve().await;
+    let place = Arc::new(Place::new());
+    serving.know_entities(place.start().await);
+    let parts = RestParts {
+        serving: Some(serving),
         ingest: Some(Arc::new(Door(|_| Ok(Receipt { accepted: 1, ..Receipt::default() })))),
         jobs: Some(Arc::new(Runner)),
         audits: Some(Arc::new(Auditor)),
@@ -90,7 +94,9 @@ async fn whole() -> Router {
         listens: Listens::default(),
         canary_token: None,
         page: None,
-    })
+    };
+    // The folder lasts as long as the routes.
+    router(parts).layer(axum::Extension(place))
 }
 
 async fn document(app: &Router) -> Value {
@@ -149,7 +155,10 @@ async fn every_operation_says_what_it_takes_and_answers() {
         }
         for (status, response) in operation["responses"].as_object().unwrap() {
             assert!(says(&response["description"]), "{place} {status}");
-            let content = response["content"].as_object().unwrap();
+            let Some(content) = response["content"].as_object() else {
+                assert_eq!(status, "204", "{place}: an answer without a form");
+                continue;
+            };
             let schema = content.values().any(|kind| kind["schema"].is_object());
             assert!(schema, "{place} {status}: {response}");
             let refused = status.parse::<u16>().unwrap() >= 400 && path != "/readyz";
@@ -239,7 +248,19 @@ async fn real_answers_are_as_described() {
         ("/v1/ads/{ad_id}/aggregated_count", "/v1/ads/v1/aggregated_count?type=view"),
         ("/v1/videos/{video_id}/views", "/v1/videos/v1/views?window=5m"),
         ("/v1/top", "/v1/top?n=3&as_of=version:1"),
-        ("/v1/ads/popular_ads", "/v1/ads/popular_ads"),
+        ("/v1/top", "/v1/top?function=sum"),
+        ("/v1/top", "/v1/top?from=120000&to=240000&compare=previous"),
+        ("/v1/top", "/v1/top?group=channel"),
+        ("/v1/entities/{entity_id}/count", "/v1/entities/v1/count?from=120000&to=240000&compare=previous"),
+        ("/v1/entities/{entity_id}/stats", "/v1/entities/v1/stats?from=120000&to=240000&compare=previous"),
+        ("/v1/entities/{entity_id}/stats", "/v1/entities/v1/stats?functions=count,sum"),
+        ("/v1/entities/{entity_id}", "/v1/entities/v1"),
+        ("/v1/entities/{entity_id}", "/v1/entities/nobody"),
+        ("/v1/entities", "/v1/entities?search=v&limit=5"),
+        ("/v1/channels", "/v1/channels"),
+        ("/v1/filters", "/v1/filters"),
+        ("/v1/filters/{filter_id}", "/v1/filters/nobody"),
+        ("/v1/ads/popular_ads", "/v1/ads/popular_ads?type=view"),
         ("/v1/events/{event_id}", "/v1/events/a?entity=v1"),
         ("/v1/dead-letters", "/v1/dead-letters?limit=1"),
         ("/v1/imports", "/v1/imports?mapping=m"),
@@ -249,6 +270,12 @@ async fn real_answers_are_as_described() {
         ("/healthz", "/healthz"),
         ("/readyz", "/readyz"),
     ];
+    let known = r#"{"title": "One", "channel": "news", "attributes": {"language": "en"}}"#;
+    for (body, expected) in [(known, StatusCode::OK), ("[\"One\"]", StatusCode::BAD_REQUEST)] {
+        let (status, answer) = ask(app.clone(), "PUT", "/v1/entities/v1", &[], body).await;
+        assert_eq!(status, expected, "{answer}");
+        is_as_described(&document, "/v1/entities/{entity_id}", "put", body, (status, &answer));
+    }
     for (path, asked) in cases {
         let (status, answer) = ask(app.clone(), "GET", asked, &[], "").await;
         is_as_described(&document, path, "get", asked, (status, &answer));
@@ -262,10 +289,18 @@ async fn real_answers_are_as_described() {
         ("/v1/dead-letters/replay", "{}"),
         ("/v1/audit/runs", "null"),
         ("/v1/batch/runs", "{}"),
+        ("/v1/entities/import", r#"[{"entity_id": "v2"}, {"entity_id": ""}]"#),
+        ("/v1/entities/query", r#"{"entities": ["v1"], "functions": ["count", "sum"], "step": "minute"}"#),
+        ("/v1/entities/query", r#"[["v1"]]"#),
     ] {
         let (status, answer) = ask(app.clone(), "POST", path, &json, body).await;
         is_as_described(&document, path, "post", body, (status, &answer));
     }
+    let (_, ready) = ask(app.clone(), "GET", "/readyz", &[], "").await;
+    let parts: Vec<&str> = ready["parts"].as_array().unwrap().iter().filter_map(|part| part["part"].as_str()).collect();
+    assert!(parts.contains(&"serving") && parts.contains(&"entities"), "{ready}");
+    let (status, answer) = ask(app, "DELETE", "/v1/entities/v1", &[], "").await;
+    is_as_described(&document, "/v1/entities/{entity_id}", "delete", "", (status, &answer));
 }
 
 fn is_as_described(document: &Value, path: &str, method: &str, asked: &str, (status, answer): (StatusCode, &Value)) {
