@@ -153,6 +153,35 @@ fn cursors_and_portals_give_all_rows_in_pieces() {
     });
 }
 
+#[test]
+fn a_cursor_that_has_failed_gives_no_rest() {
+    let (_dir, server) = loaded(&[]);
+    let address = server.postgres();
+    RUNTIME.block_on(async {
+        let (client, _notices) = connect(address).await;
+        let broken = "for select 10 / (5 - value) from generate_series(1, 10) as t(value)";
+        client.simple_query(&format!("declare c cursor with hold {broken}")).await.unwrap();
+        assert_eq!(code(&client, "fetch 20 from c").await.code(), "22012");
+        for again in ["fetch 20 from c", "fetch all from c", "move 1 from c"] {
+            assert_eq!(code(&client, again).await.code(), "55000", "{again}: no rows would pass for the end");
+        }
+        client.simple_query("close c").await.unwrap();
+        client.simple_query(&format!("begin; declare c cursor {broken}; savepoint s")).await.unwrap();
+        assert_eq!(code(&client, "move all from c").await.code(), "22012");
+        client.simple_query("rollback to savepoint s").await.unwrap();
+        assert_eq!(code(&client, "fetch 1 from c").await.code(), "55000");
+        client.simple_query("rollback").await.unwrap();
+        // One that a client has stopped reading on the way, too.
+        let all = "declare c cursor with hold for select value from generate_series(1, 1000000000) as t(value)";
+        client.simple_query(all).await.unwrap();
+        assert_eq!(texts(&client, "fetch 2 from c").await.len(), 2);
+        client.simple_query("set statement_timeout = '300ms'").await.unwrap();
+        assert_eq!(code(&client, "move all from c").await, SqlState::QUERY_CANCELED);
+        client.simple_query("reset statement_timeout").await.unwrap();
+        assert_eq!(code(&client, "fetch 1 from c").await.code(), "55000");
+    });
+}
+
 const ENDLESS: &str =
     "select count(*) from generate_series(1, 300000) a, generate_series(1, 300000) b where a.value + b.value = 7";
 
