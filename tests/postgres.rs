@@ -275,6 +275,18 @@ fn an_older_version_and_the_provenance_can_be_asked() {
         assert_eq!(code(&client, "select count(*) from events").await.code(), "22023");
         client.simple_query("reset reckon.as_of").await.unwrap();
         assert_eq!(text(&client, query).await, "5");
+        for (local, end, after) in [("local", "commit", "5"), ("", "rollback", "5"), ("", "commit", "4")] {
+            client.simple_query(&format!("begin; set {local} reckon.as_of = 'version:{version}'")).await.unwrap();
+            assert_eq!(text(&client, query).await, "4");
+            client.simple_query(end).await.unwrap();
+            assert_eq!(text(&client, query).await, after, "{local} {end}");
+        }
+        let mut began = config(address);
+        began.options(format!("-c reckon.as_of=version:{version}"));
+        let (client, connection) = began.connect(NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client.simple_query("set reckon.as_of = 'version:0'; discard all").await.unwrap();
+        assert_eq!(text(&client, query).await, "4", "as it began");
     });
 }
 
