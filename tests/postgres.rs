@@ -153,6 +153,30 @@ fn cursors_and_portals_give_all_rows_in_pieces() {
     });
 }
 
+/// Of a server that lacks minutes of `stats`: every way to ask for them is told so, before the first row.
+pub fn tells_what_is_missing(server: &Server) {
+    let address = server.postgres();
+    RUNTIME.block_on(async {
+        let (client, mut notices) = connect(address).await;
+        let query = "select sum(count) from stats";
+        let cursor = format!("begin; declare c cursor for {query}; fetch all from c; commit");
+        let copy = format!("copy ({query}) to stdout");
+        client.simple_query(query).await.unwrap();
+        client.simple_query(&cursor).await.unwrap();
+        client.query(query, &[]).await.unwrap();
+        let mut copied = Box::pin(client.copy_out(copy.as_str()).await.unwrap());
+        while copied.next().await.transpose().unwrap().is_some() {}
+        for way in ["simple", "cursor", "prepared", "copy"] {
+            let notice = notices.recv().await.unwrap();
+            assert!(notice.starts_with("WARNING the answer is incomplete"), "{way}: {notice}");
+        }
+        let provenance = text(&client, "show reckon.provenance").await;
+        assert!(provenance.contains("\"complete\":false"), "{provenance}");
+        client.simple_query("select sum(count) from stats_hour").await.unwrap();
+        assert!(notices.try_recv().is_err(), "hours are whole");
+    });
+}
+
 #[test]
 fn a_cursor_that_has_failed_gives_no_rest() {
     let (_dir, server) = loaded(&[]);
