@@ -107,6 +107,24 @@ fn rows_come_with_their_provenance() {
     });
 }
 
+/// Of a server that lacks minutes of `stats`.
+pub fn tells_what_is_missing(server: &Server) {
+    RUNTIME.block_on(async {
+        let mut client = client(server).await;
+        let query = "select cast(sum(count) as bigint) from stats";
+        let info = client.execute(query.to_owned(), None).await.unwrap();
+        let mut stream = client.do_get(ticket(&info)).await.unwrap();
+        assert_eq!(stream.headers().get("reckon-complete").unwrap(), "false");
+        while stream.try_next().await.unwrap().is_some() {}
+        assert_eq!(stream.schema().unwrap().metadata()["reckon-complete"], "false");
+        client.set_header("reckon-complete-only", "true");
+        let refused = client.do_get(ticket(&info)).await.err().unwrap();
+        assert_eq!(code(&refused), Code::Unavailable, "{refused}");
+        let whole = ask(&mut client, "select cast(sum(count) as bigint) from stats_hour").await.unwrap();
+        assert_eq!(numbers(&whole).len(), 1);
+    });
+}
+
 /// Over REST `serving.rows_max` cuts an answer and says so; here nothing would say it.
 #[test]
 fn all_rows_come_however_many() {

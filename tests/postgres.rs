@@ -153,6 +153,59 @@ fn cursors_and_portals_give_all_rows_in_pieces() {
     });
 }
 
+/// Of a server that lacks minutes of `stats`: every way to ask for them is told so, before the first row.
+pub fn tells_what_is_missing(server: &Server) {
+    let address = server.postgres();
+    RUNTIME.block_on(async {
+        let (client, mut notices) = connect(address).await;
+        let query = "select sum(count) from stats";
+        let cursor = format!("begin; declare c cursor for {query}; fetch all from c; commit");
+        let copy = format!("copy ({query}) to stdout");
+        client.simple_query(query).await.unwrap();
+        client.simple_query(&cursor).await.unwrap();
+        client.query(query, &[]).await.unwrap();
+        let mut copied = Box::pin(client.copy_out(copy.as_str()).await.unwrap());
+        while copied.next().await.transpose().unwrap().is_some() {}
+        for way in ["simple", "cursor", "prepared", "copy"] {
+            let notice = notices.recv().await.unwrap();
+            assert!(notice.starts_with("WARNING the answer is incomplete"), "{way}: {notice}");
+        }
+        let provenance = text(&client, "show reckon.provenance").await;
+        assert!(provenance.contains("\"complete\":false"), "{provenance}");
+        client.simple_query("select sum(count) from stats_hour").await.unwrap();
+        assert!(notices.try_recv().is_err(), "hours are whole");
+    });
+}
+
+#[test]
+fn a_cursor_that_has_failed_gives_no_rest() {
+    let (_dir, server) = loaded(&[]);
+    let address = server.postgres();
+    RUNTIME.block_on(async {
+        let (client, _notices) = connect(address).await;
+        let broken = "for select 10 / (5 - value) from generate_series(1, 10) as t(value)";
+        client.simple_query(&format!("declare c cursor with hold {broken}")).await.unwrap();
+        assert_eq!(code(&client, "fetch 20 from c").await.code(), "22012");
+        for again in ["fetch 20 from c", "fetch all from c", "move 1 from c"] {
+            assert_eq!(code(&client, again).await.code(), "55000", "{again}: no rows would pass for the end");
+        }
+        client.simple_query("close c").await.unwrap();
+        client.simple_query(&format!("begin; declare c cursor {broken}; savepoint s")).await.unwrap();
+        assert_eq!(code(&client, "move all from c").await.code(), "22012");
+        client.simple_query("rollback to savepoint s").await.unwrap();
+        assert_eq!(code(&client, "fetch 1 from c").await.code(), "55000");
+        client.simple_query("rollback").await.unwrap();
+        // One that a client has stopped reading on the way, too.
+        let all = "declare c cursor with hold for select value from generate_series(1, 1000000000) as t(value)";
+        client.simple_query(all).await.unwrap();
+        assert_eq!(texts(&client, "fetch 2 from c").await.len(), 2);
+        client.simple_query("set statement_timeout = '300ms'").await.unwrap();
+        assert_eq!(code(&client, "move all from c").await, SqlState::QUERY_CANCELED);
+        client.simple_query("reset statement_timeout").await.unwrap();
+        assert_eq!(code(&client, "fetch 1 from c").await.code(), "55000");
+    });
+}
+
 const ENDLESS: &str =
     "select count(*) from generate_series(1, 300000) a, generate_series(1, 300000) b where a.value + b.value = 7";
 
@@ -246,6 +299,18 @@ fn an_older_version_and_the_provenance_can_be_asked() {
         assert_eq!(code(&client, "select count(*) from events").await.code(), "22023");
         client.simple_query("reset reckon.as_of").await.unwrap();
         assert_eq!(text(&client, query).await, "5");
+        for (local, end, after) in [("local", "commit", "5"), ("", "rollback", "5"), ("", "commit", "4")] {
+            client.simple_query(&format!("begin; set {local} reckon.as_of = 'version:{version}'")).await.unwrap();
+            assert_eq!(text(&client, query).await, "4");
+            client.simple_query(end).await.unwrap();
+            assert_eq!(text(&client, query).await, after, "{local} {end}");
+        }
+        let mut began = config(address);
+        began.options(format!("-c reckon.as_of=version:{version}"));
+        let (client, connection) = began.connect(NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client.simple_query("set reckon.as_of = 'version:0'; discard all").await.unwrap();
+        assert_eq!(text(&client, query).await, "4", "as it began");
     });
 }
 

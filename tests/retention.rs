@@ -163,6 +163,8 @@ fn rolled_up_questions_are_refused(server: &Server, day: &Day) {
     assert!(missing["missing"][0]["reason"].as_str().is_some_and(|text| text.contains("stats_hour")), "{missing}");
     let later = ask(format!("select sum(count) from stats where minute >= '{}'", day.at(24, 0)));
     assert_eq!(later["complete"], json!(true), "{later}");
+    crate::postgres::tells_what_is_missing(server);
+    crate::flight_sql::tells_what_is_missing(server);
 }
 
 /// The raw events lie in the colder store, and nowhere else.

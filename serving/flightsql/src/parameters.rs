@@ -104,7 +104,8 @@ pub fn check(given: usize, types: &[Option<DataType>]) -> Result<(), Status> {
     Err(invalid(PARAMETERS, format!("the query has {}, and values were given for {given}", types.len())))
 }
 
-/// The messages of a handle that hold these values, each as the type that the query takes.
+/// The messages of a handle that hold these values, each as the type that the query takes, or as it is where it would be
+/// another value then: `count >= 2.5` is not `count >= 2`.
 ///
 /// # Errors
 /// When they are not as many as the query has, or one is of a type that does not become the right one.
@@ -117,7 +118,10 @@ pub fn bind(values: Vec<ScalarValue>, types: &[Option<DataType>]) -> Result<Vec<
     for (number, (value, expected)) in (1..).zip(values.into_iter().zip(types)) {
         let wrong = |error: DataFusionError| invalid(PARAMETERS, format!("${number}: {}", error.strip_backtrace()));
         let value = match expected {
-            Some(expected) => value.cast_to(expected).map_err(wrong)?,
+            Some(expected) => {
+                let cast = value.cast_to(expected).map_err(wrong)?;
+                if is_same(&value, &cast) { cast } else { value }
+            }
             None => value,
         };
         fields.push(Field::new(format!("${number}"), value.data_type(), true));
@@ -130,6 +134,12 @@ pub fn bind(values: Vec<ScalarValue>, types: &[Option<DataType>]) -> Result<Vec<
         return Err(invalid(PARAMETERS, format!("they have {bytes} bytes, the limit is {PARAMETERS_BYTES_MAX}")));
     }
     Ok(messages)
+}
+
+/// Whether a value is what it was; a text that could be read is.
+fn is_same(value: &ScalarValue, cast: &ScalarValue) -> bool {
+    let kind = value.data_type();
+    kind.is_string() || cast.cast_to(&kind).is_ok_and(|back| back == *value)
 }
 
 /// What a client is told of a query's parameters. One whose type nothing says is a text until a value comes.
@@ -160,13 +170,19 @@ mod tests {
         assert!(values(Vec::new()).await.unwrap().is_empty());
     }
 
-    #[test]
-    fn values_become_what_the_query_takes() {
+    #[tokio::test]
+    async fn values_become_what_the_query_takes() {
         let types = [Some(DataType::UInt64), None];
         let bound = bind(vec![ScalarValue::Int32(Some(5)), ScalarValue::from("x")], &types).unwrap();
         assert_eq!(bound.len(), 2, "a schema and a row");
         let negative = bind(vec![ScalarValue::Int32(Some(-5)), ScalarValue::from("x")], &types).unwrap_err();
         assert!(negative.message().starts_with("parameters: $1: "), "{negative}");
+        let types = [Some(DataType::Int64), Some(DataType::Decimal128(38, 6))];
+        let exact = bind(vec![ScalarValue::Float64(Some(2.0)), ScalarValue::Float64(Some(0.25))], &types).unwrap();
+        let expected = [ScalarValue::Int64(Some(2)), ScalarValue::Decimal128(Some(250_000), 38, 6)];
+        assert_eq!(values(exact).await.unwrap(), expected);
+        let others = vec![ScalarValue::Float64(Some(2.5)), ScalarValue::Float64(Some(0.000_000_4))];
+        assert_eq!(values(bind(others.clone(), &types).unwrap()).await.unwrap(), others, "not rounded");
         let few = bind(vec![ScalarValue::Int32(Some(5))], &types).unwrap_err();
         assert_eq!(few.code(), Code::InvalidArgument);
         assert!(few.message().contains("has 2"), "{few}");

@@ -38,7 +38,7 @@ use crate::handle::Asked;
 use crate::metrics::FlightMetrics;
 use crate::rows::{Answer, plain_schema, whole};
 use crate::running::Running;
-use crate::status::{internal, invalid, status};
+use crate::status::{internal, invalid, status, unavailable};
 use crate::{AS_OF_HEADER, COMPLETE_HEADER, COMPLETE_ONLY_HEADER, info, parameters};
 
 /// Answers that may be on their way at once; most of them wait for their turn to be computed.
@@ -118,7 +118,7 @@ impl FlightSql {
         let complete = stream.provenance.complete;
         if !complete && whole_only {
             let missing = serde_json::to_string(&stream.provenance.missing).map_err(internal)?;
-            return Err(Status::unavailable(format!("the answer would not be complete, it misses: {missing}")));
+            return Err(unavailable(format!("the answer would not be complete, it misses: {missing}")));
         }
         let answer = Answer { stream, run, _turn: turn, metrics: Arc::clone(&self.metrics) };
         let mut response = Response::new(answer.messages()?);

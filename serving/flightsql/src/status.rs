@@ -32,6 +32,11 @@ pub fn invalid(field: &'static str, message: impl Display) -> Status {
     status
 }
 
+/// What there is now is not what was asked for.
+pub fn unavailable(text: impl Display) -> Status {
+    Status::unavailable(short(text))
+}
+
 /// Something is broken here.
 pub fn internal(error: impl Display) -> Status {
     Status::internal(short(error))
@@ -72,5 +77,6 @@ mod tests {
         assert!(status.message().starts_with("as_of: xxx"));
         assert_eq!(status.message().len(), TEXT_MAX);
         assert_eq!(status.metadata().get(FIELD_TRAILER).unwrap(), "as_of");
+        assert_eq!(unavailable("x".repeat(100_000)).message().len(), TEXT_MAX, "it fits into a header");
     }
 }

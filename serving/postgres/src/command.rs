@@ -19,8 +19,8 @@ pub enum Command {
     Nothing(&'static str),
     /// `ROLLBACK TO`: goes on after a failure.
     RollbackTo,
-    /// `SET name = value`; none is the default.
-    Set(String, Option<String>),
+    /// `SET name = value`, in this transaction when it is `local`; none is the default.
+    Set { name: String, value: Option<String>, local: bool },
     /// `RESET ALL`.
     ResetAll,
     /// `SHOW name`.
@@ -85,7 +85,7 @@ pub fn parse(text: &str) -> PgWireResult<Command> {
         "set" => set(&mut words),
         "reset" => Ok(match words.setting()? {
             name if name == "all" => Command::ResetAll,
-            name => Command::Set(name, None),
+            name => Command::Set { name, value: None, local: false },
         }),
         "show" => Ok(show(&mut words, text)),
         "discard" => Ok(Command::Discard(words.any_name()?.to_lowercase())),
@@ -109,15 +109,17 @@ pub fn parse(text: &str) -> PgWireResult<Command> {
     }
 }
 
-/// `SET [SESSION | LOCAL] name {= | TO} value, …`; a local one is as any other, for nothing is rolled back.
+/// `SET [SESSION | LOCAL] name {= | TO} value, …`.
 fn set(words: &mut Words<'_>) -> PgWireResult<Command> {
-    let _ = words.take("session") || words.take("local");
+    let local = words.take("local");
+    let _ = local || words.take("session");
+    let set = |name: String, value| Ok(Command::Set { name, value, local });
     if words.take("time") {
         words.take("zone");
-        return Ok(Command::Set("timezone".to_owned(), words.value()));
+        return set("timezone".to_owned(), words.value());
     }
     if words.take("names") {
-        return Ok(Command::Set("client_encoding".to_owned(), words.value()));
+        return set("client_encoding".to_owned(), words.value());
     }
     if words.take("transaction") || words.take("characteristics") {
         // Nothing is written, whatever the isolation.
@@ -127,7 +129,7 @@ fn set(words: &mut Words<'_>) -> PgWireResult<Command> {
     if !words.symbol('=') && !words.take("to") {
         return Err(error(state::SYNTAX, format!("SET {name}: = or TO is expected, and a value")));
     }
-    Ok(Command::Set(name, words.value()))
+    set(name, words.value())
 }
 
 /// `SHOW name`; tables, columns and functions are shown by DataFusion.
@@ -384,7 +386,12 @@ mod tests {
 
     #[test]
     fn settings_are_read() {
-        let set = |name: &str, value: Option<&str>| Command::Set(name.to_owned(), value.map(str::to_owned));
+        let set = |name: &str, value: Option<&str>| {
+            let (name, value) = (name.to_owned(), value.map(str::to_owned));
+            Command::Set { name, value, local: false }
+        };
+        let local = Command::Set { name: "reckon.as_of".to_owned(), value: Some("version:7".to_owned()), local: true };
+        assert_eq!(read("SET LOCAL reckon.as_of = 'version:7'"), local);
         let as_of = "2026-11-19T06:00:00Z";
         assert_eq!(read(&format!("SET reckon.as_of = '{as_of}'")), set("reckon.as_of", Some(as_of)));
         assert_eq!(read("reset Reckon.as_of"), set("reckon.as_of", None));

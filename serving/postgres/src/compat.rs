@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
-use datafusion::sql::sqlparser::ast::{Statement, visit_relations};
+use datafusion::sql::sqlparser::ast::{Statement, Visit, visit_relations};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
@@ -38,9 +38,24 @@ fn is_of_catalogue(query: &str) -> bool {
     }
     let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, query) else { return false };
     let [statement @ Statement::Query(query)] = statements.as_slice() else { return false };
-    let own = query.with.iter().flat_map(|with| &with.cte_tables).map(|table| table.alias.name.value.to_lowercase());
-    let own: Vec<String> = own.collect();
-    let found = visit_relations(statement, |relation| {
+    let mut own: Vec<String> = Vec::new();
+    if let Some(with) = &query.with {
+        for table in &with.cte_tables {
+            // Before its definition, and in it, a name is that of a table: `WITH stats AS (SELECT … FROM stats)`.
+            let name = table.alias.name.value.to_lowercase();
+            own.extend(with.recursive.then(|| name.clone()));
+            if !names_only(&table.query, &own) {
+                return false;
+            }
+            own.push(name);
+        }
+    }
+    names_only(statement, &own)
+}
+
+/// Whether a part of a query names no table but those of the catalogue and its own.
+fn names_only(part: &impl Visit, own: &[String]) -> bool {
+    let found = visit_relations(part, |relation| {
         let name = relation.to_string().replace('"', "").to_lowercase();
         let last = name.rsplit('.').next().unwrap_or_default();
         let is_known = name.starts_with("pg_catalog.") || name.starts_with("information_schema.");
@@ -64,6 +79,8 @@ mod tests {
             "select (select count from stats), 'pg_'",
             "select s.* from stats s join pg_catalog.pg_class c on c.relname = s.entity_id",
             "with a as (select count from stats) select (select * from a), version()",
+            "with stats as (select count from stats) select (select * from stats), version()",
+            "with a as (select * from stats), stats as (select 1) select (select count from a), version()",
             "select 1, 1",
         ] {
             assert_eq!(rewritten(query), query);
@@ -81,5 +98,7 @@ mod tests {
         let query = "select c.relname from pg_class c where c.relname OPERATOR(pg_catalog.~) '^(stats)$'";
         let planned = rewritten(query);
         assert!(planned.contains("pg_catalog.pg_class") && !planned.contains("OPERATOR"), "{planned}");
+        let query = "with a as (select relname from pg_class), b as (select * from a) select * from b";
+        assert!(rewritten(query).contains("pg_catalog.pg_class"));
     }
 }

@@ -23,6 +23,7 @@ pub mod state {
     pub const NO_SETTING: &str = "42704";
     pub const TOO_MANY_CONNECTIONS: &str = "53300";
     pub const TOO_MANY: &str = "53400";
+    pub const BROKEN: &str = "55000";
     pub const CANCELLED: &str = "57014";
     pub const STOPPING: &str = "57P01";
     pub const IDLE: &str = "57P05";

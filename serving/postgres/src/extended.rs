@@ -295,7 +295,7 @@ impl ExtendedQueryHandler for Handler {
         if status == TransactionStatus::Idle {
             // What is outside a transaction ends with the message that closes it, and so do its portals.
             client.portal_store().clear_portals();
-            Session::of(client)?.end_transaction();
+            Session::of(client)?.end_transaction(true);
         }
         send_ready_for_query(client, status).await
     }

@@ -17,7 +17,7 @@ use reckon_serving::sql::SqlStream;
 use tokio::sync::Mutex;
 
 use crate::command::CopyFormat;
-use crate::errors::of_serving;
+use crate::errors::{error, of_serving, state};
 use crate::numeric::Numeric;
 
 /// The rows of one query that are left. Dropping it ends the query.
@@ -25,6 +25,9 @@ pub struct Rows {
     stream: SqlStream,
     /// What was pulled and not taken.
     left: Option<RecordBatch>,
+    /// Whether something has failed, or has ended early, that was taking rows: nobody knows then which of them the
+    /// client has got, and what is left would pass for all that is missing.
+    broken: bool,
 }
 
 /// Rows that a portal, or a cursor, takes one after the other.
@@ -33,7 +36,15 @@ pub type SharedRows = Arc<Mutex<Rows>>;
 impl Rows {
     /// Those of a query.
     pub fn new(stream: SqlStream) -> SharedRows {
-        Arc::new(Mutex::new(Self { stream, left: None }))
+        Arc::new(Mutex::new(Self { stream, left: None, broken: false }))
+    }
+
+    fn whole(&self) -> PgWireResult<()> {
+        if self.broken {
+            let message = "a statement that read these rows has failed or was not read to its end; ask for them anew";
+            return Err(error(state::BROKEN, message));
+        }
+        Ok(())
     }
 
     /// Some of the rows that are left, at most `most`; none at the end.
@@ -42,7 +53,12 @@ impl Rows {
             let next = match self.left.take() {
                 Some(batch) => batch,
                 None => match self.stream.next().await {
-                    Some(batch) => batch.map_err(|cause| of_serving(&cause))?,
+                    Some(Ok(batch)) => batch,
+                    Some(Err(cause)) => {
+                        // Behind an error the stream has nothing more, as at its end.
+                        self.broken = true;
+                        return Err(of_serving(&cause));
+                    }
                     None => return Ok(None),
                 },
             };
@@ -64,11 +80,15 @@ impl Rows {
 /// Those of the query.
 pub async fn skip(rows: &SharedRows, count: Option<usize>) -> PgWireResult<usize> {
     let (mut rows, mut skipped) = (rows.lock().await, 0);
+    rows.whole()?;
+    // Until it has come to its end.
+    rows.broken = true;
     while count.is_none_or(|count| skipped < count) {
         let most = count.map_or(usize::MAX, |count| count - skipped);
         let Some(batch) = rows.take(most).await? else { break };
         skipped += batch.num_rows();
     }
+    rows.broken = false;
     Ok(skipped)
 }
 
@@ -148,6 +168,20 @@ struct Encoding<E> {
     batch: Option<(RecordBatch, usize)>,
     /// How many may still be pulled.
     most: usize,
+    /// Whether some were pulled, and there may be more.
+    open: bool,
+}
+
+impl<E> Drop for Encoding<E> {
+    fn drop(&mut self) {
+        let is_sent = self.most == 0 && self.batch.as_ref().is_some_and(|(batch, row)| *row >= batch.num_rows());
+        if self.open
+            && !is_sent
+            && let Ok(mut rows) = self.rows.try_lock()
+        {
+            rows.broken = true;
+        }
+    }
 }
 
 fn encoded<E: Encoder + Send + 'static>(
@@ -159,7 +193,7 @@ fn encoded<E: Encoder + Send + 'static>(
 where
     E::Item: Send,
 {
-    let encoding = Encoding { rows, fields, encoder, batch: None, most: most.unwrap_or(usize::MAX) };
+    let encoding = Encoding { rows, fields, encoder, batch: None, most: most.unwrap_or(usize::MAX), open: false };
     stream::try_unfold(encoding, |mut encoding| async move {
         let row = encoding.next().await?;
         Ok::<_, PgWireError>(row.map(|row| (row, encoding)))
@@ -170,9 +204,9 @@ impl<E: Encoder> Encoding<E> {
     async fn next(&mut self) -> PgWireResult<Option<E::Item>> {
         let (batch, row) = match self.batch.take() {
             Some((batch, row)) if row < batch.num_rows() => (batch, row),
-            _ if self.most == 0 => return Ok(None),
+            _ if self.most == 0 => return Ok(self.end()),
             _ => {
-                let Some(batch) = self.rows.lock().await.take(self.most).await? else { return Ok(None) };
+                let Some(batch) = self.pull().await? else { return Ok(self.end()) };
                 self.most = self.most.saturating_sub(batch.num_rows());
                 (batch, 0)
             }
@@ -180,6 +214,18 @@ impl<E: Encoder> Encoding<E> {
         encode(&mut self.encoder, &batch, row, &self.fields)?;
         self.batch = Some((batch, row + 1));
         Ok(Some(self.encoder.take_row()))
+    }
+
+    async fn pull(&mut self) -> PgWireResult<Option<RecordBatch>> {
+        self.open = true;
+        let mut rows = self.rows.lock().await;
+        rows.whole()?;
+        rows.take(self.most).await
+    }
+
+    fn end(&mut self) -> Option<E::Item> {
+        self.open = false;
+        None
     }
 }
 

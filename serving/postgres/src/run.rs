@@ -47,7 +47,7 @@ pub enum Answer {
     /// A transaction has begun.
     Begun(Tag),
     /// It has ended.
-    Ended(Tag),
+    Ended { tag: Tag, committed: bool },
     /// After a failure the transaction goes on.
     GoesOn(Tag),
     /// Prepared statements to forget.
@@ -152,22 +152,29 @@ async fn fetch(
     Ok(Answer::Rows(response).into())
 }
 
+fn ended(tag: &str) -> Reply {
+    Answer::Ended { tag: Tag::new(tag), committed: tag == "COMMIT" }.into()
+}
+
 /// Statements that need no query.
 fn at_once(session: &Session, command: &Command, format: &Format, status: TransactionStatus) -> PgWireResult<Reply> {
     let reply = match command {
         Command::Begin => Answer::Begun(Tag::new("BEGIN")).into(),
-        Command::Commit if status == TransactionStatus::Error => Answer::Ended(Tag::new("ROLLBACK")).into(),
-        Command::Commit => Answer::Ended(Tag::new("COMMIT")).into(),
-        Command::Rollback => Answer::Ended(Tag::new("ROLLBACK")).into(),
+        Command::Commit if status != TransactionStatus::Error => ended("COMMIT"),
+        Command::Commit | Command::Rollback => ended("ROLLBACK"),
         Command::RollbackTo => Answer::GoesOn(Tag::new("ROLLBACK")).into(),
         Command::Nothing(tag) => done(tag),
-        Command::Set(name, value) => {
-            let changed = session.with_settings(|settings| settings.set(name, value.as_deref()))?;
+        Command::Set { local: true, .. } if status == TransactionStatus::Idle => {
+            let message = "SET LOCAL lasts until the end of the transaction, and there is none: nothing was set";
+            Reply { before: vec![warning(message, None)], answer: Answer::Done(Tag::new("SET")) }
+        }
+        Command::Set { name, value, local } => {
+            let changed = session.change(*local, |settings| settings.set(name, value.as_deref()))?;
             let tag = if value.is_some() { "SET" } else { "RESET" };
             Reply { before: told(changed), answer: Answer::Done(Tag::new(tag)) }
         }
         Command::ResetAll => {
-            session.with_settings(Settings::reset);
+            session.change(false, Settings::reset);
             done("RESET")
         }
         Command::Show(name) => Answer::Rows(show(session, name, format)?).into(),

@@ -13,6 +13,7 @@ use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::copy::{CopyData, CopyDone, CopyOutResponse};
 use pgwire::messages::data::{NoData, RowDescription};
 use pgwire::messages::response::TransactionStatus;
+use pgwire::messages::startup::ParameterStatus;
 
 use crate::command::CopyFormat;
 use crate::errors::warning;
@@ -49,14 +50,19 @@ where
                 client.feed(warning).await?;
             }
             send_execution_response(client, tag).await?;
+            if client.transaction_status() == TransactionStatus::Idle {
+                session.begin_transaction();
+            }
             let status = client.transaction_status().to_in_transaction_state();
             client.set_transaction_status(status);
         }
-        Answer::Ended(tag) => {
+        Answer::Ended { tag, committed } => {
             send_execution_response(client, tag).await?;
             client.set_transaction_status(TransactionStatus::Idle);
             client.portal_store().clear_portals();
-            session.end_transaction();
+            let changed = session.end_transaction(committed).into_iter();
+            let told = changed.map(|(name, value)| ParameterStatus::new(name, value));
+            feed_all(client, told.map(PgWireBackendMessage::ParameterStatus).collect()).await?;
         }
         Answer::GoesOn(tag) => {
             send_execution_response(client, tag).await?;

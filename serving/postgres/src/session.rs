@@ -31,12 +31,21 @@ pub struct Session {
 #[derive(Default)]
 struct State {
     settings: Settings,
+    transaction: Option<Kept>,
     /// Where the last answer came from, as JSON.
     provenance: String,
     cursors: BTreeMap<String, Cursor>,
     /// Prepared statements, and the bytes of their texts.
     statements: BTreeMap<String, usize>,
     portals: BTreeSet<String>,
+}
+
+/// The settings that there are when a transaction has ended.
+struct Kept {
+    /// After `ROLLBACK`: those that there were before it.
+    before: Settings,
+    /// After `COMMIT`: without those that are `LOCAL`.
+    after: Settings,
 }
 
 /// A cursor of `DECLARE`.
@@ -74,10 +83,20 @@ impl Session {
         for (name, value) in parameters.iter().filter(|(name, _)| known(name) && !name.starts_with("_pq_.")) {
             session.with_settings(|settings| settings.set(&name.to_lowercase(), Some(value)))?;
         }
+        session.with_settings(Settings::begin);
         Ok(session)
     }
 
-    /// Reads or changes the settings.
+    /// Changes the settings, as long as the transaction lasts when that is `local`.
+    pub fn change<T>(&self, local: bool, change: impl Fn(&mut Settings) -> T) -> T {
+        let mut state = self.state.lock();
+        if let (Some(kept), false) = (&mut state.transaction, local) {
+            change(&mut kept.after);
+        }
+        change(&mut state.settings)
+    }
+
+    /// Reads the settings, or changes them for good.
     pub fn with_settings<T>(&self, change: impl FnOnce(&mut Settings) -> T) -> T {
         change(&mut self.state.lock().settings)
     }
@@ -145,16 +164,31 @@ impl Session {
         Ok(())
     }
 
-    /// A transaction has ended: cursors that do not outlive it are closed.
-    pub fn end_transaction(&self) {
+    /// A transaction has begun.
+    pub fn begin_transaction(&self) {
+        let mut state = self.state.lock();
+        let (before, after) = (state.settings.clone(), state.settings.clone());
+        state.transaction = Some(Kept { before, after });
+    }
+
+    /// A transaction has ended: cursors that do not outlive it are closed, and settings are what they are without it. The
+    /// client is to be told of those that are returned.
+    pub fn end_transaction(&self, committed: bool) -> Vec<(String, String)> {
         let mut state = self.state.lock();
         state.cursors.retain(|_, cursor| cursor.hold);
         state.portals.clear();
+        let Some(Kept { before, after }) = state.transaction.take() else { return Vec::new() };
+        let told = state.settings.reported();
+        state.settings = if committed { after } else { before };
+        state.settings.reported().into_iter().filter(|setting| !told.contains(setting)).collect()
     }
 
     /// Everything as at the start.
     pub fn discard(&self) {
-        *self.state.lock() = State::default();
+        let mut state = self.state.lock();
+        let mut settings = std::mem::take(&mut state.settings);
+        settings.reset();
+        *state = State { settings, ..State::default() };
     }
 
     /// Notes a prepared statement; the one without a name is always replaced.
@@ -260,6 +294,32 @@ mod tests {
         assert!(futures::poll!(later.as_mut()).is_pending(), "it came before");
         session.interrupt();
         later.await;
+    }
+
+    #[test]
+    fn settings_last_as_long_as_they_are_said_to() {
+        let session = Session::default();
+        let set = |local: bool, value: &str| {
+            session.change(local, |settings| settings.set("reckon.as_of", Some(value)).map(drop)).unwrap();
+        };
+        let version = || session.with_settings(|settings| settings.get("reckon.as_of")).unwrap();
+        set(false, "version:1");
+        for (committed, expected) in [(true, "version:2"), (false, "version:2"), (true, "version:2")] {
+            session.begin_transaction();
+            if expected != version() {
+                set(false, expected);
+            }
+            set(true, "version:3");
+            assert_eq!(version(), "version:3");
+            session.end_transaction(committed);
+            assert_eq!(version(), expected, "what is local ends, whatever becomes of the transaction");
+        }
+        session.begin_transaction();
+        set(false, "version:4");
+        session.change(false, |settings| settings.set("application_name", Some("a")).map(drop)).unwrap();
+        let told = session.end_transaction(false);
+        assert_eq!(version(), "version:2", "rolled back");
+        assert_eq!(told, [("application_name".to_owned(), String::new())]);
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub struct Settings {
     set: BTreeMap<String, String>,
     as_of: Option<AsOf>,
     timeout: Option<Duration>,
+    /// Those that the client began with: what is reset is these again.
+    start: BTreeMap<String, String>,
 }
 
 /// What came of setting one.
@@ -114,12 +116,27 @@ impl Settings {
         Ok(Changed { report: self.report(name), warning })
     }
 
+    /// From here on what is set is the client's beginning.
+    pub fn begin(&mut self) {
+        self.start.clone_from(&self.set);
+    }
+
     fn forget(&mut self, name: &str) {
         self.set.remove(name);
         match name {
             "reckon.as_of" => self.as_of = None,
             "statement_timeout" => self.timeout = None,
             _ => {}
+        }
+        if let Some(value) = self.start.get(name).cloned() {
+            self.set_again(name, value);
+        }
+    }
+
+    /// Sets what could be set before.
+    fn set_again(&mut self, name: &str, value: String) {
+        if matches!(self.check(name, &value), Ok(None)) {
+            self.set.insert(name.to_owned(), value);
         }
     }
 
@@ -164,7 +181,10 @@ impl Settings {
 
     /// Everything as it was at the start of the session.
     pub fn reset(&mut self) {
+        let start = std::mem::take(&mut self.start);
         *self = Self::default();
+        start.iter().for_each(|(name, value)| self.set_again(name, value.clone()));
+        self.start = start;
     }
 
     /// The value of one; none of one that nobody knows.
@@ -259,6 +279,15 @@ mod tests {
         }
         settings.set("reckon.as_of", None).unwrap();
         assert_eq!(settings.as_of(), None);
+        settings.set("reckon.as_of", Some("version:3")).unwrap();
+        settings.begin();
+        let one = |settings: &mut Settings| settings.set("reckon.as_of", None).map(drop).unwrap();
+        let resets: [fn(&mut Settings); 2] = [one, Settings::reset];
+        for reset in resets {
+            settings.set("reckon.as_of", Some("version:8")).unwrap();
+            reset(&mut settings);
+            assert_eq!(settings.as_of(), Some(AsOf::Version(3)), "as the client began");
+        }
         assert_eq!(settings.get("nothing"), None);
     }
 

@@ -181,15 +181,21 @@ struct Between {
     below: usize,
     /// The most before that.
     most: usize,
+    /// Set operators: commas are parts of the queries that they stand around, and end no chain of these.
+    sets: usize,
 }
 
 impl Between {
-    fn most(&self) -> usize {
+    fn since_comma(&self) -> usize {
         self.most.max(self.chain + self.below)
     }
 
+    fn most(&self) -> usize {
+        self.since_comma() + self.sets
+    }
+
     fn comma(&mut self) {
-        *self = Self { most: self.most(), ..Self::default() };
+        *self = Self { most: self.since_comma(), sets: self.sets, ..Self::default() };
     }
 
     fn holds(&mut self, inner: &Self) {
@@ -215,6 +221,7 @@ fn operators(tokens: &[Token]) -> usize {
                 here = outer;
             }
             Token::Comma | Token::SemiColon => here.comma(),
+            other if is_of_sets(other) => here.sets += 1,
             other => here.chain += usize::from(is_operator(other)),
         }
     }
@@ -223,6 +230,15 @@ fn operators(tokens: &[Token]) -> usize {
         here = outer;
     }
     here.most()
+}
+
+/// Whether it stands around all queries before it.
+const fn is_of_sets(token: &Token) -> bool {
+    matches!(
+        token,
+        Token::Word(word)
+            if matches!(word.keyword, Keyword::UNION | Keyword::INTERSECT | Keyword::EXCEPT | Keyword::MINUS)
+    )
 }
 
 /// Whether something may stand around what comes before it.
@@ -246,10 +262,6 @@ fn is_operator(token: &Token) -> bool {
                 | Keyword::COLLATE
                 | Keyword::AT
                 | Keyword::OVERLAPS
-                | Keyword::UNION
-                | Keyword::INTERSECT
-                | Keyword::EXCEPT
-                | Keyword::MINUS
                 | Keyword::JOIN
         ),
         Token::EOF
@@ -288,6 +300,8 @@ mod tests {
             ("select x[1][1]", 2),
             ("select 1::int::int", 2),
             ("select 1 union select 1 union select 1", 2),
+            ("select 1, 2 union select 1, 2 except select 1, 2", 2),
+            ("select (select 1, 2 union select 1, 2) + 1, 2 union select 1 + 1 + 1, 2", 3),
             ("select 1 from a join b on a.x = b.x", 2),
             ("select 1 + (1 + 1", 2),
             ("select 1 + 1) + 1", 2),
@@ -335,6 +349,9 @@ mod tests {
         let list = |numbers: usize| format!("select 1 in ({})", vec!["1"; numbers].join(","));
         assert!(check(&list(TOKENS_MAX / 2 - 3)).is_ok());
         assert!(check(&list(TOKENS_MAX / 2)).is_err());
+        let union = |queries: usize| vec!["select 1, 2"; queries].join(" union all ");
+        assert!(check(&union(OPERATORS_MAX + 1)).is_ok());
+        assert!(check(&union(OPERATORS_MAX + 2)).is_err(), "it is a tree as deep as it is long");
         assert!(check("select 'not closed").is_ok(), "the parser says what is wrong");
     }
 }
