@@ -16,8 +16,13 @@ export class Top {
 
   follow(state) {
     const key = [state.type, state.filter, state.top, state.top_window].join(" ");
-    if (key !== this.key) this.kept = [];
+    if (key === this.key) return;
     this.key = key;
+    this.kept = [];
+    // What was asked for before is no answer to this.
+    $("top-state").hidden = true;
+    delete $("top").dataset.positions;
+    $("top-body").replaceChildren(h("p", { class: "empty" }, "Looking…"));
   }
 
   tick(event, state) {
@@ -26,7 +31,7 @@ export class Top {
     chip.hidden = false;
     if (!list || list.error) {
       chip.dataset.kind = "bad";
-      text(chip, "no answer");
+      text(chip, "no answer now");
       chip.title = list?.error ?? "";
       return;
     }
