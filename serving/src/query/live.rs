@@ -5,14 +5,15 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use reckon_data::filter::Filter;
+use reckon_data::kept::Needs;
 use reckon_data::metric::Function;
 use reckon_data::minute::start_of_minute;
 use reckon_data::run::{Selection, StepSums};
 use serde::Serialize;
 
 use super::Serving;
-use super::gather::{exact, exact_sum};
-use super::types::{Step, Window};
+use super::gather::{Outcome, exact, exact_sum};
+use super::types::{Step, TopAnswer, TopQuery, Window};
 use crate::ServingError;
 use crate::metrics::Question;
 use crate::times::as_time;
@@ -108,14 +109,18 @@ impl Serving {
         selection.minutes = window.minutes();
         selection.step = Some(query.step.minutes());
         selection.conditions = Cow::Borrowed(&conditions);
-        let selection = &selection;
-        let (view, (batch, stream)) = self
+        let (selection, needs) = (&selection, &Needs::of(query.filter.as_ref(), &[]));
+        let (view, found) = self
             .with_view(|view| async move {
+                if !self.holds(&view, window, needs) {
+                    return Ok(Outcome::Answer(None));
+                }
                 let stream = self.stream_sums(&view, selection).await?;
                 let batch = self.batch_sums(&view, selection, Function::Count).await?;
-                Ok(stream.map(|stream| (batch, stream)))
+                Ok(stream.map(|stream| Some((batch, stream))))
             })
             .await?;
+        let Some((batch, stream)) = found else { return Err(not_counted()) };
         let counts = (exact(batch.total().count)?, exact(stream.sums.total().count)?);
         let late = batch.total().late.saturating_add(stream.sums.total().late);
         let points = points(&batch, &stream.sums)?;
@@ -129,6 +134,15 @@ impl Serving {
             window,
             provenance: provenance.with_late(late),
         })
+    }
+
+    /// A top list of a live view: from counts alone, for raw events are too much to read every second.
+    ///
+    /// # Errors
+    /// Those of [`Serving::top`], and [`ServingError::BadRequest`] where counts do not hold what the filter asks for.
+    pub async fn top_of_counts(&self, query: &TopQuery) -> Result<TopAnswer, ServingError> {
+        let (window, needs) = (Window::around(query.from, query.to)?, Needs::of(query.filter.as_ref(), &[]));
+        if self.holds(&self.current.get(), window, &needs) { self.top(query).await } else { Err(not_counted()) }
     }
 
     /// Whether counts can be filtered so: by dimensions only.
@@ -154,6 +168,13 @@ impl Serving {
         }
         behind
     }
+}
+
+/// Counts that were made without the filter's column would be too small, and look whole (R-7).
+fn not_counted() -> ServingError {
+    let message = "some counts of this time were made before the filter's column was a dimension, so a live view of them \
+                   would be too small; GET /v1/entities/{id}/stats and GET /v1/top answer it from raw events";
+    ServingError::bad("filter", message)
 }
 
 /// The steps of both parts.

@@ -69,7 +69,7 @@ pub async fn make(shared: &Shared, view: &View, before: Option<&Frame>) -> Frame
             None
         }
         Ok((serving, Ask { parts, top })) => {
-            let (list, steps) = tokio::join!(Box::pin(serving.top(&top)), async {
+            let (list, steps) = tokio::join!(Box::pin(serving.top_of_counts(&top)), async {
                 match &parts {
                     Some(query) => Some(Box::pin(serving.parts_by_step(query)).await),
                     None => None,
