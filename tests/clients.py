@@ -3,7 +3,7 @@
     python tests/clients.py PATH/TO/reckon DATASETS_FOLDER
 
 psql, psycopg, ADBC over Flight SQL, DuckDB over the tables, and curl over REST. Needs psycopg, adbc-driver-flightsql,
-pyarrow, duckdb and deltalake; psql and curl are left out, and that is said, where they are not installed.
+pyarrow, duckdb with pytz, and deltalake; psql and curl are left out, and that is said, where they are not installed.
 """
 
 import datetime
@@ -39,7 +39,7 @@ DATASETS = {
         "count(distinct user_id) from events", "distinct_users"),
     "apache_semicomplete_2015": (
         ["--format", "combined", "--type", "view"],
-        "count(distinct ip) from events", "distinct_users"),
+        "count(distinct user_id) from events", "distinct_users"),
 }
 CHECKED = []
 
@@ -94,7 +94,7 @@ def value(found):
 def text_value(found):
     if found.isdigit():
         return int(found)
-    for form in ("%Y-%m-%d %H:%M:%S%z", "%Y-%m-%dT%H:%M:%S%z"):
+    for form in ("%Y-%m-%d %H:%M:%S%z", "%Y-%m-%d %H:%M:%S.%f%z", "%Y-%m-%dT%H:%M:%S%z"):
         try:
             padded = found + "00" if found.endswith("+00") else found
             return datetime.datetime.strptime(padded, form).strftime("%Y-%m-%dT%H:%M:%SZ")
