@@ -1,6 +1,8 @@
 //! `reckon top --live`: a list that is asked for again and again, on a screen or, in a pipe, block after block.
 
+use std::future::poll_fn;
 use std::io::{IsTerminal as _, Read as _, Write as _, stdin, stdout};
+use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -33,7 +35,7 @@ pub async fn show(target: &Target, query: &[(&str, String)], every: Duration, js
     if every < EVERY_MIN {
         bail!("--interval must be at least 100ms");
     }
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut signals = signals()?;
     let screen = (!json && stdout().is_terminal()).then(Screen::enter);
     let mut keys = keys(screen.is_some());
     let mut ticks = interval(every);
@@ -47,7 +49,7 @@ pub async fn show(target: &Target, query: &[(&str, String)], every: Duration, js
         // A server that does not answer keeps nobody who wants to leave.
         let answer = tokio::select! {
             biased;
-            () = ended(&mut term, &mut int, &mut keys) => return Ok(()),
+            () = ended(&mut signals, &mut keys) => return Ok(()),
             answer = asked => answer,
         };
         let answer = match answer {
@@ -74,12 +76,21 @@ pub async fn show(target: &Target, query: &[(&str, String)], every: Duration, js
     }
 }
 
+/// All that ends a process from outside: whoever does it, the terminal is given back.
+fn signals() -> std::io::Result<Vec<Signal>> {
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()];
+    kinds.into_iter().map(signal).collect()
+}
+
 /// Waits until somebody wants it to end.
-async fn ended(term: &mut Signal, int: &mut Signal, keys: &mut mpsc::Receiver<u8>) {
+async fn ended(signals: &mut [Signal], keys: &mut mpsc::Receiver<u8>) {
     loop {
+        let signalled = poll_fn(|context| {
+            let any = signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
+            if any { Poll::Ready(()) } else { Poll::Pending }
+        });
         tokio::select! {
-            _ = term.recv() => return,
-            _ = int.recv() => return,
+            () = signalled => return,
             // Once no more keys will come, this waits for the others alone.
             Some(key) = keys.recv() => {
                 if matches!(key, b'q' | b'Q') {

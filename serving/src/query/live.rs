@@ -142,7 +142,10 @@ impl Serving {
     /// Those of [`Serving::top`], and [`ServingError::BadRequest`] where counts do not hold what the filter asks for.
     pub async fn top_of_counts(&self, query: &TopQuery) -> Result<TopAnswer, ServingError> {
         let (window, needs) = (Window::around(query.from, query.to)?, Needs::of(query.filter.as_ref(), &[]));
-        if self.holds(&self.current.get(), window, &needs) { self.top(query).await } else { Err(not_counted()) }
+        if !self.holds(&self.current.get(), window, &needs) {
+            return Err(not_counted());
+        }
+        Box::pin(self.top(query)).await
     }
 
     /// Whether counts can be filtered so: by dimensions only.
@@ -172,8 +175,8 @@ impl Serving {
 
 /// Counts that were made without the filter's column would be too small, and look whole (R-7).
 fn not_counted() -> ServingError {
-    let message = "some counts of this time were made before the filter's column was a dimension, so a live view of them \
-                   would be too small; GET /v1/entities/{id}/stats and GET /v1/top answer it from raw events";
+    let message = "some counts of this time were made before the filter's column was a dimension, so a live view of \
+                   them would be too small; GET /v1/entities/{id}/stats and GET /v1/top answer it from raw events";
     ServingError::bad("filter", message)
 }
 

@@ -7,11 +7,15 @@ import { address } from "./state.js";
 // Ranks are compared with those of about so long ago.
 const BACK_MS = 60000;
 const KEEP_EVERY_MS = 5000;
+const PRESS_MS = 1000;
 
 export class Top {
   constructor(choose) {
     this.choose = choose;
     this.kept = [];
+    this.pressed = 0;
+    $("top-body").addEventListener("pointerdown", () => (this.pressed = Date.now()));
+    for (const name of ["pointerup", "pointercancel"]) addEventListener(name, () => (this.pressed = 0));
   }
 
   follow(state) {
@@ -26,6 +30,8 @@ export class Top {
   }
 
   tick(event, state) {
+    // A list that is made anew between press and release would swallow the click.
+    if (Date.now() - this.pressed < PRESS_MS) return;
     const list = event.top;
     const chip = $("top-state");
     chip.hidden = false;
