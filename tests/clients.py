@@ -3,7 +3,7 @@
     python tests/clients.py PATH/TO/reckon DATASETS_FOLDER
 
 psql, psycopg, ADBC over Flight SQL, DuckDB over the tables, and curl over REST. Needs psycopg, adbc-driver-flightsql,
-pyarrow, duckdb and deltalake; psql and curl are left out, and that is said, where they are not installed.
+pyarrow, duckdb with pytz, and deltalake; psql and curl are left out, and that is said, where they are not installed.
 """
 
 import datetime

@@ -188,6 +188,18 @@ fn a_live_top_list_goes_on_in_a_pipe() {
     assert!(top.wait().unwrap().success());
 }
 
+#[test]
+fn who_watches_a_list_may_leave_although_no_answer_comes() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let mut top = command().args(["top", "--live", "--url", &url]).stdout(Stdio::null()).spawn().unwrap();
+    let _asked = silent.accept().unwrap();
+    run_ok(std::process::Command::new("kill").args(["-INT", &top.id().to_string()]));
+    let begun = std::time::Instant::now();
+    assert!(top.wait().unwrap().success());
+    assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
 /// How many commits a table has.
 fn commits(dir: &Path, table: &str) -> usize {
     let folder = dir.join("tables").join(table).join("_delta_log");

@@ -352,6 +352,12 @@ def check_address(browser, url):
     controls = "() => ['search', 'type', 'window', 'step', 'top-n', 'top-window'].map(id => document.getElementById(id).value)"
     same("a link leads to the very view", other.page.evaluate(controls), ["video-1", "view", "6h", "", "5", "1h"])
     same("and to its comparison", other.page.is_checked("#compare"), True)
+    compared = "#entity-before-cell:not([hidden])"
+    other.page.wait_for_selector(compared, timeout=PATIENCE * 1000)
+    other.page.uncheck("#compare")
+    other.page.wait_for_selector(compared, state="hidden", timeout=PATIENCE * 1000)
+    other.page.check("#compare")
+    other.page.wait_for_selector(compared, timeout=PATIENCE * 1000)
     for one in (tab, other):
         same("complaints about addresses", one.wrong, [])
         same("requests to elsewhere", one.outside, [])
@@ -416,11 +422,69 @@ def check_reach(page):
 
 def check_refusal(browser, url):
     """What cannot be followed is said, with the server's reason."""
-    tab = Tab(browser, url)
-    tab.page.goto(f"{url}/?entity=video-1&filter=colour:red")
+    tab = Tab(browser, url).open(**VIEW)
+    tab.wait("a list", lambda seen: seen["top"])
+    tab.page.fill("#filter", "colour:red")
+    tab.page.keyboard.press("Enter")
     tab.page.wait_for_selector("body[data-link=refused]", timeout=PATIENCE * 1000)
     check("the reason is in sight", "filter" in tab.page.inner_text("#entity-error"))
+    same("no list of another question is in sight", tab.read()["top"], [])
+    tab.page.goto(f"{url}/?entity=video-1&from=noon")
+    tab.page.wait_for_selector("body[data-link=refused]", timeout=PATIENCE * 1000)
+    check("so is that of a time that is none", "from" in tab.page.inner_text("#entity-error"))
+    same("errors of the page over refusals", [text for text in tab.wrong if "400" not in text], [])
     tab.close()
+
+
+NAME = '<img src=x onerror="document.title=`done`">'
+
+
+def faked(answers, path):
+    """Lets the page follow these seconds and no others: of an entity with such a name, with its counts, or why there are none."""
+    provenance = {"complete": True, "state": "settled", "watermark": "2026-01-01T00:09:00Z", "partitions": [{"partition": 0, "position": 7}],
+                  "missing": [], "late": 0, "definitions_mixed": False, "batch_version": 3}
+    events = [("history", {"columns": ["time_ms", "accepted", "counted", "duplicate", "dead", "records"], "rows": []})]
+    for number, answer in enumerate(answers, 1):
+        series = answer if "error" in answer else {
+            "entity_id": NAME, "step_minutes": 1, "provenance": provenance, "changed": [], "gone": [],
+            "window": {"from": "2026-01-01T00:00:00Z", "to": "2026-01-01T00:10:00Z"}, **answer}
+        if "error" not in answer:
+            events.append(("series", {**series, "points": [{"start": "2026-01-01T00:01:00Z", "batch": answer["batch"],
+                                                            "stream": answer["stream"], "late": 0}]}))
+        listed = {"entity_id": NAME, "title": f"{NAME}!", "channel": NAME, "rank": 1, "count": 2**64 - 1}
+        events.append(("tick", {
+            "id": number, "now": f"2026-01-01T00:10:{number:02}Z", "counts_here": True, "ready": True, "reasons": [NAME], "damaged": 0,
+            "totals": {"accepted": 2**63, "counted": 2**63, "duplicate": 0, "dead": 0}, "lag": {"records": 0, "seconds": 0.6933333333333334,
+            "silent_partitions": 0}, "per_second": None, "serving": None, "audit": {"runs": []}, "batch": None,
+            "dead_letters": {"version": 1, "reasons": [{"reason": NAME, "count": 1}], "newest": [
+                {"received_at": "2026-01-01T00:00:00Z", "reason": NAME, "field": None, "message": NAME, "source": None}]},
+            "signals": {"window_seconds": 59.0007, "requests_per_second": 0.01694915254237288, "errors_per_second": 0.0, "under_way": 0,
+                        "latency_p50_ms": 98.03921568627451, "latency_p99_ms": None, "under_way_max": 9, "streams": 1, "streams_max": 9},
+            "top": {"entities": [listed], "provenance": provenance}, "series": series}))
+    body = "".join(f"event: {name}\ndata: {json.dumps(data)}\n\n" for name, data in events)
+    path.fulfill(status=200, content_type="text/event-stream", body=body)
+
+
+def check_strange(browser, url):
+    """Names are text and never markup, numbers are not rounded, and older counts are never said to be those of now."""
+    counts = {"count": 2**64 - 1, "batch": 2**63, "stream": 2**63 - 1}
+    for name, answers in [("counts", [counts]), ("no answer", [counts, {"error": "no room"}])]:
+        tab = Tab(browser, url)
+        tab.page.route("**/v1/live?*", lambda path: faked(answers, path))
+        tab.page.goto(f"{url}/?{urllib.parse.urlencode({'entity': NAME})}")
+        tab.page.wait_for_selector(f"body[data-tick='{len(answers)}']", timeout=PATIENCE * 1000)
+        seen = tab.read()
+        for part, count in counts.items():
+            same(f"{name}: {part} beyond doubles", seen[part], str(count))
+        same(f"{name}: as it is shown", seen["shown"], f"{2**64 - 1:,}")
+        same(f"{name}: a list's count beyond doubles", seen["top"], [[NAME, str(2**64 - 1)]])
+        check(f"{name}: a rate of many digits", "0.02" in tab.page.inner_text("#signal-traffic"))
+        same(f"{name}: whether it is said that counts are older", tab.page.is_visible("#entity-error"), len(answers) > 1)
+        tab.page.wait_for_timeout(300)
+        same(f"{name}: markup of names", tab.page.locator("img[src=x]").count(), 0)
+        check(f"{name}: names do nothing", tab.page.title() != "done", tab.page.title())
+        same(f"{name}: complaints", tab.wrong, [])
+        tab.close()
 
 
 def check_sight(browser, url, folder):
@@ -473,6 +537,7 @@ def run(browser, server, url, folder):
     check_first_view(browser, url)
     check_keyboard(browser, url)
     check_refusal(browser, url)
+    check_strange(browser, url)
     if server is None:
         return
     tab = Tab(browser, url).open(**VIEW)

@@ -53,6 +53,10 @@ fn build(work: &Path) -> Outcome<Vec<(String, PathBuf)>> {
     // Packages are fetched once for a lock file.
     let (lock, stamp) = (fs::read(work.join("package-lock.json"))?, work.join("fetched"));
     if fs::read(&stamp).ok().as_ref() != Some(&lock) {
+        // What is fetched by halves is none of any lock file.
+        if stamp.exists() {
+            fs::remove_file(&stamp)?;
+        }
         npm(work, &["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1"])?;
         fs::write(&stamp, &lock)?;
     }

@@ -304,7 +304,13 @@ impl World {
                 let rows = if torn { 1 } else { 100 };
                 let counts = run.to_batches(&self.definition.dimensions, self.definition.version(), rows).unwrap();
                 batches.extend(counts.iter().map(|batch| placed(&schema, KIND_COUNT, partition, &segment, batch)));
-                batches.push(placed(&schema, KIND_SUMMARY, partition, &segment, &totals(&run, self.definition.version())));
+                batches.push(placed(
+                    &schema,
+                    KIND_SUMMARY,
+                    partition,
+                    &segment,
+                    &totals(&run, self.definition.version()),
+                ));
                 start = segment.end;
             }
             for batches in batches.chunks(if torn { 1 } else { usize::MAX }) {

@@ -1,12 +1,14 @@
 //! `reckon top --live`: a list that is asked for again and again, on a screen or, in a pipe, block after block.
 
+use std::future::poll_fn;
 use std::io::{IsTerminal as _, Read as _, Write as _, stdin, stdout};
+use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -33,29 +35,30 @@ pub async fn show(target: &Target, query: &[(&str, String)], every: Duration, js
     if every < EVERY_MIN {
         bail!("--interval must be at least 100ms");
     }
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut signals = signals()?;
     let screen = (!json && stdout().is_terminal()).then(Screen::enter);
     let mut keys = keys(screen.is_some());
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before: Option<Vec<Entry>> = None;
     loop {
-        tokio::select! {
+        let asked = async {
+            ticks.tick().await;
+            target.get("/v1/top", query).await
+        };
+        // A server that does not answer keeps nobody who wants to leave.
+        let answer = tokio::select! {
             biased;
-            _ = term.recv() => return Ok(()),
-            _ = int.recv() => return Ok(()),
-            // Once no more keys will come, this waits for the others alone.
-            Some(key) = keys.recv() => match key {
-                b'q' | b'Q' => return Ok(()),
-                _ => continue,
-            },
-            _ = ticks.tick() => {}
-        }
-        let answer = match target.get("/v1/top", query).await {
+            () = ended(&mut signals, &mut keys) => return Ok(()),
+            answer = asked => answer,
+        };
+        let answer = match answer {
             Ok(answer) => answer,
             // Whoever watches wants to see it come back; a question that is wrong stays wrong.
             Err(error) if before.is_some() => {
-                print(screen.as_ref(), &[format!("no answer: {error:#}")])?;
+                if !no_answer(screen.as_ref(), json, &error)? {
+                    return Ok(());
+                }
                 continue;
             }
             Err(error) => return Err(error),
@@ -73,12 +76,49 @@ pub async fn show(target: &Target, query: &[(&str, String)], every: Duration, js
     }
 }
 
+/// All that ends a process from outside: whoever does it, the terminal is given back.
+fn signals() -> std::io::Result<Vec<Signal>> {
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()];
+    kinds.into_iter().map(signal).collect()
+}
+
+/// Waits until somebody wants it to end.
+async fn ended(signals: &mut [Signal], keys: &mut mpsc::Receiver<u8>) {
+    loop {
+        let signalled = poll_fn(|context| {
+            let any = signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
+            if any { Poll::Ready(()) } else { Poll::Pending }
+        });
+        tokio::select! {
+            () = signalled => return,
+            // Once no more keys will come, this waits for the others alone.
+            Some(key) = keys.recv() => {
+                if matches!(key, b'q' | b'Q') {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Says that there is no answer; whether anybody still sees it. What a machine reads are answers alone.
+fn no_answer(screen: Option<&Screen>, json: bool, error: &anyhow::Error) -> Result<bool> {
+    let told = format!("no answer: {error:#}");
+    if json {
+        eprintln!("{told}");
+        return Ok(true);
+    }
+    let columns = screen.map_or(usize::MAX, |_| size().0);
+    print(screen, &[fitted(&told, columns)])
+}
+
 /// The lines of one list.
 fn block(answer: &Value, ranked: &[Ranked], screen: Option<&Screen>) -> Vec<String> {
     let (columns, rows) = screen.map_or((COLUMNS, usize::MAX), |_| size());
     let now = chrono::Local::now().format("%H:%M:%S");
     let state = answer["provenance"]["state"].as_str().unwrap_or("state unknown");
-    let mut told = vec![fitted(&format!("{now}  {} entities, {state}", ranked.len()), columns)];
+    let what = if answer["channels"].is_array() { "channels" } else { "entities" };
+    let mut told = vec![fitted(&format!("{now}  {} {what}, {state}", ranked.len()), columns)];
     // What is missing is said first: nobody may have to scroll for it.
     told.extend(lack(answer).map(|lack| fitted(&lack, columns)));
     told.extend(lines(ranked, columns).into_iter().take(rows.saturating_sub(LINES_AROUND)));

@@ -42,15 +42,19 @@ pub struct Ranked {
     pub grown: Option<u64>,
 }
 
-/// The entities of an answer to `GET /v1/top`, in order.
+/// The entities of an answer to `GET /v1/top`, or its channels, in order.
 #[must_use]
 pub fn entries(answer: &Value) -> Vec<Entry> {
-    let entry = |entity: &Value| {
-        let count = &entity["count"];
+    let by_channel = answer["channels"].is_array();
+    let (list, field) = if by_channel { ("channels", "channel") } else { ("entities", "entity_id") };
+    let entry = |row: &Value| {
+        let count = &row["count"];
         let count = count.as_u64().or_else(|| count.as_str()?.parse().ok())?;
-        Some(Entry { name: entity["entity_id"].as_str()?.to_owned(), count })
+        // Entities without a channel stand together.
+        let nameless = (by_channel && row[field].is_null()).then_some("-");
+        Some(Entry { name: row[field].as_str().or(nameless)?.to_owned(), count })
     };
-    answer["entities"].as_array().into_iter().flatten().filter_map(entry).collect()
+    answer[list].as_array().into_iter().flatten().filter_map(entry).collect()
 }
 
 /// What has changed since the list before; in the first list nothing has.
@@ -184,6 +188,8 @@ mod tests {
             json!({"entities": [{"entity_id": "a", "count": 3}, {"entity_id": "b", "count": "2"}, {"count": 1}]});
         assert_eq!(entries(&answer), list(&[("a", 3), ("b", 2)]));
         assert!(entries(&json!({})).is_empty());
+        let channels = json!({"channels": [{"channel": "a", "count": 3}, {"channel": null, "count": 2}]});
+        assert_eq!(entries(&channels), list(&[("a", 3), ("-", 2)]));
     }
 
     #[test]

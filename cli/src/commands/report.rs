@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::ranks::fitted;
+use crate::node::metrics::{ARCHIVER_LAG, COUNTING_LAG};
 
 /// What the server says of itself.
 #[derive(Debug, Default)]
@@ -138,8 +139,8 @@ fn role(ready: &Value, metrics: &str) -> &'static str {
         (true, true) => "up",
         (false, true) => "serve",
         (true, false) => "gateway",
-        (false, false) if has("reckon_counter_lag_records") => "stream",
-        (false, false) if has("reckon_archiver_lag_records") => "archive",
+        (false, false) if has(COUNTING_LAG) => "stream",
+        (false, false) if has(ARCHIVER_LAG) => "archive",
         (false, false) => "unknown",
     }
 }
@@ -254,8 +255,8 @@ mod tests {
     fn roles_are_told_apart() {
         let told = |metrics: &str| role(&json!({}), metrics);
         assert_eq!(told("reckon_events_accepted_total 1\n"), "gateway");
-        assert_eq!(told("reckon_counter_lag_records{partition=\"0\"} 1\n"), "stream");
-        assert_eq!(told("reckon_archiver_lag_records 1\n"), "archive");
+        assert_eq!(told(&format!("{COUNTING_LAG}{{partition=\"0\"}} 1\n")), "stream");
+        assert_eq!(told(&format!("{ARCHIVER_LAG} 1\n")), "archive");
         assert_eq!(role(&json!({"serving": {}}), ""), "serve");
     }
 }

@@ -9,6 +9,7 @@ use reckon_data::config::Settings;
 use serde_json::Value;
 
 use super::live;
+use super::ranks::fitted;
 use super::target::{TargetArgs, warn};
 
 /// The top entities, exactly.
@@ -106,7 +107,8 @@ fn table_of(rows: &Value, columns: &[(&str, &str)]) -> Table {
         let mut cells = vec![Cell::new(index + 1)];
         cells.extend(columns.iter().map(|(_, field)| match &row[*field] {
             Value::Null => Cell::new("-"),
-            Value::String(text) => Cell::new(text),
+            // Names come from outside, and a terminal does what some of them say.
+            Value::String(text) => Cell::new(fitted(text, usize::MAX)),
             other => Cell::new(other),
         }));
         cells.push(Cell::new(&row["count"]).set_alignment(CellAlignment::Right));
@@ -131,5 +133,7 @@ mod tests {
         assert!(named.contains("Two") && named.contains("title") && !named.contains("owner"), "{named}");
         let grouped = table(&json!({"channels": [{"channel": null, "count": 7, "entities": 2}]})).to_string();
         assert!(grouped.contains("channel") && grouped.contains('7'), "{grouped}");
+        let hostile = table(&json!({"entities": [{"entity_id": "a\u{1b}[2J", "count": 1}]})).to_string();
+        assert!(!hostile.contains('\u{1b}') && hostile.contains("a·[2J"), "{hostile}");
     }
 }

@@ -12,6 +12,11 @@ use reckon_tables::{ColdStore, DeltaTables};
 
 use crate::telemetry::process_metrics;
 
+/// Tells a counter from other processes.
+pub const COUNTING_LAG: &str = "reckon_counting_lag_records";
+/// Tells an archiver from other processes.
+pub const ARCHIVER_LAG: &str = "reckon_archiver_lag_records";
+
 /// What every process says.
 pub fn common(tables: &DeltaTables, log: &dyn Log, into: &mut MetricsText) {
     for counter in log.counters() {
@@ -51,10 +56,10 @@ pub fn counter(stats: &CounterStats, into: &mut MetricsText) {
     for (verdict, count) in [("counted", totals.counted), ("duplicate", totals.duplicate), ("dead", totals.dead)] {
         into.value("reckon_events_counted_total", &[("verdict", verdict)], count);
     }
-    into.begin("reckon_counting_lag_records", "gauge", "Records not counted yet.");
+    into.begin(COUNTING_LAG, "gauge", "Records not counted yet.");
     for partition in &stats.partitions {
         let label = partition.partition.to_string();
-        into.value("reckon_counting_lag_records", &[("partition", &label)], partition.lag_records);
+        into.value(COUNTING_LAG, &[("partition", &label)], partition.lag_records);
     }
     counter_stages(stats, into);
     let sum = |get: fn(&PartitionStats) -> f64| stats.partitions.iter().map(get).sum::<f64>();
@@ -86,7 +91,7 @@ fn counter_stages(stats: &CounterStats, into: &mut MetricsText) {
 /// Archivers.
 pub fn archiver(stats: &ArchiveStats, lag_micros: i64, into: &mut MetricsText) {
     into.single("reckon_archived_events_total", "counter", "Events archived since the start.", stats.events);
-    into.single("reckon_archiver_lag_records", "gauge", "Records not archived yet.", stats.lag_records);
+    into.single(ARCHIVER_LAG, "gauge", "Records not archived yet.", stats.lag_records);
     let seconds = lag_micros as f64 / 1e6;
     into.single("reckon_archiver_lag_seconds", "gauge", "Age of the newest record archived.", seconds);
     let stages = [

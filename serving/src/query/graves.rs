@@ -50,12 +50,15 @@ pub struct Newest {
 }
 
 impl Serving {
-    /// Dead letters at a glance.
+    /// Dead letters at a glance; none when the table is still of the version that is `known`.
     ///
     /// # Errors
     /// Those of an SQL query.
-    pub async fn graves(&self) -> Result<Graves, ServingError> {
+    pub async fn graves(&self, known: Option<u64>) -> Result<Option<Graves>, ServingError> {
         let dead = self.snapshots.newest(Table::DeadLetters).await?;
+        if known == Some(dead.version) {
+            return Ok(None);
+        }
         let mut graves = Graves { version: dead.version, ..Graves::default() };
         let counted = format!(
             "SELECT reason, count(*) AS letters FROM dead_letters GROUP BY reason ORDER BY letters DESC, reason LIMIT {REASONS}"
@@ -82,7 +85,7 @@ impl Serving {
                 source: text_at(&source, row),
             }));
         }
-        Ok(graves)
+        Ok(Some(graves))
     }
 }
 
@@ -96,10 +99,14 @@ mod tests {
         let letters = [(1, "malformed", "{"), (2, "too_old", "a"), (3, "malformed", "b")];
         world.bury(&letters).await;
         let serving = world.serve().await;
-        let graves = serving.graves().await.unwrap();
+        let graves = serving.graves(None).await.unwrap().unwrap();
         let reasons: Vec<_> = graves.reasons.iter().map(|at| (at.reason.as_str(), at.count)).collect();
         assert_eq!(reasons, [("malformed", 2), ("too_old", 1)]);
         let newest: Vec<_> = graves.newest.iter().map(|at| (at.received_at, at.reason.as_str())).collect();
         assert_eq!(newest, [(3, "malformed"), (2, "too_old"), (1, "malformed")]);
+        assert_eq!(serving.graves(Some(graves.version)).await.unwrap(), None, "nothing has come since");
+        world.bury(&[(4, "too_old", "c")]).await;
+        let later = serving.graves(Some(graves.version)).await.unwrap().unwrap();
+        assert_eq!(later.reasons.iter().map(|at| at.count).sum::<u64>(), 4);
     }
 }

@@ -6,7 +6,12 @@ const LISTED_MAX = 8;
 const WAIT = 150;
 
 const utc = (local) => (local ? `${local.slice(0, 16)}:00Z` : "");
-const local = (time) => (time ? new Date(time).toISOString().slice(0, 16) : "");
+
+// A time of the address, RFC 3339 or epoch milliseconds, as the form has it; none of what is no time.
+function local(time) {
+  const at = new Date(/^-?\d+$/.test(time) ? Number(time) : time);
+  return time && !Number.isNaN(at.getTime()) ? at.toISOString().slice(0, 16) : "";
+}
 
 export class Controls {
   constructor(go) {
@@ -32,7 +37,8 @@ export class Controls {
   }
 
   show(state) {
-    for (const name of ["type", "filter", "step"]) $(name).value = state[name];
+    for (const name of ["type", "filter"]) $(name).value = state[name];
+    select($("step"), state.step);
     $("search").value = state.entity;
     select($("window"), state.window || "custom");
     $("from").value = local(state.from);

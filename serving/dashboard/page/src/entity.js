@@ -19,23 +19,28 @@ export class Entity {
     this.points = new Map();
     this.about = null;
     this.past = null;
+    this.trouble = null;
+    this.refusal = null;
     $("entity-table").addEventListener("toggle", () => this.tabled());
   }
 
   follow(state) {
     const key = address({ ...state, compare: "", top: "", top_window: "" });
     this.compare = Boolean(state.compare);
-    if (key !== this.key) {
+    const changed = key !== this.key;
+    if (changed) {
       this.key = key;
       this.points = new Map();
       this.about = null;
-      this.past = null;
+      this.trouble = null;
       this.titled(state.entity);
       $("entity-body").hidden = true;
       $("entity-state").hidden = true;
       delete $("entity").dataset.positions;
+      this.said();
     }
-    if (!this.compare) this.past = null;
+    // An answer that is still on its way is of another view then.
+    if (changed || !this.compare) this.past = this.asked = null;
     text($("entity-title"), state.entity ? `Counts of ${state.entity}` : "Counts of an entity");
     if (this.about) this.show();
   }
@@ -50,10 +55,20 @@ export class Entity {
   }
 
   refused(detail) {
-    const line = $("entity-error");
-    line.hidden = !detail;
-    text(line, detail ?? "");
-    if (detail) $("entity-body").hidden = true;
+    this.refusal = detail ?? null;
+    if (detail) {
+      this.about = null;
+      $("entity-body").hidden = true;
+      $("entity-state").hidden = true;
+    }
+    this.said();
+  }
+
+  // Why there are no counts, or older ones; that stays in sight until there are new ones.
+  said() {
+    const said = this.refusal ?? this.trouble;
+    $("entity-error").hidden = !said;
+    text($("entity-error"), said ?? "");
   }
 
   series(series) {
@@ -64,9 +79,11 @@ export class Entity {
     const of = event.series;
     if (!of) return;
     this.now = event.now;
+    this.trouble = of.error ? `No answer now: ${of.error}.${this.about ? " What stands below is older." : ""}` : null;
+    this.said();
     if (of.error) {
-      $("entity-error").hidden = false;
-      text($("entity-error"), `No answer now: ${of.error}. What stands below is older.`);
+      $("entity-state").dataset.kind = "bad";
+      text($("entity-state"), "no answer now");
       return;
     }
     for (const point of of.changed) this.points.set(point.start, point);
@@ -168,11 +185,11 @@ export class Entity {
     $("entity-table").querySelector(".scroll").replaceChildren(made);
   }
 
-  // The period before, asked for once a minute.
+  // The period before, asked for once a minute, for late events are added to it too.
   async look(state) {
     const { from, to } = this.about.window;
     if (!from || !to) return;
-    const key = `${this.key} ${from} ${to}`;
+    const key = `${this.key} ${from} ${to} ${this.now.slice(0, 16)}`;
     if (key === this.asked) return;
     this.asked = key;
     const shift = seconds(to) - seconds(from);
@@ -181,15 +198,20 @@ export class Entity {
     for (const name of ["type", "filter"]) if (state[name]) query.set(name, state[name]);
     try {
       const answer = await fetch(`/v1/entities/${encodeURIComponent(this.about.entity_id)}/stats?${query}`);
-      if (!answer.ok || key !== this.asked) return;
-      const found = parse(await answer.text());
+      const found = answer.ok ? parse(await answer.text()) : null;
+      if (key !== this.asked) return;
+      if (!found) {
+        this.past = null;
+        this.show();
+        return;
+      }
       const values = new Map(found.points.map((point) => [seconds(point.start), Number(point.value)]));
       // Steps are aligned to 1970: a shift that is no whole number of steps is taken to the nearest.
       const step = found.step_minutes * 60;
-      this.past = { total: found.total, values, shift: Math.round(shift / step) * step };
+      this.past = { total: found.total, complete: found.provenance.complete, values, shift: Math.round(shift / step) * step };
       this.show();
     } catch {
-      this.asked = null;
+      if (key === this.asked) this.past = this.asked = null;
     }
   }
 
@@ -198,7 +220,7 @@ export class Entity {
     cell.hidden = !(this.compare && this.past);
     if (cell.hidden) return;
     const by = change(this.about.count, this.past.total);
-    number($("entity-before"), `${count(this.past.total)}${by ? ` (${by})` : ""}`, this.past.total);
+    number($("entity-before"), `${count(this.past.total)}${by ? ` (${by})` : ""}${this.past.complete ? "" : ", incomplete"}`, this.past.total);
   }
 
   repaint() {

@@ -2,7 +2,8 @@
 
 import { parse } from "./numbers.js";
 
-const SILENCE_MAX = 8000;
+// A server with many views to make lets each wait its turn.
+const SILENCE_MAX = 20000;
 const WAITS = [500, 1000, 1000, 2000, 2000, 5000];
 
 export class Live {
@@ -42,7 +43,13 @@ export class Live {
       source.addEventListener(name, (event) => {
         if (this.source !== source) return;
         this.heard = Date.now();
-        this.on[name](parse(event.data));
+        try {
+          this.on[name](parse(event.data));
+        } catch (error) {
+          // What cannot be shown must not leave older numbers there as live ones.
+          this.again();
+          throw error;
+        }
         if (name === "tick") {
           this.failures = 0;
           this.on.state("live");

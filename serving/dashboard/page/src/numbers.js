@@ -1,10 +1,12 @@
 // Numbers and times as text. Counts are 64-bit: above 2^53 they must not pass through a double.
 
-// Long integers become text before JSON.parse can round them; whole() takes both.
-const TOKENS = /"(?:[^"\\]|\\.)*"|-?\d{16,}(?![\d.eE])/g;
+// Texts and numbers, each as a whole: the digits behind a point are no integer of their own.
+const TOKENS = /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g;
+const LONG = /^-?\d{16,}$/;
 
+// Long integers become text before JSON.parse can round them; whole() takes both.
 export function parse(text) {
-  return JSON.parse(text.replace(TOKENS, (token) => (token[0] === '"' ? token : `"${token}"`)));
+  return JSON.parse(text.replace(TOKENS, (token) => (LONG.test(token) ? `"${token}"` : token)));
 }
 
 export function whole(value) {

@@ -5,6 +5,8 @@ import { Rates } from "./charts.js";
 import { ago, bytesless, clock, count, millis, minute, parse, rate, seconds, whole } from "./numbers.js";
 
 const SHOWN_MS = 300000;
+const LOOK_MS = 60000;
+const AUDITS_MAX = 5;
 const TILES = [
   ["rate", "Events per second"],
   ["counted", "Counted since the start"],
@@ -17,6 +19,8 @@ const TILES = [
 export class Process {
   constructor() {
     this.rows = [];
+    this.stored = [];
+    this.looked = 0;
     this.shown = new Map();
     this.chart = new Rates($("rate-chart"));
     const tile = ([id, name]) => h("div", { class: "tile", id: `tile-${id}` }, h("h2", {}, name), h("p", { class: "value number", id: `${id}-value` }, "–"), h("p", { class: "sub", id: `${id}-sub` }, ""));
@@ -72,7 +76,7 @@ export class Process {
   }
 
   verdict({ audit, now }, tile) {
-    const run = audit?.runs?.find((run) => run.state !== "running") ?? this.stored?.[0];
+    const run = this.runs(audit).find((run) => run.state !== "running");
     const box = $("tile-verdict");
     if (!run) {
       box.dataset.kind = "";
@@ -119,11 +123,7 @@ export class Process {
   }
 
   audit(audit) {
-    let runs = audit?.runs ?? [];
-    if (runs.length === 0) {
-      this.look();
-      runs = this.stored ?? [];
-    }
+    const runs = this.runs(audit);
     this.replace("audit-body", JSON.stringify(runs), () => {
       if (runs.length === 0) return h("p", { class: "empty" }, "No audit has ended yet. reckon audit starts one.");
       const columns = [{ name: "Ended, UTC", time: true }, { name: "Verdict", time: true }, { name: "Findings", number: true }, { name: "Expected", number: true }, { name: "Raw events", number: true }];
@@ -139,18 +139,26 @@ export class Process {
     $("audit-link").hidden = !runs.some((run) => run.finished_at);
   }
 
-  // Audits of before the server's start are in a table.
+  // The audits of this process; where none has ended in it, those that are stored too.
+  runs(audit) {
+    const own = audit?.runs ?? [];
+    if (own.some((run) => run.state !== "running")) return own;
+    this.look();
+    return [...own, ...this.stored].slice(0, AUDITS_MAX);
+  }
+
+  // Audits of before the server's start, and of other processes, are in a table; asked for once a minute.
   async look() {
-    if (this.looked) return;
-    this.looked = true;
-    const query = "select run_id, finished_at, verdict, errors, expected, events from audit_runs order by finished_at desc limit 5";
+    if (Date.now() - this.looked < LOOK_MS) return;
+    this.looked = Date.now();
+    const query = `select run_id, finished_at, verdict, errors, expected, events from audit_runs order by finished_at desc limit ${AUDITS_MAX}`;
     try {
       const answer = await fetch("/v1/sql", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ query }) });
       if (!answer.ok) return;
       const { rows } = parse(await answer.text());
       this.stored = rows.map(([id, finished_at, verdict, errors, expected, events]) => ({ id, finished_at, verdict, errors, expected, events, state: "succeeded" }));
     } catch {
-      this.looked = false;
+      // In a minute, then.
     }
   }
 

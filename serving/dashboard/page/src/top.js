@@ -7,26 +7,37 @@ import { address } from "./state.js";
 // Ranks are compared with those of about so long ago.
 const BACK_MS = 60000;
 const KEEP_EVERY_MS = 5000;
+const PRESS_MS = 1000;
 
 export class Top {
   constructor(choose) {
     this.choose = choose;
     this.kept = [];
+    this.pressed = 0;
+    $("top-body").addEventListener("pointerdown", () => (this.pressed = Date.now()));
+    for (const name of ["pointerup", "pointercancel"]) addEventListener(name, () => (this.pressed = 0));
   }
 
   follow(state) {
     const key = [state.type, state.filter, state.top, state.top_window].join(" ");
-    if (key !== this.key) this.kept = [];
+    if (key === this.key) return;
     this.key = key;
+    this.kept = [];
+    // What was asked for before is no answer to this.
+    $("top-state").hidden = true;
+    delete $("top").dataset.positions;
+    $("top-body").replaceChildren(h("p", { class: "empty" }, "Looking…"));
   }
 
   tick(event, state) {
+    // A list that is made anew between press and release would swallow the click.
+    if (Date.now() - this.pressed < PRESS_MS) return;
     const list = event.top;
     const chip = $("top-state");
     chip.hidden = false;
     if (!list || list.error) {
       chip.dataset.kind = "bad";
-      text(chip, "no answer");
+      text(chip, "no answer now");
       chip.title = list?.error ?? "";
       return;
     }

@@ -45,6 +45,9 @@ pub const STREAMS_MAX: usize = 256;
 /// A comment goes out after so long a silence, so that nobody in between takes the connection for dead.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
+/// Of the processors, one in so many makes frames: the others are for whoever asks.
+const PROCESSORS_PART: usize = 2;
+
 /// The latest frame of a view; none before the first.
 type Frames = watch::Sender<Option<Arc<Frame>>>;
 
@@ -52,6 +55,8 @@ type Frames = watch::Sender<Option<Arc<Frame>>>;
 #[derive(Debug)]
 pub struct Live {
     room: Arc<Semaphore>,
+    /// Frames that are made at once. Where there are more views than there is time for, each comes less often.
+    making: Semaphore,
     /// Each is made by a task of its own for as long as somebody follows it.
     views: Mutex<HashMap<View, Weak<Frames>>>,
     pub pulse: Pulse,
@@ -59,7 +64,13 @@ pub struct Live {
 
 impl Default for Live {
     fn default() -> Self {
-        Self { room: Arc::new(Semaphore::new(STREAMS_MAX)), views: Mutex::default(), pulse: Pulse::default() }
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            room: Arc::new(Semaphore::new(STREAMS_MAX)),
+            making: Semaphore::new((processors / PROCESSORS_PART).max(1)),
+            views: Mutex::default(),
+            pulse: Pulse::default(),
+        }
     }
 }
 
@@ -101,6 +112,7 @@ async fn make(shared: Weak<Shared>, view: View, frames: Arc<Frames>) {
     loop {
         ticks.tick().await;
         let Some(shared) = shared.upgrade() else { return };
+        let Ok(_turn) = shared.live.making.acquire().await else { return };
         if shared.live.is_left(&view, &frames) {
             return;
         }

@@ -13,7 +13,7 @@ use super::super::parts::Totals;
 use super::super::signals::Signals;
 use super::super::state::{REQUESTS_MAX, Shared};
 use super::{PATH, STREAMS_MAX};
-use crate::Serving;
+use crate::{Serving, ServingError, query};
 
 /// Seconds that are kept.
 const HISTORY: usize = 600;
@@ -21,6 +21,8 @@ const HISTORY: usize = 600;
 const SIGNALS: usize = 60;
 /// How often dead letters are counted, while somebody looks.
 const GRAVES_EVERY: Duration = Duration::from_secs(5);
+/// Counting them may take one part in so many of the time.
+const GRAVES_PART: u32 = 20;
 /// So many of the latest audits are told.
 const AUDITS: usize = 5;
 
@@ -35,8 +37,25 @@ pub struct Pulse {
 #[derive(Debug, Default)]
 struct Graves {
     told: Value,
+    /// The version of the table that it is of.
+    version: Option<u64>,
+    /// When they were counted last, and how long that counts.
     since: Option<Instant>,
+    pause: Duration,
     task: Option<JoinHandle<()>>,
+}
+
+impl Graves {
+    /// Notes what was found, and how long it took; nothing when it is still what was found before.
+    fn note(&mut self, found: Result<Option<query::Graves>, ServingError>, took: Duration) {
+        self.since = Some(Instant::now());
+        self.pause = GRAVES_EVERY.max(took.saturating_mul(GRAVES_PART));
+        match found {
+            Ok(None) => {}
+            Ok(Some(found)) => (self.version, self.told) = (Some(found.version), json!(found)),
+            Err(error) => (self.version, self.told) = (None, json!({ "error": error.to_string() })),
+        }
+    }
 }
 
 /// The process at one second.
@@ -97,18 +116,15 @@ impl Pulse {
     fn look_at_graves(&self, shared: &Arc<Shared>, serving: &Arc<Serving>) {
         let mut graves = self.graves.lock();
         let goes_on = graves.task.as_ref().is_some_and(|task| !task.is_finished());
-        if goes_on || graves.since.is_some_and(|since| since.elapsed() < GRAVES_EVERY) {
+        if goes_on || graves.since.is_some_and(|since| since.elapsed() < graves.pause) {
             return;
         }
-        graves.since = Some(Instant::now());
-        let (shared, serving) = (Arc::downgrade(shared), Arc::clone(serving));
+        let (shared, serving, known) = (Arc::downgrade(shared), Arc::clone(serving), graves.version);
         graves.task = Some(tokio::spawn(async move {
-            let told = match Box::pin(serving.graves()).await {
-                Ok(graves) => json!(graves),
-                Err(error) => json!({ "error": error.to_string() }),
-            };
+            let start = Instant::now();
+            let found = Box::pin(serving.graves(known)).await;
             if let Some(shared) = shared.upgrade() {
-                shared.live.pulse.graves.lock().told = told;
+                shared.live.pulse.graves.lock().note(found, start.elapsed());
             }
         }));
     }
@@ -211,6 +227,18 @@ mod tests {
     fn sample(at: Instant, counted: u64, records: u64) -> Sample {
         let totals = Totals { accepted: counted, counted, ..Totals::default() };
         Sample { at, now: 0, totals, records, requests: RequestSums::default() }
+    }
+
+    #[test]
+    fn dead_letters_are_told_until_there_are_others() {
+        let mut graves = Graves::default();
+        graves.note(Ok(Some(query::Graves { version: 3, ..query::Graves::default() })), Duration::ZERO);
+        graves.note(Ok(None), Duration::from_secs(1));
+        assert_eq!((graves.version, &graves.told["version"]), (Some(3), &json!(3)));
+        assert_eq!(graves.pause, Duration::from_secs(20), "counting takes a twentieth of the time at the most");
+        graves.note(Err(ServingError::unavailable("no")), Duration::ZERO);
+        assert_eq!((graves.version, graves.pause), (None, GRAVES_EVERY), "what was not found is looked for again");
+        assert!(graves.told["error"].is_string());
     }
 
     #[test]

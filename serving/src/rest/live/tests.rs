@@ -4,6 +4,7 @@ use axum::Router;
 use axum::body::{Body, BodyDataStream};
 use axum::http::{Request, StatusCode, header};
 use futures::StreamExt as _;
+use reckon_data::run::Dimension;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -122,6 +123,22 @@ async fn a_stream_begins_with_all_steps_and_goes_on_with_changes() {
     // One who comes later gets the whole of it too.
     let mut other = get(&app, "/v1/live?top=3&from=0&type=view&entity=v1").await.into_body().into_data_stream();
     assert_eq!(read(&mut other, "series").await["points"].as_array().map(Vec::len), Some(2));
+}
+
+/// Counts that were made without a dimension would be too small, and look whole.
+#[tokio::test]
+async fn a_filter_that_older_counts_do_not_hold_is_no_short_count() {
+    let mut world = world().await;
+    world.definition.dimensions.push(Dimension::Ip);
+    let app = super::super::router(parts(&world).await);
+    let mut stream = get(&app, "/v1/live?entity=v1&from=0&filter=ip:10.0.0.1").await.into_body().into_data_stream();
+    let tick = read(&mut stream, "tick").await;
+    for part in ["series", "top"] {
+        let error = tick[part]["error"].as_str().unwrap_or_else(|| panic!("{part} of {tick}"));
+        assert!(error.contains("raw events"), "{error}");
+    }
+    let mut stream = get(&app, "/v1/live?entity=v1&from=0").await.into_body().into_data_stream();
+    assert_eq!(read(&mut stream, "tick").await["series"]["count"], 7, "without the filter any counts will do");
 }
 
 #[tokio::test]
