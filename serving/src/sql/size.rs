@@ -17,6 +17,11 @@ use crate::ServingError;
 pub const TOKENS_MAX: usize = 50_000;
 /// Most operators around one another: `1 + 1 + 1` has two. Planning and running a level take stack.
 pub const OPERATORS_MAX: usize = 500;
+/// Most brackets within one another. The parser goes through fifty expressions at most, and through types without end.
+pub const BRACKETS_MAX: usize = 100;
+/// Most words that stand around what follows them without a bracket: `EXPLAIN EXPLAIN …` took all stack there was, and
+/// `INTERVAL INTERVAL …` twice the time for each.
+pub const NESTED_MAX: usize = 16;
 /// Most tables that a query reads, each name of a `WITH` written out: planning writes them out, and a name that stands for
 /// two of the one before it doubles the plan. Thirty of those took all memory there was.
 pub const TABLES_MAX: usize = 1_000;
@@ -39,6 +44,14 @@ pub fn check_text(query: &str, dialect: &dyn Dialect) -> Result<(), ServingError
     let tokens: Vec<Token> = tokens.into_iter().filter(|token| !matches!(token, Token::Whitespace(_))).collect();
     if tokens.len() > TOKENS_MAX {
         return Err(too_many(tokens.len(), "words and signs", TOKENS_MAX));
+    }
+    let (brackets, nested) = (brackets(&tokens), nested(&tokens));
+    if brackets > BRACKETS_MAX {
+        return Err(too_many(brackets, "brackets within one another", BRACKETS_MAX));
+    }
+    if nested > NESTED_MAX {
+        let what = "words EXPLAIN, INTERVAL without a text, ARRAY< and STRUCT<";
+        return Err(too_many(nested, what, NESTED_MAX));
     }
     let operators = operators(&tokens);
     if operators > OPERATORS_MAX {
@@ -170,6 +183,37 @@ pub fn check_plan(plan: &LogicalPlan) -> Result<(), ServingError> {
 
 fn too_many(found: usize, what: &str, most: usize) -> ServingError {
     ServingError::bad("query", format!("it has {found} {what}, the limit is {most}"))
+}
+
+/// How many brackets are open at once, at most.
+fn brackets(tokens: &[Token]) -> usize {
+    let (mut open, mut most) = (0_usize, 0);
+    for token in tokens {
+        match token {
+            Token::LParen | Token::LBracket | Token::LBrace => open += 1,
+            Token::RParen | Token::RBracket | Token::RBrace => open = open.saturating_sub(1),
+            _ => {}
+        }
+        most = most.max(open);
+    }
+    most
+}
+
+/// How many words stand around what follows them, for which the parser calls itself and does not count.
+fn nested(tokens: &[Token]) -> usize {
+    let is_around = |(at, token): &(usize, &Token)| {
+        let Token::Word(word) = token else { return false };
+        let next = tokens.get(at + 1);
+        match word.keyword {
+            Keyword::EXPLAIN => true,
+            Keyword::INTERVAL => {
+                !matches!(next, Some(Token::SingleQuotedString(_) | Token::Number(..) | Token::Placeholder(_)))
+            }
+            Keyword::ARRAY | Keyword::STRUCT => matches!(next, Some(Token::Lt)),
+            _ => false,
+        }
+    };
+    tokens.iter().enumerate().filter(is_around).count()
 }
 
 /// What stands between two parentheses, up to now.
@@ -349,6 +393,16 @@ mod tests {
         let list = |numbers: usize| format!("select 1 in ({})", vec!["1"; numbers].join(","));
         assert!(check(&list(TOKENS_MAX / 2 - 3)).is_ok());
         assert!(check(&list(TOKENS_MAX / 2)).is_err());
+        for word in ["EXPLAIN ", "INTERVAL ", "INTERVAL (", "ARRAY<"] {
+            let nested = |words: usize| format!("{} x", word.repeat(words));
+            assert!(check(&nested(NESTED_MAX)).is_ok(), "{word}");
+            assert!(check(&nested(NESTED_MAX + 1)).is_err(), "{word}");
+        }
+        let hours = vec!["minute > now() - INTERVAL '1 hour'"; 40].join(" OR ");
+        assert!(check(&format!("SELECT ARRAY[1], {hours}")).is_ok());
+        let types = |types: usize| format!("SELECT a::{}INT", "Nullable(".repeat(types));
+        assert!(check(&types(BRACKETS_MAX)).is_ok());
+        assert!(check(&types(BRACKETS_MAX + 1)).is_err());
         let union = |queries: usize| vec!["select 1, 2"; queries].join(" union all ");
         assert!(check(&union(OPERATORS_MAX + 1)).is_ok());
         assert!(check(&union(OPERATORS_MAX + 2)).is_err(), "it is a tree as deep as it is long");
