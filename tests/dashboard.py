@@ -321,6 +321,7 @@ def check_restart(server, tab):
     server.start()
     tab.live()
     check_values(server.url, tab, "after a restart")
+    tab.wait("the audit of before the restart", lambda seen: seen["audits"] and seen["verdict"] == before["verdict"])
     # While nobody listened, the browser itself says so in the console.
     complaints = [text for text in tab.wrong if "net::ERR" not in text]
     same("complaints over a restart", complaints, [])

@@ -33,6 +33,8 @@ export class Process {
   history({ columns, rows }) {
     const at = ["time_ms", "counted", "duplicate", "dead", "records"].map((name) => columns.indexOf(name));
     this.rows = rows.map((row) => at.map((index) => row[index]));
+    // The server may be another one.
+    this.looked = 0;
     if (this.rows.length) this.draw();
   }
 
