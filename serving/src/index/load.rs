@@ -11,19 +11,21 @@ use object_store::ObjectStore;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowPredicateFn, RowFilter};
 use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
-use parquet::file::statistics::Statistics;
 use reckon_data::offload::offload_future;
 use reckon_data::run::{Dimension, LATE_COLUMN};
 use reckon_data::table::{DataFile, Table};
 use reckon_tables::store::Storage;
 use tokio::sync::Semaphore;
 
+use super::footers::{Footers, rows_of};
 use crate::ServingError;
 
 /// Rows of a batch.
 const BATCH_ROWS: usize = 8_192;
 /// So many files are decoded at once.
 const LOADS: usize = 2;
+/// So many entities are read from files at once.
+const READERS: usize = 16;
 
 /// Which rows of a file are wanted.
 #[derive(Debug, Clone, Default)]
@@ -40,13 +42,17 @@ pub struct Files {
     store: Arc<dyn ObjectStore>,
     dimensions: Arc<[Dimension]>,
     turns: Arc<Semaphore>,
+    footers: Arc<Footers>,
+    /// Entities that are read from files at once: little each, so that they need not wait for whole files.
+    readers: Arc<Semaphore>,
 }
 
 impl Files {
     /// Files in `store`, which is rooted at the tables' folder.
     #[must_use]
     pub fn new(store: Arc<dyn ObjectStore>, dimensions: Arc<[Dimension]>) -> Self {
-        Self { store, dimensions, turns: Arc::new(Semaphore::new(LOADS)) }
+        let (turns, readers) = (Arc::new(Semaphore::new(LOADS)), Arc::new(Semaphore::new(READERS)));
+        Self { store, dimensions, turns, footers: Arc::default(), readers }
     }
 
     /// The dimensions that are configured, in their order.
@@ -75,11 +81,12 @@ impl Files {
         start: T,
         fold: impl FnMut(&mut T, &RecordBatch) -> Result<(), ServingError> + Send + 'static,
     ) -> Result<T, ServingError> {
-        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(ServingError::internal)?;
-        let (store, dimensions) = (Arc::clone(&self.store), Arc::clone(&self.dimensions));
+        let turns = if wanted.entity.is_some() { &self.readers } else { &self.turns };
+        let turn = Arc::clone(turns).acquire_owned().await.map_err(ServingError::internal)?;
+        let own = self.clone();
         let work = async move {
             let _turn = turn;
-            fold_files(&store, &dimensions, table, files, columns, &wanted, start, fold).await
+            own.fold_files(table, files, columns, &wanted, start, fold).await
         };
         offload_future(work).await.map_err(ServingError::internal)?
     }
@@ -116,39 +123,48 @@ impl Columns {
     }
 }
 
-#[allow(clippy::too_many_arguments, reason = "one call, all of it moved to another thread")]
-async fn fold_files<T>(
-    store: &Arc<dyn ObjectStore>,
-    dimensions: &[Dimension],
-    table: Table,
-    files: Vec<DataFile>,
-    columns: Columns,
-    wanted: &Wanted,
-    mut state: T,
-    mut fold: impl FnMut(&mut T, &RecordBatch) -> Result<(), ServingError>,
-) -> Result<T, ServingError> {
-    for file in files {
-        let reader =
-            ParquetObjectReader::new(Arc::clone(store), Storage::path(table, &file.path)).with_file_size(file.bytes);
-        let mut builder = ParquetRecordBatchStreamBuilder::new(reader).await?.with_batch_size(BATCH_ROWS);
-        let names = columns.names(dimensions);
-        let present: Vec<usize> = names.iter().filter_map(|name| builder.schema().index_of(name).ok()).collect();
-        let mask = ProjectionMask::roots(builder.parquet_schema(), present);
-        builder = builder.with_projection(mask);
-        builder = restrict(builder, wanted);
-        let mut stream = builder.build()?;
-        let mut rows = 0;
-        while let Some(batch) = stream.next().await {
-            let batch = batch?;
-            rows += batch.num_rows() as u64;
-            fold(&mut state, &batch)?;
+impl Files {
+    async fn fold_files<T>(
+        &self,
+        table: Table,
+        files: Vec<DataFile>,
+        columns: Columns,
+        wanted: &Wanted,
+        mut state: T,
+        mut fold: impl FnMut(&mut T, &RecordBatch) -> Result<(), ServingError>,
+    ) -> Result<T, ServingError> {
+        for file in files {
+            let mut builder = self.open(table, &file, wanted).await?.with_batch_size(BATCH_ROWS);
+            let names = columns.names(&self.dimensions);
+            let present: Vec<usize> = names.iter().filter_map(|name| builder.schema().index_of(name).ok()).collect();
+            let mask = ProjectionMask::roots(builder.parquet_schema(), present);
+            builder = builder.with_projection(mask);
+            builder = restrict(builder, wanted);
+            let mut stream = builder.build()?;
+            let mut rows = 0;
+            while let Some(batch) = stream.next().await {
+                let batch = batch?;
+                rows += batch.num_rows() as u64;
+                fold(&mut state, &batch)?;
+            }
+            let all = wanted.entity.is_none() && wanted.segments.is_none();
+            if all && rows != file.rows {
+                return Err(ServingError::internal(format!("file {} holds {rows} rows, not {}", file.path, file.rows)));
+            }
         }
-        let all = wanted.entity.is_none() && wanted.segments.is_none();
-        if all && rows != file.rows {
-            return Err(ServingError::internal(format!("file {} holds {rows} rows, not {}", file.path, file.rows)));
-        }
+        Ok(state)
     }
-    Ok(state)
+
+    /// A file, ready to be read. Its footer is kept for whoever reads a few rows of it; who reads all of it reads that, too.
+    async fn open(&self, table: Table, file: &DataFile, wanted: &Wanted) -> Result<Builder, ServingError> {
+        let path = Storage::path(table, &file.path);
+        let mut reader = ParquetObjectReader::new(Arc::clone(&self.store), path.clone()).with_file_size(file.bytes);
+        if wanted.entity.is_none() {
+            return Ok(ParquetRecordBatchStreamBuilder::new(reader).await?);
+        }
+        let footer = self.footers.of(path.as_ref(), &mut reader).await?;
+        Ok(ParquetRecordBatchStreamBuilder::new_with_metadata(reader, footer))
+    }
 }
 
 type Builder = ParquetRecordBatchStreamBuilder<ParquetObjectReader>;
@@ -162,8 +178,8 @@ fn restrict(mut builder: Builder, wanted: &Wanted) -> Builder {
         predicates.push(Box::new(ArrowPredicateFn::new(mask, move |batch| in_segments(&batch, partition, &starts))));
     }
     if let Some(entity) = &wanted.entity {
-        let groups = groups_of(&builder, entity);
-        builder = builder.with_row_groups(groups);
+        let (groups, rows) = rows_of(builder.metadata(), entity);
+        builder = builder.with_row_groups(groups).with_row_selection(rows);
         let mask = ProjectionMask::columns(builder.parquet_schema(), ["entity_id"]);
         let entity = Arc::clone(entity);
         predicates.push(Box::new(ArrowPredicateFn::new(mask, move |batch| {
@@ -199,22 +215,4 @@ fn in_segments(batch: &RecordBatch, partition: i64, starts: &[u64]) -> Result<Bo
 
 pub(super) fn whole(column: &ArrayRef) -> Result<ArrayRef, arrow::error::ArrowError> {
     cast(column, &DataType::Int64)
-}
-
-/// The row groups that may hold an entity, by their smallest and largest id.
-fn groups_of(builder: &Builder, entity: &str) -> Vec<usize> {
-    let metadata = builder.metadata();
-    let Some(column) = metadata.file_metadata().schema_descr().columns().iter().position(|c| c.name() == "entity_id")
-    else {
-        return (0..metadata.num_row_groups()).collect();
-    };
-    let may_hold = |group: &usize| match metadata.row_group(*group).column(column).statistics() {
-        // A smallest value may be cut short and a largest rounded up: both still are bounds.
-        Some(Statistics::ByteArray(bounds)) => {
-            bounds.min_bytes_opt().is_none_or(|min| min <= entity.as_bytes())
-                && bounds.max_bytes_opt().is_none_or(|max| entity.as_bytes() <= max)
-        }
-        _ => true,
-    };
-    (0..metadata.num_row_groups()).filter(may_hold).collect()
 }

@@ -11,6 +11,7 @@
 //! the same as the index for sealed segments that the stream layer no longer holds in memory.
 
 pub mod cache;
+mod footers;
 pub mod load;
 mod places;
 pub mod segments;
@@ -19,7 +20,7 @@ pub mod warm;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
@@ -148,12 +149,20 @@ impl Index {
                 conditions: Cow::Borrowed(&selection.conditions),
                 ..*selection
             };
-            match self.held(&span, columns).await? {
+            let held = if self.is_cold(&span, columns) { Held::TooLarge } else { self.held(&span, columns).await? };
+            match held {
                 Held::Runs(runs) => runs.iter().for_each(|run| run.sum(&part, into)),
                 Held::TooLarge => self.read_entity(&span.files, selection.entity, columns).await?.sum(&part, into),
             }
         }
         Ok(())
+    }
+
+    /// Whether some hour of a span would have to be loaded: one entity's rows are read sooner than a pass over a date's
+    /// files takes. What is asked for often is loaded by warming.
+    fn is_cold(&self, span: &Span, columns: Columns) -> bool {
+        let held = |hour: i64| self.cache.holds(RunKey::Hour(span.files.id, columns, hour));
+        self.is_by_hour(&span.files, columns) && !hours_in(&span.minutes).all(held)
     }
 
     /// The runs of a window, and which minutes of each belong to it; none when memory has no room for all of them.
@@ -220,8 +229,7 @@ impl Index {
         if !self.is_by_hour(set, columns) {
             return Ok(Held::Runs(vec![self.load_set(set, columns).await?]));
         }
-        let hours =
-            span.minutes.start.div_euclid(MINUTES_PER_HOUR)..=(span.minutes.end - 1).div_euclid(MINUTES_PER_HOUR);
+        let hours = hours_in(&span.minutes);
         let held = hours.clone().map(|hour| self.cache.get(RunKey::Hour(set.id, columns, hour)));
         match held.collect::<Option<Vec<Arc<Run>>>>() {
             Some(runs) => Ok(Held::Runs(runs)),
@@ -329,6 +337,11 @@ impl Index {
         let finish = move || last(&mut state).map(|()| state.1);
         offload(finish).await.map_err(ServingError::internal)?
     }
+}
+
+/// The hours, since 1970, that some minutes lie in.
+fn hours_in(minutes: &Range<i64>) -> RangeInclusive<i64> {
+    minutes.start.div_euclid(MINUTES_PER_HOUR)..=(minutes.end - 1).div_euclid(MINUTES_PER_HOUR)
 }
 
 /// Whether a file may have rows of an entity, by its smallest and largest id.

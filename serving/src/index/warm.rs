@@ -76,6 +76,22 @@ impl Index {
         }
     }
 
+    /// Loads older dates, the newest first, as far as there is room: windows begin anywhere, and a top list needs all of the hour
+    /// that it begins in. Nobody waits for it.
+    pub async fn warm_older(&self, view: &BatchView) {
+        let room_max = self.cache.memory() / PARTS * 3;
+        let older = || view.dates.values().rev().skip(DATES);
+        let mut room = room_max.saturating_sub(self.cache.weight());
+        for granularity in [Granularity::Day, Granularity::Hour] {
+            for set in older().filter_map(|sets| sets.get(&granularity)) {
+                self.warm_set(set, Columns::Counts, &mut room).await;
+            }
+        }
+        for set in older().filter_map(|sets| sets.get(&Granularity::Minute)) {
+            self.warm_minutes(set, Columns::Counts, &hours_of(set).collect::<Vec<_>>(), &mut room).await;
+        }
+    }
+
     /// Loads the hours that windows reach soon; nothing else of a view changes with the clock.
     pub async fn prefetch(&self, view: &BatchView, now: i64) {
         let ends: Vec<i64> = ends(now).into_iter().collect();
