@@ -327,7 +327,7 @@ async fn watch(serving: std::sync::Weak<Serving>) {
     if let Some(serving) = serving.upgrade() {
         serving.index.warm(&serving.current.get(), None, serving.parts.clock.now()).await;
     }
-    let (mut failing, mut fetched, mut rounds) = (false, None, 0_u32);
+    let (mut failing, mut fetched, mut warmed, mut rounds) = (false, None, None, 0_u32);
     loop {
         tokio::time::sleep(REFRESH_EVERY).await;
         let Some(serving) = serving.upgrade() else { return };
@@ -350,6 +350,10 @@ async fn watch(serving: std::sync::Weak<Serving>) {
         let now = serving.parts.clock.now();
         if fetched.replace(next_hour(now)) != Some(next_hour(now)) {
             serving.index.prefetch(&serving.current.get(), now).await;
+        }
+        let view = serving.current.get();
+        if warmed.replace(view.version) != Some(view.version) {
+            serving.index.warm_older(&view).await;
         }
     }
 }
