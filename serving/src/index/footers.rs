@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
-use parquet::arrow::async_reader::ParquetObjectReader;
+use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::statistics::Statistics;
@@ -42,7 +42,7 @@ impl Footers {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub async fn of(&self, path: &str, reader: &mut ParquetObjectReader) -> Result<ArrowReaderMetadata, ServingError> {
+    pub async fn of(&self, path: &str, reader: &mut impl AsyncFileReader) -> Result<ArrowReaderMetadata, ServingError> {
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
         let load = async { Ok::<_, ServingError>(ArrowReaderMetadata::load_async(reader, options).await?) };
         self.0.get_or_insert_async(path, load).await

@@ -323,6 +323,16 @@ impl Drop for Serving {
     }
 }
 
+impl Serving {
+    async fn refresh_names(&self) {
+        if let Some(named) = self.named()
+            && let Err(error) = named.refresh().await
+        {
+            tracing::debug!(%error, "looking for new names of filters");
+        }
+    }
+}
+
 async fn watch(serving: std::sync::Weak<Serving>) {
     if let Some(serving) = serving.upgrade() {
         serving.index.warm(&serving.current.get(), None, serving.parts.clock.now()).await;
@@ -331,21 +341,14 @@ async fn watch(serving: std::sync::Weak<Serving>) {
     loop {
         tokio::time::sleep(REFRESH_EVERY).await;
         let Some(serving) = serving.upgrade() else { return };
-        match serving.refresh().await {
-            Ok(()) => failing = false,
-            Err(error) => {
-                if !failing {
-                    tracing::warn!(%error, "looking for a new batch version");
-                }
-                failing = true;
-            }
+        let failed = serving.refresh().await.err();
+        if let Some(error) = failed.as_ref().filter(|_| !failing) {
+            tracing::warn!(%error, "looking for a new batch version");
         }
+        failing = failed.is_some();
         rounds = rounds.wrapping_add(1);
-        if rounds.is_multiple_of(NAMES_EVERY)
-            && let Some(named) = serving.named()
-            && let Err(error) = named.refresh().await
-        {
-            tracing::debug!(%error, "looking for new names of filters");
+        if rounds.is_multiple_of(NAMES_EVERY) {
+            serving.refresh_names().await;
         }
         let now = serving.parts.clock.now();
         if fetched.replace(next_hour(now)) != Some(next_hour(now)) {
