@@ -25,6 +25,7 @@ use super::collapse::CollapseGroups;
 use super::functions::Functions;
 use super::functions::bounded::Pipes;
 use super::held::CountHeld;
+use super::turn::Turn;
 use crate::ServingError;
 
 /// A query may spill so many times its memory.
@@ -82,6 +83,8 @@ pub struct Engine {
     limits: Limits,
     turns: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    /// Queries that wait for their readers without a turn, as many as have one.
+    idle: Arc<Semaphore>,
     /// Queries that are planned and not run: they need no turn, for one may be held by who wants to plan.
     planning: Arc<Semaphore>,
     functions: Functions,
@@ -113,6 +116,7 @@ impl Engine {
             limits,
             turns: Arc::new(Semaphore::new(queries)),
             waiting: Arc::new(Semaphore::new(queries.saturating_mul(WAITING_FACTOR))),
+            idle: Arc::new(Semaphore::new(queries)),
             planning: Arc::new(Semaphore::new(queries)),
             functions: Functions::new(limits.text_bytes()),
         })
@@ -133,6 +137,12 @@ impl Engine {
         let _waiting = Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| busy())?;
         let turn = tokio::time::timeout(self.limits.time, Arc::clone(&self.turns).acquire_owned()).await;
         turn.map_err(|_| busy())?.map_err(ServingError::internal)
+    }
+
+    /// The turn of a query whose rows somebody reads.
+    #[must_use]
+    pub fn lendable(&self, turn: OwnedSemaphorePermit) -> Turn {
+        Turn::new(Arc::clone(&self.turns), Arc::clone(&self.idle), turn, self.limits.time)
     }
 
     /// Waits until a query may be planned that is not run.
@@ -185,20 +195,18 @@ impl Engine {
         turn: OwnedSemaphorePermit,
         work: impl Future<Output = Result<T, ServingError>> + Send + 'static,
     ) -> Result<T, ServingError> {
-        let mut work = self.start(turn, work);
+        let mut work = self.start(async move {
+            let _turn = turn;
+            work.await
+        });
         tokio::time::timeout(self.limits.time, work.end()).await.map_err(|_| self.limits.too_long())?
     }
 
-    /// Starts a query's work on the query threads; it keeps its turn until it ends. Its time is its own affair.
+    /// Starts a query's work on the query threads. Its turn and its time are its own affair.
     pub fn start<T: Send + 'static>(
         &self,
-        turn: OwnedSemaphorePermit,
         work: impl Future<Output = Result<T, ServingError>> + Send + 'static,
     ) -> Work<T> {
-        let work = async move {
-            let _turn = turn;
-            work.await
-        };
         Work(match &self.runtime {
             Some(runtime) => runtime.spawn(work),
             None => tokio::spawn(work),

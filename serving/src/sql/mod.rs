@@ -32,6 +32,7 @@ pub mod size;
 pub mod stats;
 pub mod stream;
 pub mod streamed;
+mod turn;
 
 #[cfg(test)]
 mod tests;

@@ -6,8 +6,8 @@
 //!          └ the reader's clock runs
 //! ```
 //!
-//! Work may take [`Limits::time`] in all, and wait for its reader `READER_FACTOR` times as long in all: a
-//! turn is never held for ever.
+//! Work may take [`Limits::time`] in all, and wait for its reader `READER_FACTOR` times as long in all. While it waits its turn
+//! is lent to others ([`Turn`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout};
 use super::SqlOptions;
 use super::engine::{Limits, Work};
 use super::ready::{Ready, bind, parameters_of};
+use super::turn::Turn;
 use crate::ServingError;
 use crate::metrics::Question;
 use crate::query::{AsOf, Serving};
@@ -110,7 +111,8 @@ impl Serving {
         let (mut provenance, gone) = (ready.provenance.clone(), ready.gone.clone());
         let (sender, batches) = mpsc::channel(AHEAD);
         let (tell, told) = oneshot::channel();
-        let mut work = self.engine.start(turn, async move {
+        let turn = self.engine.lendable(turn);
+        let mut work = self.engine.start(async move {
             let begin = Instant::now();
             let opening = timeout(limits.time, Box::pin(rows_of(ready, parameters, limits)));
             let (schema, rows) = opening.await.map_err(|_| limits.too_long())??;
@@ -119,7 +121,7 @@ impl Serving {
                 return Ok(());
             }
             let clocks = Clocks { work: limits.time.saturating_sub(begin.elapsed()), ..Clocks::of(limits) };
-            send_all(rows, &schema, sender, clocks, limits).await
+            send_all(rows, &schema, sender, turn, clocks, limits).await
         });
         // Planning does not stop for a clock: this one goes on while it runs.
         match timeout(limits.time, told).await {
@@ -165,6 +167,7 @@ async fn send_all(
     mut rows: SendableRecordBatchStream,
     schema: &SchemaRef,
     sender: mpsc::Sender<RecordBatch>,
+    mut turn: Turn,
     mut left: Clocks,
     limits: Limits,
 ) -> Result<(), ServingError> {
@@ -179,11 +182,18 @@ async fn send_all(
         }
         let batch = shaped(schema, &batch)?;
         let begin = Instant::now();
-        match timeout(left.reader, sender.send(batch)).await {
-            Ok(Ok(())) => left.reader = left.reader.saturating_sub(begin.elapsed()),
+        let room = turn.wait(async {
+            let room = timeout(left.reader, sender.reserve()).await;
+            (room, begin.elapsed())
+        });
+        match room.await? {
+            (Ok(Ok(room)), waited) => {
+                left.reader = left.reader.saturating_sub(waited);
+                room.send(batch);
+            }
             // Nobody reads any further.
-            Ok(Err(_)) => return Ok(()),
-            Err(_) => return Err(unread(limits)),
+            (Ok(Err(_)), _) => return Ok(()),
+            (Err(_), _) => return Err(unread(limits)),
         }
     }
 }
