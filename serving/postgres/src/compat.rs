@@ -13,6 +13,8 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use reckon_serving::sql::{catalogue, size};
 
+use crate::scalar::make_plannable;
+
 /// Longest question of the catalogue, bytes; clients' own have some thousand.
 const BYTES_MAX: usize = 64 << 10;
 
@@ -24,7 +26,10 @@ pub fn rewritten(query: &str) -> String {
         return query.to_owned();
     }
     match REWRITER.parse(query) {
-        Ok(statements) if statements.len() == 1 => statements[0].to_string(),
+        Ok(mut statements) if statements.len() == 1 => {
+            make_plannable(&mut statements[0]);
+            statements[0].to_string()
+        }
         // Whoever plans it says what is wrong.
         _ => query.to_owned(),
     }

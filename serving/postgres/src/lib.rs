@@ -22,6 +22,7 @@ mod numeric;
 mod parameters;
 mod rows;
 mod run;
+mod scalar;
 mod send;
 mod session;
 mod settings;
