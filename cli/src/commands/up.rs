@@ -11,12 +11,12 @@ use reckon_data::clock::{Clock, Names, RandomNames, SystemClock};
 use reckon_data::config::Settings;
 use reckon_serving::rest;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::target::{forget_address, remember_address};
 use crate::alerts;
-use crate::doors::{Doors, Open};
+use crate::doors::{Doors, Open, say};
 use crate::node::{Node, local_dir};
 use crate::telemetry::traced;
 
@@ -53,8 +53,9 @@ impl Up {
             None => Arc::new(SystemClock),
         };
         let server = Server::start(settings, "up", clock).await?;
-        println!("reckon counts at {}", server.url());
-        server.doors().iter().for_each(|line| println!("{line}"));
+        let mut lines = vec![format!("reckon counts at {}", server.url())];
+        lines.extend(server.doors());
+        say(&lines);
         server.until_stopped().await
     }
 }
@@ -69,6 +70,8 @@ pub struct Server {
     canary: Option<tokio::task::JoinHandle<()>>,
     alerts: Option<Running>,
     doors: Open,
+    term: Signal,
+    int: Signal,
 }
 
 impl Server {
@@ -100,7 +103,9 @@ impl Server {
         let canary = canary.map(|canary| tokio::spawn(canary.run(stopped)));
         remember_address(&dir, &url)?;
         let alerts = alerts::start(alerts, &routes, &always, &url);
-        Ok(Self { node, dir, url, stop, rest, canary, alerts, doors })
+        // Whoever knows where it listens may stop it at once.
+        let (term, int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { node, dir, url, stop, rest, canary, alerts, doors, term, int })
     }
 
     /// Where it listens.
@@ -120,10 +125,9 @@ impl Server {
     /// # Errors
     /// When it stops by itself, which is a defect.
     pub async fn until_stopped(mut self) -> Result<()> {
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let failed = tokio::select! {
-            _ = term.recv() => None,
-            _ = int.recv() => None,
+            _ = self.term.recv() => None,
+            _ = self.int.recv() => None,
             ended = &mut self.rest => Some(ended),
         };
         tracing::info!("stopping");

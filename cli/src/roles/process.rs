@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+use crate::doors::say;
 use crate::node::{Base, is_embedded, local_dir};
 use crate::telemetry::traced;
 
@@ -104,7 +105,7 @@ impl Process {
     /// As there.
     pub async fn run_routes(self, role: &str, routes: Router, end: impl Future<Output = ()>) -> Result<()> {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        println!("reckon {role} listens at http://{}", self.listener.local_addr()?);
+        say(&[format!("reckon {role} listens at http://{}", self.listener.local_addr()?)]);
         let serving = tokio::spawn(rest::serve(self.listener, traced(routes), self.stop.subscribe()));
         let has_failed = tokio::select! {
             _ = term.recv() => false,

@@ -26,7 +26,7 @@ use super::leased::work;
 use super::process::{LEASES, Process, end_of};
 use super::recount::followers;
 use crate::alerts;
-use crate::doors::Doors;
+use crate::doors::{Doors, say};
 use crate::node::{Audited, Base, Nest, batch_then_audit, dashboard, metrics, record, start_audit};
 
 /// The role of the process that runs batch when it is time, in the leases.
@@ -96,7 +96,7 @@ impl Serve {
             serving.stop();
             end_of(turns).await;
         };
-        lines.iter().for_each(|line| println!("{line}"));
+        say(&lines);
         process.run_routes("serve", routes, end).await
     }
 }

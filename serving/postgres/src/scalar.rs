@@ -51,8 +51,7 @@ fn to_largest(query: &mut Query) {
 }
 
 fn is_aggregate(value: &Expr) -> bool {
-    const NAMES: [&str; 9] =
-        ["count", "max", "min", "sum", "avg", "array_agg", "string_agg", "bool_and", "bool_or"];
+    const NAMES: [&str; 9] = ["count", "max", "min", "sum", "avg", "array_agg", "string_agg", "bool_and", "bool_or"];
     let Expr::Function(function) = value else { return false };
     let name = function.name.to_string().to_lowercase();
     NAMES.contains(&name.rsplit('.').next().unwrap_or_default())
