@@ -125,6 +125,14 @@ async fn bind(flag: &str, address: &str, default: &str) -> Result<Option<TcpList
     }
 }
 
+/// Says where things are, in one piece: whoever has started the process may read one line and no more.
+pub fn say(lines: &[String]) {
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let mut out = std::io::stdout().lock();
+    // That nobody reads it is no reason to end.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,12 +147,4 @@ mod tests {
         assert!(bind("a", "", "127.0.0.1:1").await.unwrap().is_none());
         assert!(bind("a", "127.0.0.1:0", "127.0.0.1:1").await.unwrap().is_some());
     }
-}
-
-/// Says where things are, in one piece: whoever has started the process may read one line and no more.
-pub fn say(lines: &[String]) {
-    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    let mut out = std::io::stdout().lock();
-    // That nobody reads it is no reason to end.
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
