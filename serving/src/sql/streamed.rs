@@ -218,11 +218,18 @@ mod tests {
     use arrow::array::{ArrayRef, Int64Array};
     use datafusion::error::DataFusionError;
     use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+    use tokio::sync::Semaphore;
 
     use super::*;
 
     const LIMITS: Limits = Limits { time: Duration::from_secs(1), memory: 1 << 20, rows: 1 };
     const SECOND: Duration = Duration::from_secs(1);
+
+    fn a_turn() -> Turn {
+        let turns = Arc::new(Semaphore::new(1));
+        let own = Arc::clone(&turns).try_acquire_owned().unwrap();
+        Turn::new(turns, Arc::new(Semaphore::new(1)), own, SECOND)
+    }
 
     /// So many batches of one row, each made in so long a time.
     fn made(batches: i64, each: Duration) -> (SchemaRef, SendableRecordBatchStream) {
@@ -252,7 +259,7 @@ mod tests {
                 read += 1;
             }
         };
-        let (ended, read) = tokio::join!(send_all(rows, &schema, sender, Clocks::of(LIMITS), LIMITS), reader);
+        let (ended, read) = tokio::join!(send_all(rows, &schema, sender, a_turn(), Clocks::of(LIMITS), LIMITS), reader);
         assert_eq!((ended.is_ok(), read), (true, 20), "{ended:?}");
     }
 
@@ -261,7 +268,7 @@ mod tests {
         let (schema, rows) = made(200, Duration::from_millis(10));
         let (sender, mut batches) = mpsc::channel(AHEAD);
         let reader = async { while batches.recv().await.is_some() {} };
-        let (ended, ()) = tokio::join!(send_all(rows, &schema, sender, Clocks::of(LIMITS), LIMITS), reader);
+        let (ended, ()) = tokio::join!(send_all(rows, &schema, sender, a_turn(), Clocks::of(LIMITS), LIMITS), reader);
         assert!(matches!(ended, Err(ServingError::Timeout { .. })), "{ended:?}");
     }
 
@@ -270,7 +277,7 @@ mod tests {
         let (schema, rows) = made(20, Duration::from_millis(10));
         let (sender, _batches) = mpsc::channel(AHEAD);
         let begin = Instant::now();
-        let ended = send_all(rows, &schema, sender, Clocks::of(LIMITS), LIMITS).await;
+        let ended = send_all(rows, &schema, sender, a_turn(), Clocks::of(LIMITS), LIMITS).await;
         assert!(matches!(ended, Err(ServingError::Unavailable { .. })), "{ended:?}");
         assert!(begin.elapsed() < SECOND * (READER_FACTOR + 1), "{:?}", begin.elapsed());
     }
