@@ -28,7 +28,8 @@ pub struct DeadLetter {
     #[serde(default, with = "base64_text")]
     #[schema(value_type = Option<String>, format = Byte)]
     pub body: Option<Vec<u8>>,
-    /// How long it was.
+    /// How long it was; taken from the body, where there is one.
+    #[schema(format = "uint64")]
     pub body_bytes: u64,
     /// XXH3-128 of it, in hexadecimal.
     pub body_hash: String,

@@ -120,6 +120,7 @@ pub struct ReplayRequest {
     /// With this reason only.
     pub reason: Option<String>,
     /// At most so many; all when none.
+    #[schema(format = "uint64")]
     pub limit: Option<u64>,
 }
 
