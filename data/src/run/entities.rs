@@ -19,7 +19,14 @@ pub(super) struct Entities {
     hashes: Vec<u64>,
     id_ends: Offsets,
     text: String,
+    /// A bit for each class of hashes that occurs.
+    classes: u64,
     prefix: Prefix,
+}
+
+/// The class of a hash, below 64: its low bits, by which entities are spread over partitions.
+pub(super) const fn class_of(hash: u64) -> usize {
+    (hash & 63) as usize
 }
 
 /// For slot s, `starts[s]..starts[s + 1]` are the entities whose hash is `base + (s << shift)` or a little more.
@@ -36,6 +43,7 @@ impl Entities {
             hashes: Vec::with_capacity(entities),
             id_ends: Offsets::with_capacity(entities),
             text: String::with_capacity(text_bytes),
+            classes: 0,
             prefix: Prefix::default(),
         }
     }
@@ -44,6 +52,7 @@ impl Entities {
     pub(super) fn push(&mut self, hash: u64, id: &str) {
         debug_assert!(self.len().checked_sub(1).is_none_or(|last| (self.hash(last), self.id(last)) < (hash, id)));
         self.hashes.push(hash);
+        self.classes |= 1 << class_of(hash);
         self.text.push_str(id);
         self.id_ends.push(self.text.len());
     }
@@ -66,6 +75,11 @@ impl Entities {
 
     pub(super) fn hash(&self, at: usize) -> u64 {
         self.hashes[at]
+    }
+
+    /// A bit for each class of hashes ([`class_of`]) that occurs.
+    pub(super) const fn classes(&self) -> u64 {
+        self.classes
     }
 
     pub(super) fn id(&self, at: usize) -> &str {

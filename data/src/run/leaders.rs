@@ -1,13 +1,19 @@
 //! The entities with the largest counts over many runs, without adding up all of them.
 //!
-//! Each run knows its largest entities in order. Going down these lists, always in the one whose next count is the
-//! largest, every entity that comes up is counted exactly over all runs. One that has not come up has in each run at
-//! most what comes next in its list. So as soon as the sum of these is less than the n-th largest count found, nothing
-//! that has not come up can be among the n.
+//! Each run knows its largest entities in order. Going down these lists, every entity that comes up is counted exactly
+//! over all runs. One that has not come up has in each run at most what comes next in its list. So as soon as the sum of
+//! these is less than the n-th largest count found, nothing that has not come up can be among the n.
 //!
 //! This is the threshold algorithm of Fagin, Lotem and Naor, "Optimal aggregation algorithms for middleware", Journal
 //! of Computer and System Sciences 66 (2003). Counts of popularity fall off steeply, so it ends after a few hundred
-//! entities; where they do not, [`leaders`] gives up in time and everything is added up.
+//! entities; where they do not, [`leaders`] gives up in time and everything is added up. Three things make it short:
+//!
+//! - An entity is in one partition's runs, not in those of others. So the sum is taken for each class of hashes,
+//!   by which partitions are chosen, over the runs that have any such, and the largest of these sums counts.
+//! - Lists are gone down in step, always in the one whose next count is the largest part of its first: runs of all sizes
+//!   come to the same place in the order of popularity together.
+//! - An entity that comes up is looked up in the runs of large counts first, and no further once what it has and the bounds
+//!   of the other runs are together less than the n-th largest count.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
@@ -22,11 +28,13 @@ const HEADS_MIN: usize = 512;
 const HEADS_MAX: usize = 8_192;
 /// Looking an entity up in a run costs about as much as adding so many entities of it to a table.
 const LOOKUP_COST: usize = 4;
+/// To choose the next list, so many of them are looked at in the time that adding an entity takes.
+const VIEWS_COST: usize = 16;
 /// Up to so many entities' worth of work is always done: adding everything up is not worth thinking about then.
 const WORK_MIN: usize = 1 << 18;
 
-/// Lists of so many types are made beforehand, for each takes a pass over all entities; those of others when they are
-/// asked for. How many types there are is up to clients.
+/// Lists of so many types are made beforehand; those of others when they are asked for. How many types there are is up
+/// to clients.
 const TYPES_PREPARED: usize = 16;
 
 /// Part of a top list's window.
@@ -66,16 +74,30 @@ pub struct Leader {
 /// them would be more work than adding up everything.
 #[must_use]
 pub fn leaders(scopes: &[Scope<'_>], wanted: Wanted<'_>, n: usize) -> Option<Vec<Leader>> {
-    let views: Vec<View<'_>> = scopes.iter().filter_map(|scope| View::of(scope, &wanted)).collect();
+    let mut views: Vec<View<'_>> = scopes.iter().filter_map(|scope| View::of(scope, &wanted)).collect();
+    views.sort_by_key(|view| Reverse(view.bound()));
     let entities: usize = views.iter().map(|view| view.run.entities.len()).sum();
-    let mut search = Search { views: &views, wanted, found: Vec::new(), best: BinaryHeap::new(), n };
+    let mut search = Search { unseen: unseen(&views), views, wanted, found: Vec::new(), best: BinaryHeap::new(), n };
     search.run(entities.max(WORK_MIN)).then(|| search.ranked())
 }
 
-/// A scope, made ready.
+/// Classes of hashes.
+const CLASSES: usize = 64;
+
+/// Of each class of hashes, the most that an entity of it can have that has not come up.
+fn unseen(views: &[View<'_>]) -> [u128; CLASSES] {
+    let mut unseen = [0; CLASSES];
+    for view in views {
+        view.for_each_class(|class| unseen[class] += u128::from(view.bound()));
+    }
+    unseen
+}
+
+/// A scope, made ready, and how far its list has been gone down.
 struct View<'a> {
     run: &'a Run,
     heads: &'a Heads,
+    depth: usize,
     /// None when all of the run's minutes are meant.
     minutes: Option<Range<i64>>,
     type_id: Option<u32>,
@@ -99,7 +121,27 @@ impl<'a> View<'a> {
         };
         let meets = |dims: &super::DimValues| wanted.conditions.iter().all(|condition| condition.accepts(dims));
         let accepted = (!wanted.conditions.is_empty()).then(|| run.dims.iter().map(meets).collect());
-        Some(Self { run, heads: run.heads(type_id), minutes, type_id, accepted, is_batch: scope.is_batch })
+        let heads = run.heads(type_id);
+        Some(Self { run, heads, depth: 0, minutes, type_id, accepted, is_batch: scope.is_batch })
+    }
+
+    /// The most that an entity can have here that has not come up here.
+    fn bound(&self) -> u64 {
+        self.heads.bound(self.depth)
+    }
+
+    /// What part of its first count its next count is; none when the list is at its end.
+    fn share(&self) -> Option<f64> {
+        let next = *self.heads.counts.get(self.depth)?;
+        Some(next as f64 / self.heads.bound(0) as f64)
+    }
+
+    fn has_class(&self, class: usize) -> bool {
+        self.run.entities.classes() & (1 << class) != 0
+    }
+
+    fn for_each_class(&self, each: impl FnMut(usize)) {
+        (0..CLASSES).filter(|class| self.has_class(*class)).for_each(each);
     }
 
     fn count(&self, hash: u64, entity: &str) -> u64 {
@@ -117,7 +159,10 @@ impl<'a> View<'a> {
 }
 
 struct Search<'a> {
-    views: &'a [View<'a>],
+    /// Those of the largest counts first.
+    views: Vec<View<'a>>,
+    /// See [`unseen`].
+    unseen: [u128; CLASSES],
     wanted: Wanted<'a>,
     found: Vec<(&'a str, u64, u64)>,
     /// The `n` largest counts found.
@@ -128,53 +173,79 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     /// Whether the list is found; not if it takes more work than adding up so many entities.
     fn run(&mut self, work_max: usize) -> bool {
-        let mut seen = HashSet::new();
-        // What comes next in each list that has more, and the sum over all.
-        let mut next: BinaryHeap<(u64, usize, usize)> =
-            self.views.iter().enumerate().map(|(at, view)| (view.heads.bound(0), at, 0)).collect();
-        let mut unseen: u128 = next.iter().map(|(bound, ..)| u128::from(*bound)).sum();
-        let cost = self.views.len() * LOOKUP_COST;
-        let mut work = 0;
-        while !self.is_settled(unseen) {
-            let Some((bound, at, depth)) = next.pop() else { return unseen == 0 };
+        let (mut seen, mut work) = (HashSet::new(), 0);
+        loop {
+            let (class, unseen) = self.most_unseen();
+            if self.is_settled(unseen) || unseen == 0 {
+                return true;
+            }
+            // Lists that are at their end, though their runs are not: their bounds stay as they are.
+            let Some(at) = self.next_of(class) else { return false };
             let view = &self.views[at];
-            // A list that is at its end, though its run is not: its bound stays as it is.
-            let Some((entity, _)) = view.heads.get(depth) else { continue };
-            let (hash, id) = (view.run.entities.hash(entity), view.run.entities.id(entity));
+            let (run, entity) = (view.run, view.heads.entities[view.depth] as usize);
+            let (hash, id) = (run.entities.hash(entity), run.entities.id(entity));
+            work += 1 + self.views.len() / VIEWS_COST;
             if seen.insert(id) && !self.wanted.reserved_prefixes.iter().any(|prefix| id.starts_with(prefix.as_str())) {
-                work += cost;
-                if work > work_max {
-                    return false;
-                }
-                self.count(hash, id);
+                work += self.count(hash, id) * LOOKUP_COST;
             }
-            let below = view.heads.bound(depth + 1);
-            unseen -= u128::from(bound - below);
-            if below > 0 {
-                next.push((below, at, depth + 1));
+            if work > work_max {
+                return false;
             }
+            self.go_down(at);
         }
-        true
     }
 
-    /// Whether no entity that has not come up can be among the first: not even with the same count and a smaller id.
-    fn is_settled(&self, unseen: u128) -> bool {
+    fn most_unseen(&self) -> (usize, u128) {
+        let most = self.unseen.iter().copied().enumerate().max_by_key(|(_, unseen)| *unseen);
+        most.unwrap_or_default()
+    }
+
+    /// The view whose list is gone down next.
+    fn next_of(&self, class: usize) -> Option<usize> {
+        let own = self.views.iter().enumerate().filter(|(_, view)| view.has_class(class));
+        let shares = own.filter_map(|(at, view)| Some((at, view.share()?)));
+        shares.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(at, _)| at)
+    }
+
+    fn go_down(&mut self, at: usize) {
+        let before = self.views[at].bound();
+        self.views[at].depth += 1;
+        let (view, unseen) = (&self.views[at], &mut self.unseen);
+        let less = u128::from(before - view.bound());
+        view.for_each_class(|class| unseen[class] -= less);
+    }
+
+    /// Whether no entity of such a count at most can be among the first: not even with the same count and a smaller id.
+    fn is_settled(&self, count: u128) -> bool {
         self.n == 0
-            || self.best.len() == self.n && self.best.peek().is_some_and(|Reverse(least)| u128::from(*least) > unseen)
+            || self.best.len() == self.n && self.best.peek().is_some_and(|Reverse(least)| u128::from(*least) > count)
     }
 
-    fn count(&mut self, hash: u64, id: &'a str) {
-        let (mut total, mut batch) = (0_u64, 0_u64);
-        for view in self.views {
+    /// Counts an entity as long as it may be among the first; in how many runs it was looked up.
+    fn count(&mut self, hash: u64, id: &'a str) -> usize {
+        let class = super::entities::class_of(hash);
+        let (mut total, mut batch, mut lookups) = (0_u64, 0_u64, 0);
+        // It has not come up anywhere, or it would have been counted then.
+        let mut most = self.unseen[class];
+        for view in self.views.iter().filter(|view| view.has_class(class)) {
+            if self.is_settled(most) {
+                return lookups;
+            }
             let count = view.count(hash, id);
+            lookups += 1;
+            most = most.saturating_sub(u128::from(view.bound().saturating_sub(count)));
             total = total.saturating_add(count);
             if view.is_batch {
                 batch = batch.saturating_add(count);
             }
         }
-        if total == 0 {
-            return;
+        if total > 0 {
+            self.put(id, total, batch);
         }
+        lookups
+    }
+
+    fn put(&mut self, id: &'a str, total: u64, batch: u64) {
         self.found.push((id, total, batch));
         if self.best.len() < self.n {
             self.best.push(Reverse(total));
@@ -202,10 +273,6 @@ struct Heads {
 }
 
 impl Heads {
-    fn get(&self, depth: usize) -> Option<(usize, u64)> {
-        Some((*self.entities.get(depth)? as usize, *self.counts.get(depth)?))
-    }
-
     /// The most that an entity from `depth` on can have.
     fn bound(&self, depth: usize) -> u64 {
         self.counts.get(depth).copied().unwrap_or(self.rest)
@@ -213,27 +280,58 @@ impl Heads {
 
     /// Of one type; of all when none.
     fn of(run: &Run, type_id: Option<u32>) -> Self {
-        let count = |entity: usize| {
+        let mut largest = Largest::of(run);
+        for entity in 0..run.entities.len() {
             let mut sum = 0_u64;
             run.for_each_span(run.row_ends.range(entity), type_id, None, |span| {
-                sum = run.rows.counts[span].iter().fold(sum, |sum, count| sum.saturating_add(*count));
+                sum = sum.saturating_add(run.count_of(span));
             });
-            sum
-        };
-        let entities = 0..run.entities.len();
-        // There are never more entities than rows, and 2^32 of these fit no memory.
-        let mut all: Vec<(u64, u32)> =
-            entities.map(|entity| (count(entity), entity as u32)).filter(|(count, _)| *count > 0).collect();
-        let length = (run.entities.len() / HEADS_PART).clamp(HEADS_MIN, HEADS_MAX);
-        let mut rest = 0;
-        if length < all.len() {
-            let (_, next, _) = all.select_nth_unstable_by(length, |a, b| b.0.cmp(&a.0));
-            rest = next.0;
-            all.truncate(length);
+            largest.add(sum, entity);
         }
-        all.sort_unstable_by_key(|(count, _)| Reverse(*count));
-        let (counts, entities) = all.into_iter().unzip();
-        Self { entities, counts, rest }
+        largest.heads()
+    }
+}
+
+/// The largest entities so far.
+#[derive(Debug)]
+struct Largest {
+    length: usize,
+    all: Vec<(u64, u32)>,
+    /// The largest count that was left out.
+    rest: u64,
+}
+
+impl Largest {
+    fn of(run: &Run) -> Self {
+        let length = (run.entities.len() / HEADS_PART).clamp(HEADS_MIN, HEADS_MAX);
+        Self { length, all: Vec::new(), rest: 0 }
+    }
+
+    fn add(&mut self, count: u64, entity: usize) {
+        // Where some were left out there are enough that have as many; and who has none is nowhere.
+        if count <= self.rest {
+            return;
+        }
+        // There are never more entities than rows, and 2^32 of these fit no memory.
+        self.all.push((count, entity as u32));
+        if self.all.len() >= 2 * self.length {
+            self.cut();
+        }
+    }
+
+    fn cut(&mut self) {
+        if self.length < self.all.len() {
+            let (_, next, _) = self.all.select_nth_unstable_by(self.length, |a, b| b.0.cmp(&a.0));
+            self.rest = self.rest.max(next.0);
+            self.all.truncate(self.length);
+        }
+    }
+
+    fn heads(mut self) -> Heads {
+        self.cut();
+        self.all.sort_unstable_by_key(|(count, _)| Reverse(*count));
+        let (counts, entities) = self.all.into_iter().unzip();
+        Heads { entities, counts, rest: self.rest }
     }
 }
 
@@ -243,6 +341,12 @@ impl Heads {
 pub(super) struct Lists {
     all: OnceLock<Heads>,
     of_types: OnceLock<Vec<OnceLock<Heads>>>,
+}
+
+impl Lists {
+    fn of_types(&self, types: usize) -> &[OnceLock<Heads>] {
+        self.of_types.get_or_init(|| (0..types).map(|_| OnceLock::new()).collect())
+    }
 }
 
 impl Clone for Lists {
@@ -258,13 +362,30 @@ impl PartialEq for Lists {
 }
 
 impl Run {
-    /// Makes what [`leaders`] begins with, which it would do itself otherwise: takes a pass over all entities for each of
-    /// a few types.
+    /// Makes what [`leaders`] begins with, which it would do itself otherwise, of a few types in one pass over all
+    /// entities.
     pub fn prepare_leaders(&self) {
-        self.heads(None);
-        (0..self.types.len().min(TYPES_PREPARED)).for_each(|id| {
-            self.heads(Some(id as u32));
-        });
+        let mut all = Largest::of(self);
+        let mut of_types: Vec<Largest> = self.types.iter().take(TYPES_PREPARED).map(|_| Largest::of(self)).collect();
+        for entity in 0..self.entities.len() {
+            let mut sum = 0_u64;
+            self.for_each_span(self.row_ends.range(entity), None, None, |span| {
+                let (type_id, count) = (self.rows.type_ids[span.start] as usize, self.count_of(span));
+                sum = sum.saturating_add(count);
+                if let Some(own) = of_types.get_mut(type_id) {
+                    own.add(count, entity);
+                }
+            });
+            all.add(sum, entity);
+        }
+        self.lists.all.get_or_init(|| all.heads());
+        for (list, own) in self.lists.of_types(self.types.len()).iter().zip(of_types) {
+            list.get_or_init(|| own.heads());
+        }
+    }
+
+    fn count_of(&self, rows: Range<usize>) -> u64 {
+        self.rows.counts[rows].iter().fold(0, |sum: u64, count| sum.saturating_add(*count))
     }
 
     fn heads(&self, type_id: Option<u32>) -> &Heads {
@@ -272,9 +393,34 @@ impl Run {
         match type_id {
             None => self.lists.all.get_or_init(make),
             Some(id) => {
-                let lists = self.lists.of_types.get_or_init(|| self.types.iter().map(|_| OnceLock::new()).collect());
+                let lists = self.lists.of_types(self.types.len());
                 lists[id as usize].get_or_init(make)
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_largest_are_kept_and_no_other_is_larger_than_said(
+            counts in prop::collection::vec(0..40_u64, 0..200), length in 1..20_usize,
+        ) {
+            let mut largest = Largest { length, all: Vec::new(), rest: 0 };
+            counts.iter().enumerate().for_each(|(entity, count)| largest.add(*count, entity));
+            let heads = largest.heads();
+            let mut expected: Vec<u64> = counts.iter().copied().filter(|count| *count > 0).collect();
+            expected.sort_unstable_by_key(|count| Reverse(*count));
+            let listed = expected.len().min(length);
+            prop_assert_eq!(&heads.counts, &expected[..listed]);
+            prop_assert_eq!(heads.rest, expected.get(listed).copied().unwrap_or(0));
+            let own = |entity: &u32| counts[*entity as usize];
+            prop_assert_eq!(heads.entities.iter().map(own).collect::<Vec<_>>(), heads.counts);
         }
     }
 }
