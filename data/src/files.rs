@@ -32,7 +32,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use tokio::io::AsyncWriteExt;
 
-use crate::offload::offload;
+use crate::offload::offload_behind;
 use crate::table::{DataFile, Table};
 use stats::Stats;
 
@@ -323,9 +323,7 @@ impl FileWriter {
         &mut self,
         work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
     ) -> Result<T, FileError> {
-        let ended =
-            |error: tokio::task::JoinError| FileError::Task { path: self.path.clone(), reason: error.to_string() };
-        offload(work).await.map_err(ended)?
+        offload_behind(work).await.map_err(|reason| FileError::Task { path: self.path.clone(), reason })?
     }
 
     async fn put(&mut self, bytes: Bytes) -> Result<(), FileError> {

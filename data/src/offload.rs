@@ -4,7 +4,9 @@
 //! the order of everything must follow from its seed: threads would bring an order of their own.
 
 use std::future::Future;
+use std::sync::LazyLock;
 
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 use tokio::task::{JoinError, spawn, spawn_blocking};
 
@@ -42,6 +44,44 @@ pub fn offload_future<T: Send + 'static>(
         spawn_blocking(move || handle.block_on(work)).await
     }
 }
+
+/// Does work that has to be done soon, but that nobody waits for at this moment, on one of a few threads that give way to
+/// those that events and questions wait for; where the caller's thread gives way already, on one that does as that.
+///
+/// # Errors
+/// When it panics, or there are no threads.
+pub async fn offload_behind<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    if is_single_threaded() || gives_way() {
+        return offload(work).await.map_err(|error| error.to_string());
+    }
+    let pool = BEHIND.as_ref().map_err(Clone::clone)?;
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    pool.spawn(move || {
+        // Nobody listens any more when whoever asked for it was dropped.
+        let _ = sender.send(work());
+    });
+    receiver.await.map_err(|_| "it has panicked".to_owned())
+}
+
+/// Starts the threads of [`offload_behind`], which begin with what the caller's thread has: not with one that gives way.
+pub fn start_behind() {
+    if !is_single_threaded() && !gives_way() {
+        LazyLock::force(&BEHIND);
+    }
+}
+
+/// As many threads as there are processors.
+static BEHIND: LazyLock<Result<ThreadPool, String>> = LazyLock::new(|| {
+    let pool = ThreadPoolBuilder::new()
+        .thread_name(|number| format!("behind-{number}"))
+        .start_handler(|_| give_way(NICE_BEHIND))
+        // Whoever waits is told, for then nothing is sent.
+        .panic_handler(|_| {});
+    pool.build().map_err(|error| error.to_string())
+});
+
+/// How far work behind others gives way: beside a busy thread it gets a quarter of a processor.
+const NICE_BEHIND: i32 = 5;
 
 /// Does work for which neither events nor questions wait on a thread of its own, with a runtime of its own, which gets only
 /// what all others leave of the processors.
@@ -86,4 +126,37 @@ pub fn give_way(nice: i32) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = nice;
+}
+
+/// Whether this thread gives way to others.
+#[cfg(target_os = "linux")]
+fn gives_way() -> bool {
+    rustix::process::getpriority_process(None).is_ok_and(|nice| nice > 0)
+}
+
+/// Threads are all alike elsewhere.
+#[cfg(not(target_os = "linux"))]
+const fn gives_way() -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn work_behind_others_is_done_and_its_panics_are_told() {
+        start_behind();
+        let thread = || std::thread::current().name().map(str::to_owned);
+        let name = offload_behind(thread).await.unwrap();
+        assert!(gives_way() || name.is_some_and(|name| name.starts_with("behind-")));
+        assert!(offload_behind(|| assert!(std::env::args().len() > 99, "on purpose")).await.is_err());
+        assert_eq!(offload_behind(|| 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn on_one_thread_work_is_done_there() {
+        let here = std::thread::current().id();
+        assert_eq!(offload_behind(|| std::thread::current().id()).await, Ok(here));
+    }
 }

@@ -11,7 +11,7 @@
 //! - An entity is in one partition's runs, not in those of others. So the sum is taken for each class of hashes,
 //!   by which partitions are chosen, over the runs that have any such, and the largest of these sums counts.
 //! - Lists are gone down in step, always in the one whose next count is the largest part of its first: runs of all sizes
-//!   come to the same place in the order of popularity together.
+//!   come to the same place in the order of popularity together. Those that have little left come last.
 //! - An entity that comes up is looked up in the runs of large counts first, and no further once what it has and the bounds
 //!   of the other runs are together less than the n-th largest count.
 
@@ -202,9 +202,18 @@ impl<'a> Search<'a> {
 
     /// The view whose list is gone down next.
     fn next_of(&self, class: usize) -> Option<usize> {
+        // Of lists that have less left than this all together are no more than a quarter of what is wanted. They may be
+        // long: in a short time nearly all entities have one event.
+        let little = self.least().unwrap_or(0) / (4 * self.views.len() as u64).max(1);
         let own = self.views.iter().enumerate().filter(|(_, view)| view.has_class(class));
-        let shares = own.filter_map(|(at, view)| Some((at, view.share()?)));
-        shares.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(at, _)| at)
+        let shares = own.filter_map(|(at, view)| Some((at, view.bound() > little, view.share()?)));
+        shares.max_by(|a, b| a.1.cmp(&b.1).then(a.2.total_cmp(&b.2))).map(|(at, ..)| at)
+    }
+
+    /// The `n`-th largest count found; none when there are fewer.
+    fn least(&self) -> Option<u64> {
+        let least = self.best.peek().map(|Reverse(least)| *least);
+        least.filter(|_| self.best.len() == self.n)
     }
 
     fn go_down(&mut self, at: usize) {
@@ -217,8 +226,7 @@ impl<'a> Search<'a> {
 
     /// Whether no entity of such a count at most can be among the first: not even with the same count and a smaller id.
     fn is_settled(&self, count: u128) -> bool {
-        self.n == 0
-            || self.best.len() == self.n && self.best.peek().is_some_and(|Reverse(least)| u128::from(*least) > count)
+        self.n == 0 || self.least().is_some_and(|least| u128::from(least) > count)
     }
 
     /// Counts an entity as long as it may be among the first; in how many runs it was looked up.

@@ -1,5 +1,6 @@
 //! What others ask of a counter: tails and sums for serving, seals for batch.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,13 +10,10 @@ use reckon_data::run::{Run, Selection, StepSums};
 use reckon_data::tail::{Position, Tail, TailError, TailSum, Tails};
 
 use super::Counter;
-use super::counts::{Counts, OpenSnapshot};
+use super::counts::{Counts, Joins, OpenSnapshot};
 use super::history::Part;
 use super::partition::CountError;
 use super::shared::{Partition, Shared, State};
-
-/// So many parts of an open segment, of about the same size, are made one.
-const JOIN_FROM: usize = 4;
 
 impl Counter {
     fn partition(&self, number: u32) -> Result<&Partition, TailError> {
@@ -37,22 +35,20 @@ fn check(partition: &Partition, state: &State) -> Result<(), TailError> {
 /// The runs of a tail and its ranges on disk, and what the runs of the open segment's parts are.
 struct Frozen {
     runs: Vec<Arc<Run>>,
-    on_disk: Vec<std::ops::Range<u64>>,
-    /// The open segment's last parts, from that number on, if they should be replaced by one run.
-    joined: Option<(usize, Arc<Run>)>,
+    on_disk: Vec<Range<u64>>,
+    /// Parts of the open segment that should be replaced by one run.
+    joined: Option<(Range<usize>, Arc<Run>)>,
+    /// Whether more should be joined than is joined while somebody waits.
+    more: bool,
 }
 
-/// From which part on the parts of an open segment are made one, if some are, by how many rows each has: the last ones
-/// that are not much smaller than what follows them. So there are few, and a row is seldom moved, however often
-/// somebody asks.
-fn join_from(rows: &[usize]) -> Option<usize> {
-    let mut from = rows.len().checked_sub(1)?;
-    let mut behind = rows[from];
-    while from > 0 && rows[from - 1] <= behind.saturating_mul(2) {
-        from -= 1;
-        behind = behind.saturating_add(rows[from]);
-    }
-    (rows.len() - from >= JOIN_FROM).then_some(from)
+/// Whether making everything a run takes next to no time: only what is counted since the last question is none yet.
+fn is_light(parts: &[Part], open: &OpenSnapshot) -> bool {
+    let history = parts.iter().all(|part| match part {
+        Part::Memory(counts) => counts.is_frozen(),
+        Part::Disk(_) => true,
+    });
+    history && open.parts.iter().all(Counts::is_frozen)
 }
 
 /// Makes everything a run. Heavy on CPU if something is none yet.
@@ -70,16 +66,16 @@ fn freeze(
     }
     let mut parts = open.parts.iter().map(Counts::freeze).collect::<Result<Vec<_>, _>>()?;
     let rows: Vec<usize> = parts.iter().map(|run| run.rows()).collect();
-    let joined = join_from(&rows).map(|from| (from, Arc::new(Run::merge(&parts[from..]))));
-    if let Some((from, run)) = &joined {
-        parts.truncate(*from);
-        parts.push(Arc::clone(run));
+    let Joins { behind, now } = Joins::of(&rows);
+    let joined = now.map(|range| (range.clone(), Arc::new(Run::merge(&parts[range]))));
+    if let Some((range, run)) = &joined {
+        parts.splice(range.clone(), [Arc::clone(run)]);
     }
     runs.extend(parts);
     if let Some(rest) = rest {
         runs.push(Arc::new(Run::from_columns(rest)?));
     }
-    Ok(Frozen { runs, on_disk, joined })
+    Ok(Frozen { runs, on_disk, joined, more: behind.is_some() })
 }
 
 #[async_trait]
@@ -96,15 +92,18 @@ impl Tails for Counter {
             let parts = state.history.tail(from).ok_or(TailError::Gone { partition, from })?;
             (own.position(&state), parts, state.counter.open_mut().snapshot())
         };
-        let rest = open.rest.take();
+        let (rest, is_light) = (open.rest.take(), is_light(&parts, &open));
         let work = move || freeze(parts, &open, rest).map(|frozen| (frozen, open));
         let unavailable = |reason: String| TailError::Unavailable { partition, reason };
-        let (frozen, open) = offload(work)
-            .await
-            .map_err(|error| unavailable(error.to_string()))?
-            .map_err(|error| unavailable(error.to_string()))?;
-        if let Some((from, run)) = &frozen.joined {
-            own.state.lock().counter.open_mut().replace(&open.parts[*from..], run);
+        // On a busy machine another thread would begin later than this one ends.
+        let frozen =
+            if is_light { work() } else { offload(work).await.map_err(|error| unavailable(error.to_string()))? };
+        let (frozen, open) = frozen.map_err(|error| unavailable(error.to_string()))?;
+        if let Some((range, run)) = &frozen.joined {
+            own.state.lock().counter.open_mut().replace(&open.parts[range.clone()], run);
+        }
+        if frozen.more {
+            self.shared.keep_soon.notify_one();
         }
         Ok(Tail { partition, from, position, runs: frozen.runs, on_disk: frozen.on_disk })
     }
@@ -189,41 +188,5 @@ impl Follower for Counter {
             }
         }
         committed
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::join_from;
-
-    #[test]
-    fn parts_of_about_the_same_size_are_joined() {
-        for (rows, expected) in [
-            (&[][..], None),
-            (&[5, 5, 5], None),
-            (&[5, 5, 5, 5], Some(0)),
-            (&[1_000, 5, 5, 5, 5], Some(1)),
-            (&[60, 5, 5, 5, 5, 5], Some(1)),
-            (&[40, 5, 5, 5, 5], Some(0)),
-            (&[1_000, 300, 100, 30], None),
-        ] {
-            assert_eq!(join_from(rows), expected, "{rows:?}");
-        }
-    }
-
-    /// A segment of 100,000 parts: how many there are at most at once, and how often a row is moved.
-    #[test]
-    fn parts_stay_few_and_rows_are_seldom_moved() {
-        let (mut rows, mut most, mut moved) = (Vec::new(), 0, 0_usize);
-        for _ in 0..100_000 {
-            rows.push(10);
-            if let Some(from) = join_from(&rows) {
-                let joined: usize = rows.drain(from..).sum();
-                moved += joined;
-                rows.push(joined);
-            }
-            most = most.max(rows.len());
-        }
-        assert!(most <= 40 && moved <= 1_000_000 * 20, "{most} parts, {moved} rows moved");
     }
 }

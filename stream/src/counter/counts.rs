@@ -7,6 +7,7 @@
 //! Making a run sorts its rows, which takes too long to keep a partition waiting. So what is to become a run
 //! is detached, in no time, and stays readable as it is meanwhile.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -21,7 +22,11 @@ const PART_TEXT_BYTES: usize = 1 << 30;
 const PART_ROWS: usize = 1 << 26;
 /// So few rows are copied rather than detached when somebody wants to read them: a fraction of a
 /// millisecond, and there are no more parts than needed.
-const COPY_ROWS: usize = 4_096;
+const COPY_ROWS: usize = 2_048;
+/// So many parts of an open segment, of about the same size, are made one.
+const JOIN_FROM: usize = 4;
+/// So many rows are made one while a question waits: a millisecond or so.
+const JOIN_ROWS: usize = 16_384;
 
 /// Counts that do not change any more.
 #[derive(Debug, Clone)]
@@ -86,6 +91,15 @@ impl Counts {
         matches!(self, Self::Run(_))
     }
 
+    /// Whether their run is there already.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        match self {
+            Self::Rows(detached) => detached.run.try_lock().is_some_and(|run| run.is_some()),
+            Self::Run(_) => true,
+        }
+    }
+
     fn is(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Rows(own), Self::Rows(other)) => Arc::ptr_eq(own, other),
@@ -105,6 +119,37 @@ pub fn freeze_all(parts: &[Counts]) -> Result<Arc<Run>, RunError> {
         [only] => Arc::clone(only),
         many => Arc::new(Run::merge(many)),
     })
+}
+
+/// Which parts of an open segment are to be made one, by how many rows each has: the last ones that are not much smaller
+/// than what follows them. So there are few, and a row is seldom moved, however often somebody asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joins {
+    /// By the task that keeps memory in order.
+    pub behind: Option<Range<usize>>,
+    /// By whoever asks. All that are behind these are among them then, so that both never want the same.
+    pub now: Option<Range<usize>>,
+}
+
+impl Joins {
+    /// The joins of parts with so many rows.
+    #[must_use]
+    pub fn of(rows: &[usize]) -> Self {
+        let (end, mut from, mut behind) = (rows.len(), rows.len(), 0_usize);
+        // From which part on they have few rows together.
+        let mut few = end;
+        while from > 0 && (from == end || rows[from - 1] <= behind.saturating_mul(2)) {
+            from -= 1;
+            behind = behind.saturating_add(rows[from]);
+            if behind <= JOIN_ROWS {
+                few = from;
+            }
+        }
+        if end - from < JOIN_FROM {
+            return Self { behind: None, now: None };
+        }
+        Self { behind: (few - from > 1).then_some(from..few), now: (end - few >= JOIN_FROM).then_some(few..end) }
+    }
 }
 
 /// The counts of the open segment: parts that were detached, and what is being counted into.
@@ -166,6 +211,12 @@ impl OpenCounts {
         OpenSnapshot { parts: self.parts.clone(), rest }
     }
 
+    /// The parts that were detached.
+    #[must_use]
+    pub fn parts(&self) -> &[Counts] {
+        &self.parts
+    }
+
     /// Puts a run in the place of `parts`, if these are still there, next to each other.
     pub fn replace(&mut self, parts: &[Counts], run: &Arc<Run>) {
         let Some(first) = parts.first() else { return };
@@ -207,5 +258,55 @@ mod tests {
         let rows = counts.memory_bytes();
         let run = counts.freeze().unwrap();
         assert_eq!(counts.memory_bytes(), rows + run.memory_bytes());
+    }
+
+    #[test]
+    fn parts_of_about_the_same_size_are_joined() {
+        let joins = |rows: &[usize]| {
+            let Joins { behind, now } = Joins::of(rows);
+            (behind, now)
+        };
+        for (rows, expected) in [
+            (&[][..], None),
+            (&[5, 5, 5], None),
+            (&[5, 5, 5, 5], Some(0..4)),
+            (&[1_000, 5, 5, 5, 5], Some(1..5)),
+            (&[60, 5, 5, 5, 5, 5], Some(1..6)),
+            (&[40, 5, 5, 5, 5], Some(0..5)),
+            (&[1_000, 300, 100, 30], None),
+        ] {
+            assert_eq!(joins(rows), (None, expected), "{rows:?}");
+        }
+        // What is large waits for nobody, and nobody for it.
+        let k = 1_000;
+        assert_eq!(joins(&[20 * k, 16 * k, 16 * k, 9 * k]), (Some(0..3), None));
+        assert_eq!(joins(&[20 * k, 16 * k, 7 * k, k, k, k, k]), (Some(0..2), Some(2..7)));
+        assert_eq!(joins(&[90 * k, 9 * k, 9 * k, k]), (None, None));
+    }
+
+    /// A segment of 100,000 parts: how many there are at most at once, and how often a row is moved.
+    #[test]
+    fn parts_stay_few_and_rows_are_seldom_moved() {
+        let (mut rows, mut most, mut moved) = (Vec::new(), 0, 0_usize);
+        for part in 0..100_000 {
+            rows.push(10);
+            let mut join = |rows: &mut Vec<usize>, range: Option<Range<usize>>| {
+                if let Some(range) = range {
+                    let joined: usize = rows[range.clone()].iter().sum();
+                    rows.splice(range, [joined]);
+                    moved += joined;
+                }
+            };
+            let now = Joins::of(&rows).now;
+            join(&mut rows, now);
+            // The other comes now and then.
+            if part % 20 == 0 {
+                let behind = Joins::of(&rows).behind;
+                join(&mut rows, behind);
+            }
+            most = most.max(rows.len());
+        }
+        assert_eq!(rows.iter().sum::<usize>(), 1_000_000);
+        assert!(most <= 60 && moved <= 1_000_000 * 20, "{most} parts, {moved} rows moved");
     }
 }

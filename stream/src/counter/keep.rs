@@ -1,10 +1,13 @@
-//! Keeping memory in order: segments become runs, runs are folded, what is covered or too much goes.
+//! Keeping memory in order: segments become runs, runs are folded, parts of open segments are joined, what is covered or too
+//! much goes. Questions do not wait for any of this.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use reckon_data::offload::offload;
+use reckon_data::offload::{offload_behind, start_behind};
+use reckon_data::run::Run;
 
+use super::counts::{Counts, Joins};
 use super::partition::CountError;
 use super::shared::{HaltOnPanic, Shared};
 
@@ -16,6 +19,7 @@ const FOLD_FRACTION: usize = 8;
 /// Tidies up until the counter stops.
 pub(super) async fn keep(shared: Arc<Shared>) {
     let _guard = HaltOnPanic(Arc::clone(&shared));
+    start_behind();
     loop {
         tokio::select! {
             biased;
@@ -24,7 +28,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
             () = tokio::time::sleep(EVERY) => {}
         }
         let shared_too = Arc::clone(&shared);
-        if let Err(error) = offload(move || tidy(&shared_too)).await {
+        if let Err(error) = offload_behind(move || tidy(&shared_too)).await {
             shared.halt(&format!("tidying up failed: {error}"));
         }
     }
@@ -36,6 +40,9 @@ fn tidy(shared: &Shared) {
             shared.fail(at, &error.to_string());
         }
         fold(shared, at);
+        if let Err(error) = join(shared, at) {
+            shared.fail(at, &error.to_string());
+        }
     }
     let now = shared.parts.clock.now();
     let keep = i64::try_from(shared.parts.retention.covered_segments.as_micros()).unwrap_or(i64::MAX);
@@ -68,6 +75,24 @@ fn fold(shared: &Shared, at: usize) {
         run.prepare_leaders();
         state.lock().history.fold(&fold, run);
     }
+}
+
+/// Makes the larger parts of an open segment one, which would take too long while a question waits.
+fn join(shared: &Shared, at: usize) -> Result<(), CountError> {
+    let state = &shared.partitions[at].state;
+    let parts = state.lock().counter.open_mut().parts().to_vec();
+    if !parts.iter().all(Counts::is_frozen) {
+        // Whoever has wanted them is about to.
+        return Ok(());
+    }
+    let runs = parts.iter().map(Counts::freeze).collect::<Result<Vec<_>, _>>()?;
+    let rows: Vec<usize> = runs.iter().map(|run| run.rows()).collect();
+    if let Some(range) = Joins::of(&rows).behind {
+        let run = Arc::new(Run::merge(&runs[range.clone()]));
+        run.prepare_leaders();
+        state.lock().counter.open_mut().replace(&parts[range], &run);
+    }
+    Ok(())
 }
 
 /// Lets go of the oldest sealed pieces, whichever partition's, until the rest fits.

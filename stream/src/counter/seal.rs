@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use reckon_data::files::{FileError, FileWriter};
-use reckon_data::offload::offload;
+use reckon_data::offload::offload_behind;
 use reckon_data::paths::{Transaction, mixed_file};
 use reckon_data::run::RunError;
 use reckon_data::table::{Commit, DataFile, Step, Table, TableError};
@@ -138,7 +138,8 @@ async fn write_once(shared: &Shared, segments: &[FinishedSegment]) -> Result<Dat
     for segment in segments {
         let (segment, owner) = (segment.clone(), shared.owner.clone());
         let definition = Arc::clone(shared.definition());
-        let rows = offload(move || batches(&segment, &definition.dimensions, &owner)).await??;
+        let rows = offload_behind(move || batches(&segment, &definition.dimensions, &owner)).await;
+        let rows = rows.map_err(CounterError::Task)??;
         for batch in &rows {
             writer.write(batch).await?;
         }
