@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::{StreamExt as _, TryStreamExt as _};
 use hashbrown::{HashMap, HashSet};
 use polars::prelude::DataFrame;
 use reckon_data::minute::MINUTES_PER_DAY;
@@ -14,12 +13,12 @@ use super::compare::{RowEvent, RowKey, differences, events};
 use super::explain::{Cause, Known, explain};
 use super::held::{Held, Keep, Reading, read_file};
 use super::judged::{Judged, Marks, occurrences};
-use super::load::load;
+use super::load::{Loaded, load};
 use super::pin::{Pinned, date_of_file};
 use super::raw::{Counting, Events};
 use super::rawcheck::overlapping;
 use super::rows::{Rows, row_finding};
-use super::scan::{FILES_AT_ONCE, Scanner, busy};
+use super::scan::Scanner;
 use super::segments::{Said, Segment, SegmentKey, Segments};
 use super::window::{Due, Reach, Sealed, due};
 use crate::error::AuditError;
@@ -191,23 +190,12 @@ impl StreamCheck<'_> {
         let wanted = self.reading.counting.columns();
         let keep = Keep::Offsets { partition, range: offsets.clone() };
         let reading = Arc::new(Reading { keep, buckets: 0, ..(**self.reading).clone() });
-        let read = |file: DataFile| {
-            let (reading, wanted) = (Arc::clone(&reading), &wanted);
-            async move {
-                let date = date_of_file(&file).unwrap_or(0);
-                let Ok(loaded) = load(&self.scanner.store, Table::Events, &file, wanted).await? else {
-                    return Ok(None);
-                };
-                let facts = busy(move || read_file(&loaded, &reading)).await?;
-                Ok::<_, AuditError>(facts.ok().map(|facts| (date, facts.held)))
-            }
+        let read = move |file: &Loaded| read_file(file, &reading).map(|facts| facts.held);
+        let take = |file: DataFile, _: u128, held: Held| {
+            dates.entry(date_of_file(&file).unwrap_or(0)).or_default().append(held);
         };
-        let mut reads = futures::stream::iter(self.files(partition, &offsets)).map(read).buffered(FILES_AT_ONCE);
-        while let Some(part) = reads.try_next().await? {
-            if let Some((date, held)) = part {
-                dates.entry(date).or_default().append(held);
-            }
-        }
+        let files = self.files(partition, &offsets);
+        self.scanner.walk(Table::Events, files, &wanted, read, take).await?;
         Ok(dates.into_iter().collect())
     }
 
