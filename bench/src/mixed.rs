@@ -133,14 +133,26 @@ pub struct Report {
     pub times: Vec<Times>,
     /// Rows of `stats` that SQL read, once for each query.
     pub rows: u64,
-    /// What the SQL queries took, seconds.
-    pub sql: Vec<(String, f64)>,
+    /// The SQL queries over all of them.
+    pub sql: Vec<Scan>,
     /// Most memory of the server, bytes.
     pub memory_peak: u64,
 }
 
-/// Queries over the whole table that SQL is measured by, and DuckDB on the same files.
-pub const SCANS: [&str; 4] = [
+/// A query over the whole table.
+#[derive(Debug, Clone, Serialize)]
+pub struct Scan {
+    /// Which.
+    pub query: &'static str,
+    /// What it took.
+    pub seconds: f64,
+    /// What the last column of its answer adds up to.
+    pub total: u64,
+}
+
+/// Queries over the whole table that SQL is measured by; `bench/duckdb_scan.py` asks DuckDB the same of the same files,
+/// and compares what their last columns add up to.
+const SCANS: [&str; 4] = [
     "select sum(count) from stats",
     "select country, sum(count) from stats group by country order by 1",
     "select entity_id, sum(count) from stats group by entity_id order by 2 desc, 1 limit 10",
@@ -177,8 +189,10 @@ pub async fn run(server: &Watched, client: Arc<Client>, options: Options, say: &
     let mut sql = Vec::new();
     for query in SCANS {
         let start = Instant::now();
-        let _: Value = client.post("/v1/sql", &json!({ "query": query })).await?;
-        sql.push((query.to_owned(), start.elapsed().as_secs_f64()));
+        let answer: Value = client.post("/v1/sql", &json!({ "query": query })).await?;
+        let seconds = start.elapsed().as_secs_f64();
+        let total = total(&answer).with_context(|| format!("{query} answers {answer}"))?;
+        sql.push(Scan { query, seconds, total });
     }
     let questions_per_second = times.len() as f64 / seconds;
     Ok(Report { questions_per_second, events_per_second, times: by_kind(&times), rows, sql, memory_peak })
@@ -187,6 +201,14 @@ pub async fn run(server: &Watched, client: Arc<Client>, options: Options, say: &
 async fn number(client: &Client, query: &str) -> Result<u64> {
     let answer: Value = client.post("/v1/sql", &json!({ "query": query })).await?;
     answer["rows"][0][0].as_u64().with_context(|| format!("{query} answers {answer}"))
+}
+
+/// What the last column of an answer adds up to; none if it is not whole or not of numbers.
+fn total(answer: &Value) -> Option<u64> {
+    if answer["truncated"] == true {
+        return None;
+    }
+    answer["rows"].as_array()?.iter().map(|row| row.as_array()?.last()?.as_u64()).sum()
 }
 
 fn by_kind(times: &[(Kind, f64)]) -> Vec<Times> {
@@ -221,9 +243,9 @@ impl Report {
         for Times { kind, questions, p50, p99, max } in &self.times {
             text += &format!("{questions:>8} × {kind:<34} p50 {p50:8.2} ms, p99 {p99:8.2} ms, max {max:8.2} ms\n");
         }
-        for (query, seconds) in &self.sql {
+        for Scan { query, seconds, total } in &self.sql {
             let rate = self.rows as f64 / seconds / 1e6;
-            text += &format!("{seconds:>8.3} s, {rate:.1} million rows/s: {query}\n");
+            text += &format!("{seconds:>8.3} s, {rate:.1} million rows/s, {total} in all: {query}\n");
         }
         text
     }
@@ -243,5 +265,14 @@ mod tests {
             assert!(kind.path(&mut random, &zipf, 7).starts_with("/v1/"));
         }
         assert!(seen.iter().all(|seen| *seen > 0) && seen[0] > seen[1] && seen[1] > seen[2], "{seen:?}");
+    }
+
+    #[test]
+    fn an_answer_adds_up_if_it_is_whole_and_of_numbers() {
+        let answer = |rows: Value, truncated: bool| total(&json!({"rows": rows, "truncated": truncated}));
+        assert_eq!(answer(json!([["US", 3], [null, 4]]), false), Some(7));
+        assert_eq!(answer(json!([["US", 3], [null, 4]]), true), None);
+        assert_eq!(answer(json!([["US", 3], ["GB", null]]), false), None);
+        assert_eq!(total(&json!({"error": "no rows"})), None);
     }
 }
