@@ -1,20 +1,17 @@
 //! Questions of all kinds over a week while events come in, hardly two alike: how long each kind takes.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use reckon_client::Client;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 
-use crate::lines::draw;
-use crate::query::{batch, percentile};
-use crate::send::{Plan, Sent, now_millis, send};
+use crate::load::{Meanwhile, ask, batch, load, past, percentile};
+use crate::send::{Plan, now_millis};
 use crate::server::Watched;
 use crate::zipf::Zipf;
 
@@ -136,14 +133,26 @@ pub struct Report {
     pub times: Vec<Times>,
     /// Rows of `stats` that SQL read, once for each query.
     pub rows: u64,
-    /// What the SQL queries took, seconds.
-    pub sql: Vec<(String, f64)>,
+    /// The SQL queries over all of them.
+    pub sql: Vec<Scan>,
     /// Most memory of the server, bytes.
     pub memory_peak: u64,
 }
 
-/// Queries over the whole table that SQL is measured by, and DuckDB on the same files.
-pub const SCANS: [&str; 4] = [
+/// A query over the whole table.
+#[derive(Debug, Clone, Serialize)]
+pub struct Scan {
+    /// Which.
+    pub query: &'static str,
+    /// What it took.
+    pub seconds: f64,
+    /// What the last column of its answer adds up to.
+    pub total: u64,
+}
+
+/// Queries over the whole table that SQL is measured by; `bench/duckdb_scan.py` asks DuckDB the same of the same files,
+/// and compares what their last columns add up to.
+const SCANS: [&str; 4] = [
     "select sum(count) from stats",
     "select country, sum(count) from stats group by country order by 1",
     "select entity_id, sum(count) from stats group by entity_id order by 2 desc, 1 limit 10",
@@ -155,48 +164,24 @@ pub const SCANS: [&str; 4] = [
 /// # Errors
 /// When the server does not take the events, or a question fails.
 pub async fn run(server: &Watched, client: Arc<Client>, options: Options, say: &dyn Fn(&str)) -> Result<Report> {
-    let plan = Plan {
-        rate: 0,
-        time: Duration::from_secs(24 * 3_600),
-        events: options.load,
-        connections: 4,
-        body_events: 2_000,
-        until_millis: None,
-        spread_millis: options.days * DAY,
-        plan: now_millis() & 0x3fff,
-        drawn: draw(1, options.entities),
-    };
+    let plan = past(options.load, options.days * DAY, options.entities);
     if options.load > 0 {
         say(&format!("loading {} events of the last {} days", options.load, options.days));
-        send(Arc::clone(&client), plan.clone(), Arc::default()).await?;
-        server.catch_up().await?;
+        load(server, &client, plan.clone()).await?;
         say("batch");
         batch(&client).await?;
     }
     if options.recent > 0 {
         say(&format!("loading {} events of the last hour", options.recent));
         let recent = Plan { events: options.recent, spread_millis: HOUR, plan: plan.plan | 0x4000, ..plan.clone() };
-        send(Arc::clone(&client), recent, Arc::default()).await?;
-        server.catch_up().await?;
+        load(server, &client, recent).await?;
     }
     say("measuring");
-    let sent = Arc::new(Sent::default());
-    let stream = Plan {
-        rate: options.rate,
-        events: 0,
-        body_events: 500,
-        spread_millis: 1_000,
-        plan: plan.plan | 0x8000,
-        ..plan
-    };
-    let sender = tokio::spawn(send(Arc::clone(&client), stream, Arc::clone(&sent)));
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let (start, lines) = (Instant::now(), sent.lines());
-    let times = ask(&server.client.urls(), options).await?;
-    let seconds = start.elapsed().as_secs_f64();
-    let events_per_second = (sent.lines() - lines) as f64 / seconds;
-    sent.stop.store(true, Ordering::Relaxed);
-    sender.await??;
+    let meanwhile = Meanwhile::start(&client, options.rate, plan).await;
+    let question = questions(options.entities, options.days);
+    let times = ask(&server.client.urls(), options.questions, options.time, question).await?;
+    let (seconds, events_per_second) = meanwhile.so_far();
+    meanwhile.end().await?;
     let memory_peak = server.usage().memory_peak;
     say("batch, so that files hold all counts");
     batch(&client).await?;
@@ -204,8 +189,10 @@ pub async fn run(server: &Watched, client: Arc<Client>, options: Options, say: &
     let mut sql = Vec::new();
     for query in SCANS {
         let start = Instant::now();
-        let _: Value = client.post("/v1/sql", &json!({ "query": query })).await?;
-        sql.push((query.to_owned(), start.elapsed().as_secs_f64()));
+        let answer: Value = client.post("/v1/sql", &json!({ "query": query })).await?;
+        let seconds = start.elapsed().as_secs_f64();
+        let total = total(&answer).with_context(|| format!("{query} answers {answer}"))?;
+        sql.push(Scan { query, seconds, total });
     }
     let questions_per_second = times.len() as f64 / seconds;
     Ok(Report { questions_per_second, events_per_second, times: by_kind(&times), rows, sql, memory_peak })
@@ -214,6 +201,14 @@ pub async fn run(server: &Watched, client: Arc<Client>, options: Options, say: &
 async fn number(client: &Client, query: &str) -> Result<u64> {
     let answer: Value = client.post("/v1/sql", &json!({ "query": query })).await?;
     answer["rows"][0][0].as_u64().with_context(|| format!("{query} answers {answer}"))
+}
+
+/// What the last column of an answer adds up to; none if it is not whole or not of numbers.
+fn total(answer: &Value) -> Option<u64> {
+    if answer["truncated"] == true {
+        return None;
+    }
+    answer["rows"].as_array()?.iter().map(|row| row.as_array()?.last()?.as_u64()).sum()
 }
 
 fn by_kind(times: &[(Kind, f64)]) -> Vec<Times> {
@@ -226,37 +221,13 @@ fn by_kind(times: &[(Kind, f64)]) -> Vec<Times> {
     Kind::ALL.into_iter().map(of).collect()
 }
 
-/// Asks at a steady rate, whatever the answers take.
-async fn ask(urls: &[&str], options: Options) -> Result<Vec<(Kind, f64)>> {
-    let http = reqwest::Client::builder().pool_max_idle_per_host(256).tcp_nodelay(true).build()?;
-    let zipf = Zipf::new(options.entities, 1.0);
-    let mut random = SmallRng::seed_from_u64(now_millis());
-    let total = options.questions * options.time.as_secs();
-    let start = Instant::now();
-    let (mut asking, mut times) = (JoinSet::new(), Vec::new());
-    for (number, url) in (0..total).zip(urls.iter().cycle()) {
-        let due = start + Duration::from_secs_f64(number as f64 / options.questions as f64);
-        tokio::time::sleep_until(due.into()).await;
+/// Questions of all kinds over so many days.
+fn questions(entities: u32, days: u64) -> impl FnMut() -> (Kind, String) {
+    let (zipf, mut random) = (Zipf::new(entities, 1.0), SmallRng::seed_from_u64(now_millis()));
+    move || {
         let kind = Kind::draw(&mut random);
-        let question = format!("{url}{}", kind.path(&mut random, &zipf, options.days));
-        let http = http.clone();
-        asking.spawn(async move {
-            let response = http.get(&question).send().await?;
-            let status = response.status();
-            let body = response.bytes().await?;
-            if !status.is_success() {
-                return Err(anyhow!("{question}: {status}: {}", String::from_utf8_lossy(&body)));
-            }
-            Ok((kind, due.elapsed().as_secs_f64() * 1e3))
-        });
-        while let Some(done) = asking.try_join_next() {
-            times.push(done??);
-        }
+        (kind, kind.path(&mut random, &zipf, days))
     }
-    while let Some(done) = asking.join_next().await {
-        times.push(done??);
-    }
-    Ok(times)
 }
 
 impl Report {
@@ -272,9 +243,9 @@ impl Report {
         for Times { kind, questions, p50, p99, max } in &self.times {
             text += &format!("{questions:>8} × {kind:<34} p50 {p50:8.2} ms, p99 {p99:8.2} ms, max {max:8.2} ms\n");
         }
-        for (query, seconds) in &self.sql {
+        for Scan { query, seconds, total } in &self.sql {
             let rate = self.rows as f64 / seconds / 1e6;
-            text += &format!("{seconds:>8.3} s, {rate:.1} million rows/s: {query}\n");
+            text += &format!("{seconds:>8.3} s, {rate:.1} million rows/s, {total} in all: {query}\n");
         }
         text
     }
@@ -294,5 +265,14 @@ mod tests {
             assert!(kind.path(&mut random, &zipf, 7).starts_with("/v1/"));
         }
         assert!(seen.iter().all(|seen| *seen > 0) && seen[0] > seen[1] && seen[1] > seen[2], "{seen:?}");
+    }
+
+    #[test]
+    fn an_answer_adds_up_if_it_is_whole_and_of_numbers() {
+        let answer = |rows: Value, truncated: bool| total(&json!({"rows": rows, "truncated": truncated}));
+        assert_eq!(answer(json!([["US", 3], [null, 4]]), false), Some(7));
+        assert_eq!(answer(json!([["US", 3], [null, 4]]), true), None);
+        assert_eq!(answer(json!([["US", 3], ["GB", null]]), false), None);
+        assert_eq!(total(&json!({"error": "no rows"})), None);
     }
 }

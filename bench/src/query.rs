@@ -3,16 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use reckon_client::Client;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 
-use crate::lines::draw;
-use crate::send::{Plan, Sent, now_millis, send};
+use crate::load::{Meanwhile, ask, batch, load, past, percentile};
+use crate::send::now_millis;
 use crate::server::Watched;
 use crate::zipf::Zipf;
 
@@ -65,47 +64,21 @@ pub struct Report {
 /// # Errors
 /// When the server does not take the events, or a question fails.
 pub async fn run(server: &Watched, client: Arc<Client>, options: Options, say: &dyn Fn(&str)) -> Result<Report> {
-    let drawn = draw(1, options.entities);
-    let plan = Plan {
-        rate: 0,
-        time: Duration::from_secs(3_600),
-        events: options.load,
-        connections: 4,
-        body_events: 2_000,
-        // The day that the questions are about ends now.
-        until_millis: None,
-        spread_millis: DAY_MILLIS - 600_000,
-        plan: now_millis() & 0x7fff,
-        drawn,
-    };
-    say(&format!("loading {} events of the last day", options.load));
-    let loaded = Arc::new(Sent::default());
-    send(Arc::clone(&client), plan.clone(), Arc::clone(&loaded)).await?;
-    server.catch_up().await?;
+    let plan = past(options.load, DAY_MILLIS - 600_000, options.entities);
     if options.load > 0 {
+        say(&format!("loading {} events of the last day", options.load));
+        load(server, &client, plan.clone()).await?;
         say("batch");
         batch(&client).await?;
     }
     say("measuring");
-    let sent = Arc::new(Sent::default());
-    let stream = Plan {
-        rate: options.rate,
-        events: 0,
-        body_events: 500,
-        spread_millis: 1_000,
-        plan: plan.plan | 0x8000,
-        ..plan
-    };
-    let sender = tokio::spawn(send(Arc::clone(&client), stream, Arc::clone(&sent)));
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let (start, lines) = (Instant::now(), sent.lines());
+    let meanwhile = Meanwhile::start(&client, options.rate, plan).await;
     let probes = tokio::spawn(probe(Arc::clone(&client), options.time));
-    let mut times = ask(&server.client.urls(), options).await?;
-    let seconds = start.elapsed().as_secs_f64();
-    let events_per_second = (sent.lines() - lines) as f64 / seconds;
+    let times = ask(&server.client.urls(), options.questions, options.time, counts(options.entities)).await?;
+    let (seconds, events_per_second) = meanwhile.so_far();
     let mut visible = probes.await??;
-    sent.stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    sender.await??;
+    meanwhile.end().await?;
+    let mut times: Vec<f64> = times.into_iter().map(|((), time)| time).collect();
     times.sort_by(f64::total_cmp);
     visible.sort_by(f64::total_cmp);
     Ok(Report {
@@ -123,59 +96,14 @@ pub async fn run(server: &Watched, client: Arc<Client>, options: Options, say: &
     })
 }
 
-pub(crate) fn percentile(sorted: &[f64], share: f64) -> f64 {
-    let index = ((sorted.len() as f64 * share).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
-    sorted.get(index).copied().unwrap_or(f64::NAN)
-}
-
-pub(crate) async fn batch(client: &Client) -> Result<()> {
-    let mut run: Value = client.post("/v1/batch/runs", &json!({})).await?;
-    let path = format!("/v1/batch/runs/{}", run["id"].as_str().unwrap_or_default());
-    while run["state"] == "running" {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        run = client.get(&path, &[]).await?;
+/// Questions of random entities over the last day, so that hardly two are the same.
+fn counts(entities: u32) -> impl FnMut() -> ((), String) {
+    let (zipf, mut random) = (Zipf::new(entities, 1.0), SmallRng::seed_from_u64(now_millis()));
+    move || {
+        let (now, entity) = (now_millis(), zipf.sample(&mut random));
+        let (from, to) = (now - DAY_MILLIS, now + 60_000);
+        ((), format!("/v1/entities/video-{entity:07}/count?type=view&from={from}&to={to}"))
     }
-    if run["state"] == "succeeded" { Ok(()) } else { bail!("the batch run failed: {}", run["error"]) }
-}
-
-/// Asks at a steady rate, whatever the answers take: a time counts from when the question was due. Each
-/// asks for a random entity over the last day, so hardly two questions are the same; servers are asked in turn.
-async fn ask(urls: &[&str], options: Options) -> Result<Vec<f64>> {
-    let http = reqwest::Client::builder().pool_max_idle_per_host(256).tcp_nodelay(true).build()?;
-    let zipf = Zipf::new(options.entities, 1.0);
-    let mut random = SmallRng::seed_from_u64(now_millis());
-    let total = options.questions * options.time.as_secs();
-    let start = Instant::now();
-    let mut asking = JoinSet::new();
-    let mut times = Vec::new();
-    for (number, url) in (0..total).zip(urls.iter().cycle()) {
-        let due = start + Duration::from_secs_f64(number as f64 / options.questions as f64);
-        tokio::time::sleep_until(due.into()).await;
-        let now = now_millis();
-        let entity = zipf.sample(&mut random);
-        let question = format!(
-            "{url}/v1/entities/video-{entity:07}/count?type=view&from={}&to={}",
-            now - DAY_MILLIS,
-            now + 60_000
-        );
-        let http = http.clone();
-        asking.spawn(async move {
-            let response = http.get(question).send().await?;
-            let status = response.status();
-            let body = response.bytes().await?;
-            if !status.is_success() {
-                return Err(anyhow!("{status}: {}", String::from_utf8_lossy(&body)));
-            }
-            Ok(due.elapsed().as_secs_f64() * 1e3)
-        });
-        while let Some(done) = asking.try_join_next() {
-            times.push(done??);
-        }
-    }
-    while let Some(done) = asking.join_next().await {
-        times.push(done??);
-    }
-    Ok(times)
 }
 
 /// Sends single events of entities of their own and asks until each is seen: milliseconds from the

@@ -6,10 +6,11 @@
 //!                     index        Tails (a function call, or remote)
 //! ```
 //!
-//! [`entities`] are what is known of entities beside their counts; [`view`] decides, purely, what an answer is made of and whether it is whole (R-2, R-7, R-9);
+//! [`accept`] is where clients come in; [`entities`] are what is known of entities beside their counts; [`view`] decides, purely, what an answer is made of and whether it is whole (R-2, R-7, R-9);
 //! [`index`] holds batch counts for point counts and top lists; [`query`] is the API that REST, SQL and
 //! the command line share; [`replay`] replays dead letters; [`rolled`] says what is finer than is still counted; [`sql`] is DataFusion over the same pieces; [`metrics`] counts the questions.
 
+pub mod accept;
 pub mod entities;
 pub mod error;
 pub mod index;

@@ -32,6 +32,7 @@ mod reduce;
 mod rows;
 mod run;
 mod scan;
+mod segmentcheck;
 mod segments;
 mod served;
 mod streamcheck;

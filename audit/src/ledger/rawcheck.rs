@@ -11,11 +11,11 @@ use reckon_data::table::{DataFile, Table};
 use super::columns::Columns;
 use super::explain::{Known, Whose};
 use super::held::RecordEvents;
-use super::load::{Unreadable, load};
+use super::load::{Loaded, Unreadable};
 use super::logcheck::{Records, Seen, add_to_record};
 use super::place::{Place, of_record};
 use super::raw::{Counting, Events};
-use super::scan::{Scanner, busy};
+use super::scan::Scanner;
 use crate::error::AuditError;
 use crate::finding::{Class, EVENT_IDS_MAX, Finding, Repair};
 
@@ -92,21 +92,16 @@ impl Scanner {
         take: impl Fn(&Events, &mut T) -> Result<(), Unreadable> + Clone + Send + 'static,
     ) -> Result<Vec<T>, AuditError> {
         let wanted = counting.columns();
-        let mut all = Vec::new();
-        for file in files {
-            let Ok(loaded) = load(&self.store, Table::Events, &file, &wanted).await? else { continue };
-            let (counting, take) = (Arc::clone(counting), take.clone());
-            let read = busy(move || {
-                let mut of_file = T::default();
-                for slice in loaded.slices() {
-                    take(&Events::of(loaded.frame(slice)?, &counting)?, &mut of_file)?;
-                }
-                Ok::<_, Unreadable>(of_file)
-            });
-            if let Ok(of_file) = read.await? {
-                all.push(of_file);
+        let counting = Arc::clone(counting);
+        let read = move |file: &Loaded| {
+            let mut of_file = T::default();
+            for slice in file.slices() {
+                take(&Events::of(file.frame(slice)?, &counting)?, &mut of_file)?;
             }
-        }
+            Ok::<_, Unreadable>(of_file)
+        };
+        let mut all = Vec::new();
+        self.walk(Table::Events, files, &wanted, read, |_, _, of_file| all.push(of_file)).await?;
         Ok(all)
     }
 

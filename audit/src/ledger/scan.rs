@@ -21,7 +21,7 @@ use super::reduce::{DateCells, Reduced, reduce};
 use crate::error::AuditError;
 
 /// Files that are read side by side.
-pub const FILES_AT_ONCE: usize = 2;
+const FILES_AT_ONCE: usize = 2;
 /// Bytes that an event takes in memory while rows are compared one by one: itself, its copies while events are sorted
 /// and grouped, and the rows of counts beside it.
 const ROW_BYTES: u64 = 1 << 10;
@@ -158,35 +158,20 @@ impl Scanner {
         by_place: &mut ByPlace,
         hashes: &mut FileHashes,
     ) -> Result<RawScan, AuditError> {
-        let (mut held, mut kept, mut wrong_hash, mut bad) = (Held::default(), Vec::new(), Vec::new(), Vec::new());
+        let (mut held, mut kept, mut wrong_hash) = (Held::default(), Vec::new(), Vec::new());
         held.reserve(usize::try_from(rows).unwrap_or(0));
         let wanted = reading.counting.columns();
-        let read = |file: DataFile| {
-            let (reading, wanted) = (Arc::clone(reading), &wanted);
-            async move {
-                let loaded = match load(&self.store, Table::Events, &file, wanted).await? {
-                    Ok(loaded) => loaded,
-                    Err(why) => return Ok((file, Err(why))),
-                };
-                let hash = loaded.hash;
-                let facts = busy(move || read_file(&loaded, &reading)).await?;
-                Ok::<_, AuditError>((file, facts.map(|facts| (facts, hash))))
-            }
+        let reading = Arc::clone(reading);
+        let read = move |file: &Loaded| read_file(file, &reading);
+        let take = |file: DataFile, hash: u128, facts: FileFacts| {
+            hashes.note(Table::Events, &file.path, hash);
+            let FileFacts { held: more, kept: rows, by_place: places, wrong_hash: wrong } = facts;
+            held.append(more);
+            kept.extend(rows);
+            by_place.merge(places);
+            wrong_hash.extend(wrong);
         };
-        let mut reads = futures::stream::iter(files.to_vec()).map(read).buffered(FILES_AT_ONCE);
-        while let Some((file, facts)) = reads.try_next().await? {
-            match facts {
-                Ok((facts, hash)) => {
-                    hashes.note(Table::Events, &file.path, hash);
-                    let FileFacts { held: more, kept: rows, by_place: places, wrong_hash: wrong } = facts;
-                    held.append(more);
-                    kept.extend(rows);
-                    by_place.merge(places);
-                    wrong_hash.extend(wrong);
-                }
-                Err(why) => bad.push(BadFile { table: Table::Events, path: file.path, granularity: None, why }),
-            }
-        }
+        let bad = self.walk(Table::Events, files.to_vec(), &wanted, read, take).await?;
         let (rows, coverage) = (held.len() as u64, Arc::clone(coverage));
         let window = self.window;
         let reduced = busy(move || reduce(&held, date, window, &|place| is_covered(&coverage, place))).await?;
@@ -203,26 +188,12 @@ impl Scanner {
         files: &[DataFile],
         reading: &Arc<Reading>,
     ) -> Result<(Vec<DataFrame>, Vec<BadFile>), AuditError> {
-        let (mut kept, mut bad) = (Vec::new(), Vec::new());
+        let mut kept = Vec::new();
         let wanted = reading.counting.columns();
-        let read = |file: DataFile| {
-            let (reading, wanted) = (Arc::clone(reading), &wanted);
-            async move {
-                let loaded = match load(&self.store, Table::Events, &file, wanted).await? {
-                    Ok(loaded) => loaded,
-                    Err(why) => return Ok((file, Err(why))),
-                };
-                let rows = busy(move || read_kept(&loaded, &reading)).await?;
-                Ok::<_, AuditError>((file, rows))
-            }
-        };
-        let mut reads = futures::stream::iter(files.to_vec()).map(read).buffered(FILES_AT_ONCE);
-        while let Some((file, rows)) = reads.try_next().await? {
-            match rows {
-                Ok(rows) => kept.extend(rows),
-                Err(why) => bad.push(BadFile { table: Table::Events, path: file.path, granularity: None, why }),
-            }
-        }
+        let reading = Arc::clone(reading);
+        let read = move |file: &Loaded| read_kept(file, &reading);
+        let take = |_: DataFile, _: u128, rows: Vec<DataFrame>| kept.extend(rows);
+        let bad = self.walk(Table::Events, files.to_vec(), &wanted, read, take).await?;
         Ok((kept, bad))
     }
 
@@ -248,37 +219,58 @@ impl Scanner {
             bad: Vec::new(),
         };
         let wanted = counts::columns(&reading.counting);
-        let read = |file: DataFile| {
-            let (reading, wanted) = (Arc::clone(reading), &wanted);
+        let reading = Arc::clone(reading);
+        let read = move |file: &Loaded| count_file(file, date, finest, &reading);
+        let definition = self.definition.version().cast_signed();
+        let take = |file: DataFile, hash: u128, part: CountPart| {
+            hashes.note(Table::BatchCounts, &file.path, hash);
+            scan.cells.merge(&part.cells);
+            scan.rolled.merge(&part.rolled);
+            scan.uniform &= part.definitions.iter().all(|found| *found == definition);
+            scan.malformed += part.malformed;
+            if let Some(granularity) = granularity_of(&file) {
+                scan.kept.entry(granularity).or_default().extend(part.kept);
+            }
+        };
+        let bad = self.walk(Table::BatchCounts, files.to_vec(), &wanted, read, take).await?;
+        scan.bad = bad;
+        Ok(scan)
+    }
+
+    /// Reads files of a table, [`FILES_AT_ONCE`] side by side, and gives `take` in their order what `read` makes of
+    /// each, with the hash of its bytes. Returns those that could not be read.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn walk<T: Send + 'static>(
+        &self,
+        table: Table,
+        files: Vec<DataFile>,
+        wanted: &[&'static str],
+        read: impl Fn(&Loaded) -> Result<T, Unreadable> + Clone + Send + 'static,
+        mut take: impl FnMut(DataFile, u128, T) + Send,
+    ) -> Result<Vec<BadFile>, AuditError> {
+        let read_one = move |file: DataFile| {
+            let read = read.clone();
             async move {
-                let loaded = match load(&self.store, Table::BatchCounts, &file, wanted).await? {
+                let loaded = match load(&self.store, table, &file, wanted).await? {
                     Ok(loaded) => loaded,
                     Err(why) => return Ok((file, Err(why))),
                 };
                 let hash = loaded.hash;
-                let part = busy(move || count_file(&loaded, date, finest, &reading)).await?;
-                Ok::<_, AuditError>((file, part.map(|part| (part, hash))))
+                let made = busy(move || read(&loaded)).await?;
+                Ok::<_, AuditError>((file, made.map(|made| (hash, made))))
             }
         };
-        let definition = self.definition.version().cast_signed();
-        let mut reads = futures::stream::iter(files.to_vec()).map(read).buffered(FILES_AT_ONCE);
-        while let Some((file, part)) = reads.try_next().await? {
-            let granularity = granularity_of(&file);
-            match part {
-                Ok((part, hash)) => {
-                    hashes.note(Table::BatchCounts, &file.path, hash);
-                    scan.cells.merge(&part.cells);
-                    scan.rolled.merge(&part.rolled);
-                    scan.uniform &= part.definitions.iter().all(|found| *found == definition);
-                    scan.malformed += part.malformed;
-                    if let Some(granularity) = granularity {
-                        scan.kept.entry(granularity).or_default().extend(part.kept);
-                    }
-                }
-                Err(why) => scan.bad.push(BadFile { table: Table::BatchCounts, path: file.path, granularity, why }),
+        let mut bad = Vec::new();
+        let mut reads = futures::stream::iter(files).map(read_one).buffered(FILES_AT_ONCE);
+        while let Some((file, made)) = reads.try_next().await? {
+            match made {
+                Ok((hash, made)) => take(file, hash, made),
+                Err(why) => bad.push(BadFile { table, granularity: granularity_of(&file), path: file.path, why }),
             }
         }
-        Ok(scan)
+        Ok(bad)
     }
 }
 
@@ -372,5 +364,20 @@ mod tests {
         let raw = set.0.raw(DATE, &files, &reading, &coverage, &mut places, &mut hashes).await.unwrap();
         let bad: Vec<&str> = raw.bad.iter().map(|bad| bad.path.as_str()).collect();
         assert_eq!((raw.rows, bad), (10, vec!["b"]));
+    }
+
+    #[tokio::test]
+    async fn files_are_taken_in_their_order_and_those_that_cannot_be_read_are_named() {
+        let set = Set::new(5);
+        let files = vec![set.events("b", 0..10).await, set.events("c", 10..12).await, set.events("a", 20..25).await];
+        set.lose(Table::Events, &files[1]).await;
+        let wanted = Reading::new(&set.0.definition, false, 0).counting.columns();
+        let read = |file: &Loaded| Ok::<_, Unreadable>(file.slices().map(|rows| rows.len()).sum::<usize>());
+        let mut taken = Vec::new();
+        let take = |file: DataFile, _: u128, rows: usize| taken.push((file.path, rows));
+        let bad = set.0.walk(Table::Events, files, &wanted, read, take).await.unwrap();
+        assert_eq!(taken, [("b".to_owned(), 10), ("a".to_owned(), 5)]);
+        let bad: Vec<(&str, bool)> = bad.iter().map(|bad| (&*bad.path, bad.why == Unreadable::Missing)).collect();
+        assert_eq!(bad, [("c", true)]);
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::{StreamExt as _, TryStreamExt as _};
 use hashbrown::{HashMap, HashSet};
 use polars::prelude::DataFrame;
 use reckon_data::minute::MINUTES_PER_DAY;
@@ -14,19 +13,20 @@ use super::compare::{RowEvent, RowKey, differences, events};
 use super::explain::{Cause, Known, explain};
 use super::held::{Held, Keep, Reading, read_file};
 use super::judged::{Judged, Marks, occurrences};
-use super::load::load;
+use super::load::{Loaded, load};
 use super::pin::{Pinned, date_of_file};
 use super::raw::{Counting, Events};
 use super::rawcheck::overlapping;
 use super::rows::{Rows, row_finding};
-use super::scan::{FILES_AT_ONCE, Scanner, busy};
-use super::segments::{Said, Segment, SegmentKey, Segments};
-use super::window::{Due, Reach, Sealed, due};
+use super::scan::Scanner;
+use super::segmentcheck::{
+    Checked, TABLE, Verdict, judge, of_segment, order, overlapping_ones, own_rows, summary_missing, unbalanced,
+};
+use super::segments::{Segment, SegmentKey, Segments};
+use super::window::{Reach, Sealed, due};
 use crate::error::AuditError;
 use crate::finding::{Class, Finding, Repair};
 use crate::report::model::SegmentTotals;
-
-const TABLE: &str = "stream_counts";
 
 /// Checks segments.
 #[derive(Debug)]
@@ -49,21 +49,6 @@ pub struct StreamCheck<'a> {
     pub bad: &'a [DataFile],
     /// From which offset of each partition on the raw events are known to be those of the log.
     pub proven_from: &'a BTreeMap<u32, u64>,
-}
-
-/// A segment with a summary.
-#[derive(Debug, Clone, Copy)]
-struct Checked<'a> {
-    key: SegmentKey,
-    said: Said,
-    segment: &'a Segment,
-}
-
-impl Checked<'_> {
-    fn sealed(&self) -> Sealed {
-        let minute = self.said.log_time.minute().unwrap_or(0);
-        Sealed { start: self.key.1, minute, refill_offset: self.said.refill_offset }
-    }
 }
 
 impl StreamCheck<'_> {
@@ -191,23 +176,12 @@ impl StreamCheck<'_> {
         let wanted = self.reading.counting.columns();
         let keep = Keep::Offsets { partition, range: offsets.clone() };
         let reading = Arc::new(Reading { keep, buckets: 0, ..(**self.reading).clone() });
-        let read = |file: DataFile| {
-            let (reading, wanted) = (Arc::clone(&reading), &wanted);
-            async move {
-                let date = date_of_file(&file).unwrap_or(0);
-                let Ok(loaded) = load(&self.scanner.store, Table::Events, &file, wanted).await? else {
-                    return Ok(None);
-                };
-                let facts = busy(move || read_file(&loaded, &reading)).await?;
-                Ok::<_, AuditError>(facts.ok().map(|facts| (date, facts.held)))
-            }
+        let read = move |file: &Loaded| read_file(file, &reading).map(|facts| facts.held);
+        let take = |file: DataFile, _: u128, held: Held| {
+            dates.entry(date_of_file(&file).unwrap_or(0)).or_default().append(held);
         };
-        let mut reads = futures::stream::iter(self.files(partition, &offsets)).map(read).buffered(FILES_AT_ONCE);
-        while let Some(part) = reads.try_next().await? {
-            if let Some((date, held)) = part {
-                dates.entry(date).or_default().append(held);
-            }
-        }
+        let files = self.files(partition, &offsets);
+        self.scanner.walk(Table::Events, files, &wanted, read, take).await?;
         Ok(dates.into_iter().collect())
     }
 
@@ -313,150 +287,6 @@ fn repaired_by_batch(finding: &mut Finding, start: u64, pinned: &Pinned) {
     text.clone_into(&mut finding.action);
 }
 
-enum Verdict {
-    Right,
-    Wrong(Box<Finding>),
-    Look,
-}
-
-fn judge(seg: &Checked<'_>, due: &Due, sees_all: bool, definition: u64, closed: i64, proven: bool) -> Verdict {
-    let said = &seg.said;
-    if due.accepted != said.accepted {
-        // What retention has taken is no loss.
-        if seg.segment.minute_min < closed && due.accepted < said.accepted {
-            return Verdict::Right;
-        }
-        return Verdict::Wrong(Box::new(if proven { says_more(seg, due) } else { raw_differs(seg, due) }));
-    }
-    if !sees_all {
-        return own_rows(seg).map_or(Verdict::Right, |finding| Verdict::Wrong(Box::new(finding)));
-    }
-    let counted = due.accepted - due.duplicate;
-    let same = due.duplicate == said.duplicate && counted == said.counted && due.fingerprint == said.fingerprint;
-    let rows = if said.definition == definition {
-        due.rows == seg.segment.rows
-    } else {
-        due.fingerprint == seg.segment.fingerprint && counted == seg.segment.rows.count
-    };
-    if same && rows { Verdict::Right } else { Verdict::Look }
-}
-
-/// The raw events are those of the log: so it is the segment that is wrong.
-fn says_more(seg: &Checked<'_>, due: &Due) -> Finding {
-    let text = format!("it says to have accepted {} events, of which the log has {}", seg.said.accepted, due.accepted);
-    let mut finding = of_segment(Class::Unbalanced, seg.key, &seg.said, text);
-    (finding.expected, finding.found) = (i64::try_from(due.accepted).ok(), i64::try_from(seg.said.accepted).ok());
-    finding.file = Some(seg.segment.file.clone());
-    finding
-}
-
-fn raw_differs(seg: &Checked<'_>, due: &Due) -> Finding {
-    let (class, text) = if due.accepted < seg.said.accepted {
-        (Class::OffsetHole, "the counter accepted more events of the segment than the raw events have")
-    } else {
-        (Class::ExtraRows, "the raw events have more events of the segment than the counter accepted")
-    };
-    let mut finding = of_segment(class, seg.key, &seg.said, text.to_owned());
-    "events".clone_into(&mut finding.table);
-    (finding.expected, finding.found) = (i64::try_from(seg.said.accepted).ok(), i64::try_from(due.accepted).ok());
-    finding.events = due.accepted.abs_diff(seg.said.accepted);
-    finding.repair = Repair::Rebuild;
-    "reckon audit --repair makes the raw events anew from the log, if it still holds them"
-        .clone_into(&mut finding.action);
-    finding
-}
-
-fn of_segment(class: Class, (partition, start): SegmentKey, said: &Said, text: String) -> Finding {
-    let mut finding = Finding::new(class, TABLE, text);
-    finding.partition = Some(partition);
-    (finding.offset_start, finding.offset_end) = (Some(start), Some(said.end));
-    (finding.expected, finding.found) = (i64::try_from(said.accepted).ok(), i64::try_from(said.counted).ok());
-    finding.repair = Repair::Recount;
-    "reckon audit --repair lets batch count past it; find out why the counter was wrong"
-        .clone_into(&mut finding.action);
-    finding
-}
-
-fn summary_missing(key: SegmentKey, segment: &Segment) -> Option<Finding> {
-    let (class, text) = match segment.summaries {
-        1 => return None,
-        0 => (Class::ExtraRows, "rows of a segment that has no summary"),
-        _ => (Class::CountedTwice, "a segment is there more than once"),
-    };
-    let said = segment.said.unwrap_or_default();
-    let mut finding = of_segment(class, key, &said, text.to_owned());
-    finding.file = Some(segment.file.clone());
-    finding.found = i64::try_from(segment.summaries).ok();
-    Some(finding)
-}
-
-/// Segments that overlap, or leave a hole in what is still answered from them.
-fn order(partition: u32, checked: &[Checked<'_>], needed: std::ops::Range<u64>, all_read: bool) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut end = needed.start;
-    for seg in overlapping_ones(checked) {
-        let text = "segments overlap: what both hold counts twice".to_owned();
-        findings.push(of_segment(Class::CountedTwice, seg.key, &seg.said, text));
-    }
-    for seg in checked.iter().filter(|seg| seg.said.end > needed.start) {
-        if seg.key.1 > end && all_read {
-            findings.push(hole(partition, end..seg.key.1));
-        }
-        end = end.max(seg.said.end);
-    }
-    if end < needed.end && all_read {
-        findings.push(hole(partition, end..needed.end));
-    }
-    findings
-}
-
-/// Segments that begin before the one before them ends.
-fn overlapping_ones<'a, 'b>(checked: &'b [Checked<'a>]) -> impl Iterator<Item = &'b Checked<'a>> {
-    checked.windows(2).filter(|pair| pair[1].key.1 < pair[0].said.end).map(|pair| &pair[1])
-}
-
-fn hole(partition: u32, offsets: std::ops::Range<u64>) -> Finding {
-    let text = "segments that were sealed, and that batch has not passed, are not there".to_owned();
-    let mut finding = Finding::new(Class::OffsetHole, TABLE, text);
-    finding.partition = Some(partition);
-    (finding.offset_start, finding.offset_end) = (Some(offsets.start), Some(offsets.end));
-    finding.repair = Repair::Recount;
-    "reckon audit --repair lets batch count past it".clone_into(&mut finding.action);
-    finding
-}
-
-///
-fn unbalanced(seg: &Checked<'_>) -> Option<Finding> {
-    let said = &seg.said;
-    if said.counted.checked_add(said.duplicate) == Some(said.accepted) {
-        return None;
-    }
-    let text = format!(
-        "{} accepted, {} counted, {} duplicate do not add up (R-1)",
-        said.accepted, said.counted, said.duplicate
-    );
-    let mut finding = of_segment(Class::Unbalanced, seg.key, said, text);
-    finding.file = Some(seg.segment.file.clone());
-    Some(finding)
-}
-
-/// A segment's rows against its summary, where its events cannot be looked at.
-fn own_rows(seg: &Checked<'_>) -> Option<Finding> {
-    let said = &seg.said;
-    if seg.segment.rows.count == said.counted && seg.segment.fingerprint == said.fingerprint {
-        return None;
-    }
-    let text = format!(
-        "its rows count {} events, it says {}; or their fingerprints differ",
-        seg.segment.rows.count, said.counted
-    );
-    let mut finding = of_segment(Class::Unbalanced, seg.key, said, text);
-    finding.expected = i64::try_from(said.counted).ok();
-    finding.found = i64::try_from(seg.segment.rows.count).ok();
-    finding.file = Some(seg.segment.file.clone());
-    Some(finding)
-}
-
 fn add_totals(totals: &mut SegmentTotals, checked: &[Checked<'_>]) {
     for seg in checked {
         totals.checked += 1;
@@ -465,53 +295,5 @@ fn add_totals(totals: &mut SegmentTotals, checked: &[Checked<'_>]) {
         totals.counted = totals.counted.saturating_add(seg.said.counted);
         totals.duplicate = totals.duplicate.saturating_add(seg.said.duplicate);
         totals.dead = totals.dead.saturating_add(seg.said.dead);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::ops::Range;
-
-    use super::super::weigh::Cell;
-    use super::*;
-
-    #[test]
-    fn rows_that_are_not_what_their_summary_says_are_unbalanced() {
-        let said = Said { end: 30, accepted: 5, counted: 4, duplicate: 1, fingerprint: 99, ..Said::default() };
-        let found = |count: u64, fingerprint: u64| {
-            let rows = Cell { count, ..Cell::default() };
-            let segment = Segment { said: Some(said), summaries: 1, rows, fingerprint, ..Segment::default() };
-            let finding = own_rows(&Checked { key: (2, 20), said, segment: &segment })?;
-            let place = (finding.partition, finding.offset_start, finding.offset_end);
-            Some((finding.class, place, finding.expected, finding.found))
-        };
-        let unbalanced = |rows: i64| Some((Class::Unbalanced, (Some(2), Some(20), Some(30)), Some(4), Some(rows)));
-        assert_eq!(found(4, 99), None);
-        assert_eq!(found(3, 99), unbalanced(3));
-        assert_eq!(found(4, 98), unbalanced(4));
-    }
-
-    /// The holes in segments of partition 1, where offsets 10 to 40 are needed.
-    fn holes(segments: &[Range<u64>], all_read: bool) -> Vec<Range<u64>> {
-        let segment = Segment::default();
-        let one = |offsets: &Range<u64>| {
-            let said = Said { end: offsets.end, ..Said::default() };
-            Checked { key: (1, offsets.start), said, segment: &segment }
-        };
-        let checked: Vec<Checked<'_>> = segments.iter().map(one).collect();
-        let offsets = |found: Finding| {
-            assert_eq!((found.class, found.table.as_str(), found.partition), (Class::OffsetHole, TABLE, Some(1)));
-            found.offset_start.unwrap()..found.offset_end.unwrap()
-        };
-        order(1, &checked, 10..40, all_read).into_iter().map(offsets).collect()
-    }
-
-    #[test]
-    fn segments_that_are_gone_leave_holes_before_between_and_behind_the_others() {
-        assert!(holes(&[0..20, 20..40], true).is_empty());
-        assert_eq!(holes(&[20..25, 30..35], true), [10..20, 25..30, 35..40]);
-        assert_eq!(holes(&[], true), [10..40]);
-        // They may be in a file that cannot be read.
-        assert!(holes(&[20..25, 30..35], false).is_empty());
     }
 }

@@ -4,8 +4,8 @@
 //! cut ──▶ wait ──▶ pin ──▶ plan ──▶ recount the dates ──▶ one commit
 //! ```
 //!
-//! - [`run`](Recompute::run) appends a cut to every partition and waits until counter and archiver have
-//!   committed everything below; then it pins both tables. A cut whose run dies later harms nothing.
+//! - [`pin`] appends a cut to every partition and waits until counter and archiver have committed everything
+//!   below; then it pins both tables. A cut whose run dies later harms nothing.
 //! - [`plan`] finds the dates that have new events and says how each is recounted.
 //! - [`date`] recounts one: [`repeats`] finds the hashes that occur twice, [`scope`] words the queries,
 //!   [`sorter`] and [`rank`] make sorted runs of what they return, [`spill`] holds those, [`merge`] and [`fold`]
@@ -27,6 +27,7 @@ mod fold;
 mod functions;
 mod merge;
 mod output;
+mod pin;
 mod plan;
 mod rank;
 mod repeats;
@@ -39,14 +40,11 @@ mod spill;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::Bytes;
-use futures::future::try_join_all;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use reckon_data::clock::{Clock, Names};
@@ -54,14 +52,11 @@ use reckon_data::config::Batch as Settings;
 use reckon_data::damage::{Damage, Damaged};
 use reckon_data::definition::Definition;
 use reckon_data::jobs::{EngineName, Follower, RunRequest};
-use reckon_data::log::{Log, LogError};
+use reckon_data::log::Log;
 use reckon_data::minute::{date_of, format_date, parse_date};
 use reckon_data::offload::offload;
-use reckon_data::paths::Transaction;
-use reckon_data::record::encode_cut;
-use reckon_data::rolled::Rolled;
 use reckon_data::run::Granularity;
-use reckon_data::table::{DataFile, Snapshot, Step, Table, Tables};
+use reckon_data::table::{DataFile, Table, Tables};
 use reckon_tables::Storage;
 use uuid::Uuid;
 
@@ -71,16 +66,13 @@ use engine::{Engine, Threads};
 pub use error::BatchError;
 pub use functions::{all as query_functions, distinct_users, read_function, repeated, write_function};
 pub use output::layout;
-use plan::{Asked, Choice, DatePlan, Dates, by_date, finest_files, finest_of_whole};
+use pin::Pinned;
+use plan::{Asked, Choice, DatePlan, finest_files, finest_of_whole};
 pub use repeats::Repeated;
 pub use report::{DateReport, Mode, OnProgress, Progress, RunReport};
 use scope::Scope;
 use span::Span;
 use spill::SpillDir;
-
-/// How often a cut is tried to be appended, and after how long again.
-const CUT_ATTEMPTS: u32 = 3;
-const CUT_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a recompute is made of.
 #[derive(Debug)]
@@ -201,58 +193,6 @@ impl Recompute {
         }
     }
 
-    async fn append_cuts(&self, run_id: Uuid, progress: &OnProgress<'_>) -> Result<Vec<u64>, BatchError> {
-        tell(progress, "appending cuts", 0, 0, 0);
-        let cut = encode_cut(run_id, self.parts.routing, self.parts.clock.now());
-        let partitions = 0..self.parts.log.partitions();
-        let appends = partitions.map(|partition| self.append_cut(partition, &cut));
-        try_join_all(appends).await
-    }
-
-    /// Tries again while the log fails: another broker may lead the partition by now. A cut too many harms nothing.
-    async fn append_cut(&self, partition: u32, cut: &Bytes) -> Result<u64, BatchError> {
-        let mut attempt = 1;
-        loop {
-            match self.parts.log.append(partition, vec![cut.clone()]).await {
-                Err(LogError::Storage(reason)) if attempt < CUT_ATTEMPTS => {
-                    tracing::warn!(partition, attempt, reason, "a cut is appended again");
-                    attempt += 1;
-                    tokio::time::sleep(CUT_AGAIN).await;
-                }
-                appended => return Ok(appended?.start),
-            }
-        }
-    }
-
-    async fn wait(&self, cuts: &[u64], progress: &OnProgress<'_>) -> Result<(), BatchError> {
-        tell(progress, "waiting for counter and archiver", 0, 0, 0);
-        let waits = self.parts.followers.iter().map(|follower| follower.reach(cuts));
-        try_join_all(waits).await.map(|_| ()).map_err(BatchError::Follower)
-    }
-
-    async fn pin(&self, cuts: Vec<u64>) -> Result<Pinned, BatchError> {
-        let log = self.parts.log.identity();
-        let events = self.parts.tables.snapshot(Table::Events).await?;
-        let counts = self.parts.tables.snapshot(Table::BatchCounts).await?;
-        let mut coverage = Vec::with_capacity(cuts.len());
-        for (partition, cut) in (0_u32..).zip(&cuts) {
-            let archived = events.transaction(&Transaction::Archive(log, partition).to_string());
-            if u64::try_from(archived).is_ok_and(|archived| archived < *cut) || archived < 0 {
-                return Err(BatchError::NotArchived { partition, archived, cut: *cut });
-            }
-            let covered = counts.transaction(&Transaction::Batch(log, partition).to_string());
-            let covered = u64::try_from(covered).ok().filter(|covered| covered <= cut);
-            coverage.push(covered.ok_or_else(|| {
-                BatchError::Broken(format!("the coverage of partition {partition} is no offset below the cut at {cut}"))
-            })?);
-        }
-        let lost = carried_over(log, 0..self.parts.log.partitions(), &events, &counts);
-        let closed = events.transaction(&Transaction::Closed.to_string());
-        let dates = Dates { events: by_date(&events.files)?, counts: by_date(&counts.files)? };
-        let rolled = Rolled::of(&counts);
-        Ok(Pinned { counts, dates, closed, rolled, lost, span: Arc::new(Span { coverage, cuts }) })
-    }
-
     async fn spill_dir(&self, run_id: Uuid) -> Result<SpillDir, BatchError> {
         let parent = self.parts.spill_dir.clone();
         let created = offload(move || SpillDir::create(&parent, run_id)).await;
@@ -366,31 +306,6 @@ impl Recompute {
         done.sort_by_key(|done| done.date);
         Ok(done)
     }
-}
-
-/// The tables as a run has pinned them.
-#[derive(Debug)]
-struct Pinned {
-    counts: Snapshot,
-    dates: Dates,
-    /// Dates before this one (days since 1970) may have lost raw events to retention.
-    closed: i64,
-    /// How far `batch_counts` has been rolled up.
-    rolled: Rolled,
-    /// What `batch_counts` does not know yet of records that had gone before they were archived.
-    lost: Vec<Step>,
-    span: Arc<Span>,
-}
-
-/// Steps that tell `batch_counts` what `events` says of records that had gone before they were archived: the counts lack
-/// them from this run on.
-fn carried_over(log: Uuid, partitions: Range<u32>, events: &Snapshot, counts: &Snapshot) -> Vec<Step> {
-    let names = partitions.flat_map(|p| [Transaction::Lost(log, p), Transaction::LostTo(log, p)]);
-    let steps = names.map(|name| {
-        let name = name.to_string();
-        Step { from: counts.transaction(&name), to: events.transaction(&name), name }
-    });
-    steps.filter(|step| step.from < step.to).collect()
 }
 
 /// Nothing of the date is new: its damaged rows stay, and those who ask for them are told.

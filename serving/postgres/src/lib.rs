@@ -31,13 +31,12 @@ mod startup;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use reckon_serving::Serving;
+use reckon_serving::accept::accept;
 use reckon_serving::sql::Samples;
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 pub use counters::Counters;
 
@@ -48,10 +47,6 @@ use startup::Entrance;
 
 /// Connections that come to cancel, or that are told there are too many, have these places besides the others.
 const SPARE: usize = 32;
-/// How long statements under way may still take after the stop.
-const GRACE: Duration = Duration::from_secs(3);
-/// How long to wait when no connection can be had.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// Where PostgreSQL clients come in.
 #[derive(Debug)]
@@ -83,45 +78,20 @@ impl Door {
 
     /// Serves until `stop` turns true, then ends what is under way. The table `metrics` shows `samples`; how many
     /// connections there may be is `serving.postgres_connections`.
-    pub async fn serve(self, serving: Arc<Serving>, samples: Arc<dyn Samples>, mut stop: watch::Receiver<bool>) {
+    pub async fn serve(self, serving: Arc<Serving>, samples: Arc<dyn Samples>, stop: watch::Receiver<bool>) {
         let most = serving.settings().postgres_connections;
         let Self { listener, counters } = self;
         let source = Source { serving, samples };
         let handler = Arc::new(Handler { source, counters: Arc::clone(&counters) });
         let shared = Arc::new(Shared { entrance: Arc::new(Entrance::new(most, counters)), handler });
-        let places = Arc::new(Semaphore::new(most.saturating_add(SPARE).min(Semaphore::MAX_PERMITS)));
-        let mut connections = JoinSet::new();
-        loop {
-            let next = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                (place, listener.accept().await)
-            };
-            let (place, accepted) = tokio::select! {
-                biased;
-                // An error means that whoever could say stop is gone.
-                _ = stop.wait_for(|stop| *stop) => break,
-                Some(_) = connections.join_next() => continue,
-                next = next => next,
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    let (shared, stop) = (Arc::clone(&shared), stop.clone());
-                    connections.spawn(async move {
-                        let _place = place;
-                        if let Err(error) = Box::pin(connection(stream, shared, stop)).await {
-                            tracing::debug!(%error, "a connection of a PostgreSQL client was lost");
-                        }
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "connections of PostgreSQL clients cannot be accepted");
-                    tokio::time::sleep(PAUSE).await;
+        let one = move |stream: TcpStream, stop: watch::Receiver<bool>| {
+            let shared = Arc::clone(&shared);
+            async move {
+                if let Err(error) = Box::pin(connection(stream, shared, stop)).await {
+                    tracing::debug!(%error, "a connection of a PostgreSQL client was lost");
                 }
             }
-        }
-        drop(listener);
-        let ended = async { while connections.join_next().await.is_some() {} };
-        // What takes longer is cut off.
-        let _ = tokio::time::timeout(GRACE, ended).await;
+        };
+        accept(listener, most.saturating_add(SPARE), stop, "PostgreSQL", one).await;
     }
 }

@@ -11,10 +11,10 @@ use reckon_data::paths::Transaction;
 use reckon_data::table::{DataFile, Snapshot, Table};
 
 use super::Serving;
-use super::dead::{LETTER_COLUMNS, letters};
+use super::dead::{DeadLetterRow, LETTER_COLUMNS, letters};
 use super::events::PLACE_ORDER;
 use super::rows::{bytes, natural, quoted, texts, whole};
-use super::types::{Archived, DeadLetterRow, EventCopy, LocateAnswer, Verdict};
+use super::types::{Archived, EventCopy, LocateAnswer, Verdict};
 use crate::ServingError;
 use crate::metrics::Question;
 use crate::sql::engine::collect;

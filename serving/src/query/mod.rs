@@ -67,6 +67,7 @@ use crate::view::{BatchView, Current, Patience, Snapshots};
 
 pub use as_of::AsOf;
 pub use change::Change;
+pub use dead::{DeadLetterRow, DeadLettersAnswer, DeadLettersQuery, Place};
 pub use graves::{Graves, Newest, Reason};
 pub use live::{Behind, PartsAnswer, PartsPoint, PartsQuery};
 pub use many::{ManyAnswer, ManyEntity, ManyPoint, ManyQuery, Values};
@@ -76,8 +77,8 @@ pub use stages::{BatchStage, GatewayStage, Kept, LogStage, RawStage, SegmentRang
 pub use status::{PartitionStatus, Status};
 pub use top_channels::{ChannelCount, TopChannelsAnswer};
 pub use types::{
-    Archived, CountAnswer, CountQuery, DeadLetterRow, DeadLettersAnswer, DeadLettersQuery, EventCopy, LocateAnswer,
-    Place, StatsAnswer, StatsPoint, StatsQuery, Step, TopAnswer, TopEntity, TopQuery, Verdict, Window,
+    Archived, CountAnswer, CountQuery, EventCopy, LocateAnswer, StatsAnswer, StatsPoint, StatsQuery, Step, TopAnswer,
+    TopEntity, TopQuery, Verdict, Window,
 };
 pub use why::{WhyAnswer, WhyQuery};
 

@@ -9,6 +9,7 @@ use reckon_data::minute::{MICROS_PER_DAY, MICROS_PER_MINUTE, date_of, format_tim
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
+use super::dead::DeadLetterRow;
 use super::stages::Stages;
 use crate::ServingError;
 use crate::times::{as_time, as_time_or_null};
@@ -209,102 +210,6 @@ pub struct Archived {
     pub durable_end: Option<u64>,
 }
 
-/// Which dead letters.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DeadLettersQuery {
-    /// Most of them, at most [`DeadLettersQuery::LIMIT_MAX`].
-    pub limit: usize,
-    /// Where the answer before this one ended.
-    pub after: Option<Place>,
-    /// With this reason only.
-    pub reason: Option<String>,
-}
-
-impl DeadLettersQuery {
-    /// Most dead letters of an answer.
-    pub const LIMIT_MAX: usize = 10_000;
-}
-
-/// A place in the log; the order of dead letters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    /// Log partition.
-    pub partition: u32,
-    /// Record.
-    pub offset: u64,
-    /// Index in the record.
-    pub index: u32,
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}-{}", self.partition, self.offset, self.index)
-    }
-}
-
-impl std::str::FromStr for Place {
-    type Err = ServingError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = || ServingError::bad("after", format!("{text:?} is no place: partition-offset-index"));
-        let mut parts = text.split('-');
-        let mut next = || parts.next().and_then(|part| part.parse::<u64>().ok()).ok_or_else(bad);
-        let (partition, offset, index) = (next()?, next()?, next()?);
-        let narrow = |number: u64| u32::try_from(number).map_err(|_| bad());
-        let place = Self { partition: narrow(partition)?, offset, index: narrow(index)? };
-        if parts.next().is_some() { Err(bad()) } else { Ok(place) }
-    }
-}
-
-impl Serialize for Place {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// Dead letters by place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct DeadLettersAnswer {
-    /// The dead letters.
-    pub letters: Vec<DeadLetterRow>,
-    /// Where to go on; none when these are all.
-    #[schema(value_type = Option<String>, example = "0-17-3")]
-    pub next: Option<Place>,
-    /// Up to where each partition's dead letters are archived.
-    pub archived: Vec<Archived>,
-    /// What had gone from the log before it was archived: there may have been dead letters among it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub missing: Vec<Missing>,
-}
-
-/// A dead letter as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct DeadLetterRow {
-    /// Its place.
-    #[schema(value_type = String, example = "0-17-3")]
-    pub place: Place,
-    /// When it was received, microseconds.
-    #[serde(serialize_with = "as_time")]
-    #[schema(value_type = String, format = DateTime)]
-    pub received_at: i64,
-    /// The reason's code.
-    pub reason: String,
-    /// The field it is wrong with.
-    pub field: Option<String>,
-    /// What is wrong.
-    pub message: String,
-    /// Where it came from.
-    pub source: Option<String>,
-    /// Its bytes as text, where they are text; replaced characters otherwise.
-    #[serde(serialize_with = "as_text")]
-    #[schema(value_type = Option<String>)]
-    pub body: Option<Vec<u8>>,
-    /// How many bytes it had.
-    pub body_bytes: u64,
-    /// XXH3-128 of them, in hexadecimal.
-    pub body_hash: String,
-}
-
 /// A window of whole minutes. An end that nobody named is null in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Window {
@@ -436,10 +341,6 @@ fn is_bounded(micros: i64) -> bool {
     (1 - MINUTE_BOUND..MINUTE_BOUND).contains(&minute_of(micros))
 }
 
-fn as_text<S: Serializer>(body: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
-    body.as_deref().map(String::from_utf8_lossy).serialize(serializer)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -487,15 +388,6 @@ mod tests {
         }
         for text in ["", "m", "0m", "-1h", "5", "5s", "99999999999999999999d", "9223372036854775807d", "é"] {
             assert!(text.parse::<Step>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn places_are_written_and_read_back() {
-        let place = Place { partition: 3, offset: u64::MAX, index: 7 };
-        assert_eq!(place.to_string().parse::<Place>().unwrap(), place);
-        for text in ["", "1-2", "1-2-3-4", "a-b-c", "1-2-99999999999"] {
-            assert!(text.parse::<Place>().is_err(), "{text}");
         }
     }
 }

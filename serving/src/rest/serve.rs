@@ -3,9 +3,7 @@
 //! Clients that are slow, or do nothing at all, cost a connection each: those are bounded in number, in what they
 //! buffer, and in how long they may take for the head of a request (for bodies see `body`) and leave an answer unread.
 
-use std::io;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -13,12 +11,11 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 use tokio_io_timeout::TimeoutStream;
 
-/// How long requests under way may still take after the stop.
-const GRACE: Duration = Duration::from_secs(3);
+use crate::accept::accept;
+
 /// Connections at the same time, if there are twice as many descriptors; more wait to be accepted.
 const CONNECTIONS_MAX: u64 = 4_096;
 /// How long a connection may take until the head of its next request is there. Most clients close what they do not use
@@ -28,58 +25,16 @@ const HEAD_TIME_MAX: Duration = Duration::from_secs(120);
 const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
 /// Bytes that a connection buffers of what it reads; only those whose client is fast get there.
 const BUFFER_BYTES_MAX: usize = 256 << 10;
-/// How long to wait when no connection can be had.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// Turns true when the server stops; every request carries it, so that an answer without an end can end then.
 #[derive(Debug, Clone)]
 pub struct Stopping(pub watch::Receiver<bool>);
 
-/// Serves `router` until `stop` turns true; requests under way may end, within [`GRACE`].
-///
-/// A connection that cannot be accepted is logged, and so is, now and then, that none can.
-pub async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
-    let room = Arc::new(Semaphore::new(usize::try_from(connections_max()).unwrap_or(usize::MAX)));
+/// Serves `router` until `stop` turns true; requests under way may end, as [`accept`] lets them.
+pub async fn serve(listener: TcpListener, router: Router, stop: watch::Receiver<bool>) {
+    let most = usize::try_from(connections_max()).unwrap_or(usize::MAX);
     let router = router.layer(axum::Extension(Stopping(stop.clone())));
-    let mut connections = JoinSet::new();
-    let mut failures = 0_u64;
-    loop {
-        let next = async {
-            let permit = Arc::clone(&room).acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
-            biased;
-            // An error means that whoever could say stop is gone.
-            _ = stop.wait_for(|stop| *stop) => break,
-            Some(_) = connections.join_next() => continue,
-            next = next => next,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                failures = 0;
-                let (router, stop) = (router.clone(), stop.clone());
-                connections.spawn(async move {
-                    let _permit = permit;
-                    connection(stream, router, stop).await;
-                });
-            }
-            // The client has gone again.
-            Err(error) if is_of_client(&error) => tracing::debug!(%error, "a connection was lost"),
-            // There is no descriptor left, until others have gone.
-            Err(error) => {
-                failures += 1;
-                if failures.is_power_of_two() {
-                    tracing::warn!(%error, failures, "connections cannot be accepted");
-                }
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    }
-    drop(listener);
-    let ended = async { while connections.join_next().await.is_some() {} };
-    // What takes longer is cut off.
-    let _ = tokio::time::timeout(GRACE, ended).await;
+    accept(listener, most, stop, "REST", move |stream, stop| connection(stream, router.clone(), stop)).await;
 }
 
 /// How many connections there may be: files need descriptors too.
@@ -91,11 +46,6 @@ fn connections_max() -> u64 {
     }
     #[cfg(not(unix))]
     CONNECTIONS_MAX
-}
-
-fn is_of_client(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 /// Serves one connection to its end; after the stop the request under way is its last.

@@ -21,23 +21,18 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::prelude::SessionContext;
-use reckon_data::offload::offload_future;
 
+use super::ahead::{BATCH_ROWS, made_ahead};
 use crate::ServingError;
 use crate::entities::{Entity, EntityError, Record, View, next_of};
 use crate::query::{AsOf, Serving};
 
 /// The table's name.
 pub const ENTITIES: &str = "entities";
-/// Rows of a batch.
-const BATCH_ROWS: usize = 8_192;
 /// Bytes of the records of a batch.
 const BATCH_BYTES: usize = 4 << 20;
-/// Batches made ahead.
-const AHEAD: usize = 2;
 
 /// Makes the table, if this process knows entities; of a query that does not name it, without rows.
 ///
@@ -214,10 +209,9 @@ impl PartitionStream for Rows {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let mut builder = RecordBatchReceiverStream::builder(Arc::clone(&self.table.schema), AHEAD);
-        let (sender, table, only) = (builder.tx(), self.table.clone(), self.only.clone());
-        let send_all = async move {
-            let Some(view) = table.view else { return Ok(()) };
+        let (table, only) = (self.table.clone(), self.only.clone());
+        made_ahead(&self.table.schema, |sender| async move {
+            let Some(view) = table.view else { return Ok::<_, DataFusionError>(()) };
             let mut records = only.records(view);
             loop {
                 let some = next_of(&mut records, BATCH_ROWS, BATCH_BYTES);
@@ -227,11 +221,7 @@ impl PartitionStream for Rows {
                     return Ok(());
                 }
             }
-        };
-        builder.spawn(async move {
-            offload_future(send_all).await.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))?
-        });
-        builder.build()
+        })
     }
 }
 

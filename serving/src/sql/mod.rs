@@ -12,8 +12,9 @@
 //! [`stats`] the merged tables, [`gone`] the dates that are rolled up, [`collapse`] adds them up in one step, [`held`] counts
 //! what windows hold, [`functions`] has what counts need and SQL has not, [`catalogue`] adds PostgreSQL's for clients that look
 //! for it, [`reserved`] leaves Reckon's own entities out, [`entities`] is what is known of the others, [`samples`] is the
-//! process's own metrics.
+//! process's own metrics. `ahead` makes batches of such tables as they are read.
 
+mod ahead;
 pub mod catalogue;
 pub mod collapse;
 mod dress;

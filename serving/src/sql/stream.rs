@@ -14,17 +14,12 @@ use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use reckon_data::definition::Definition;
 use reckon_data::minute::{MICROS_PER_MINUTE, minute_of};
-use reckon_data::offload::offload_future;
 use reckon_data::run::{Dimension, Granularity, Run, RunBuilder, RunError, count_fields};
 
-/// Rows of a batch.
-const BATCH_ROWS: usize = 8_192;
-/// Batches made ahead.
-const AHEAD: usize = 2;
+use super::ahead::{BATCH_ROWS, made_ahead};
 
 /// The stream layer's runs as a table of the count columns, minutes rounded down to steps.
 #[derive(Debug, Clone)]
@@ -112,9 +107,8 @@ impl PartitionStream for Share {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let mut builder = RecordBatchReceiverStream::builder(Arc::clone(&self.table.schema), AHEAD);
-        let (sender, table, runs, only) = (builder.tx(), self.table.clone(), self.runs.clone(), Arc::clone(&self.only));
-        let send_all = async move {
+        let (table, runs, only) = (self.table.clone(), self.runs.clone(), Arc::clone(&self.only));
+        made_ahead(&self.table.schema, |sender| async move {
             for run in runs {
                 let run = only.apply(&run).map_err(external)?.map_or(run, Arc::new);
                 let batches = run.batches(&table.dimensions, table.definition, BATCH_ROWS).map_err(external)?;
@@ -126,12 +120,8 @@ impl PartitionStream for Share {
                     }
                 }
             }
-            Ok(())
-        };
-        builder.spawn(async move {
-            offload_future(send_all).await.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))?
-        });
-        builder.build()
+            Ok::<_, DataFusionError>(())
+        })
     }
 }
 

@@ -1,6 +1,9 @@
 //! Many entities, many functions and the period before, held to the same naive count.
 
+use reckon_data::minute::MICROS_PER_DAY;
+use reckon_data::paths::Transaction;
 use reckon_data::run::Dimension;
+use reckon_data::table::Table;
 
 use super::*;
 
