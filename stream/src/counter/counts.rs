@@ -104,7 +104,10 @@ impl Counts {
         match (self, other) {
             (Self::Rows(own), Self::Rows(other)) => Arc::ptr_eq(own, other),
             (Self::Run(own), Self::Run(other)) => Arc::ptr_eq(own, other),
-            _ => false,
+            // One has put the run in the place of its rows since.
+            (Self::Rows(rows), Self::Run(run)) | (Self::Run(run), Self::Rows(rows)) => {
+                rows.run.try_lock().is_some_and(|own| own.as_ref().is_some_and(|own| Arc::ptr_eq(own, run)))
+            }
         }
     }
 }
@@ -157,6 +160,8 @@ impl Joins {
 pub struct OpenCounts {
     parts: Vec<Counts>,
     rows: OpenSegment,
+    /// Whether somebody has wanted all of them since it was last asked whether somebody has.
+    wanted: bool,
 }
 
 /// The counts of the open segment at one moment.
@@ -172,7 +177,7 @@ impl OpenCounts {
     /// Nothing counted yet.
     #[must_use]
     pub fn new(definition: &Definition) -> Self {
-        Self { parts: Vec::new(), rows: OpenSegment::new(definition) }
+        Self { parts: Vec::new(), rows: OpenSegment::new(definition), wanted: false }
     }
 
     /// Counts the events that `keep` says yes to, those of minutes below `late_before` as late, too; returns how many.
@@ -204,11 +209,25 @@ impl OpenCounts {
     /// The counts as they are now. Takes a fraction of a millisecond.
     #[must_use]
     pub fn snapshot(&mut self) -> OpenSnapshot {
+        self.wanted = true;
         if self.rows.len() > COPY_ROWS {
             self.detach();
         }
         let rest = (!self.rows.is_empty()).then(|| self.rows.to_columns());
         OpenSnapshot { parts: self.parts.clone(), rest }
+    }
+
+    /// Detaches so many rows or more, so that they can become a run before somebody waits for that.
+    pub fn detach_from(&mut self, rows: usize) {
+        if self.rows.len() >= rows {
+            self.detach();
+        }
+    }
+
+    /// Whether somebody has wanted all counts since this was last asked.
+    #[must_use]
+    pub const fn was_wanted(&mut self) -> bool {
+        std::mem::replace(&mut self.wanted, false)
     }
 
     /// The parts that were detached.
@@ -282,6 +301,30 @@ mod tests {
         assert_eq!(joins(&[20 * k, 16 * k, 16 * k, 9 * k]), (Some(0..3), None));
         assert_eq!(joins(&[20 * k, 16 * k, 7 * k, k, k, k, k]), (Some(0..2), Some(2..7)));
         assert_eq!(joins(&[90 * k, 9 * k, 9 * k, k]), (None, None));
+    }
+
+    #[test]
+    fn rows_become_runs_while_others_join_them() {
+        let of = |n: usize| Sample { entity: format!("e{n}"), event_type: "view".into(), ..Sample::default() };
+        let mut open = OpenCounts::new(&Definition::default());
+        for part in 0..4 {
+            open.add(&columns_of(&[of(part), of(9)]), &[true; 2], i64::MIN).unwrap();
+            open.detach_from(3);
+            assert_eq!(open.parts().len(), part);
+            open.detach_from(2);
+        }
+        assert!(!open.was_wanted());
+        // Somebody asks, and makes them one; meanwhile one of them was replaced by its own run.
+        let asked = open.snapshot().parts;
+        assert!(open.was_wanted() && !open.was_wanted() && asked.iter().all(|part| !part.is_frozen()));
+        let runs: Vec<Arc<Run>> = asked.iter().map(|part| part.freeze().unwrap()).collect();
+        open.replace(&asked[1..2], &runs[1]);
+        assert!(open.parts()[1].is_run() && asked[1].is_frozen());
+        open.replace(&asked, &Arc::new(Run::merge(&runs)));
+        assert_eq!((open.parts().len(), open.parts()[0].freeze().unwrap().total_count()), (1, 8));
+        // Too late: nothing is put anywhere.
+        open.replace(&asked[..2], &runs[0]);
+        assert_eq!((open.parts().len(), open.parts()[0].freeze().unwrap().total_count()), (1, 8));
     }
 
     /// A segment of 100,000 parts: how many there are at most at once, and how often a row is moved.

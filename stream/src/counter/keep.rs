@@ -13,6 +13,8 @@ use super::shared::{HaltOnPanic, Shared};
 
 /// How often to look, even if nothing happened.
 const EVERY: Duration = Duration::from_secs(1);
+/// So many rows of an open segment become a run before it ends: nobody who then asks for them waits for more to be sorted.
+const SORT_ROWS: usize = 16_384;
 /// A folded piece may take this part of the memory: what goes, goes whole.
 const FOLD_FRACTION: usize = 8;
 
@@ -40,7 +42,7 @@ fn tidy(shared: &Shared) {
             shared.fail(at, &error.to_string());
         }
         fold(shared, at);
-        if let Err(error) = join(shared, at) {
+        if let Err(error) = sort(shared, at).and_then(|()| join(shared, at)) {
             shared.fail(at, &error.to_string());
         }
     }
@@ -77,10 +79,33 @@ fn fold(shared: &Shared, at: usize) {
     }
 }
 
-/// Makes the larger parts of an open segment one, which would take too long while a question waits.
+/// Makes runs of what an open segment has counted.
+fn sort(shared: &Shared, at: usize) -> Result<(), CountError> {
+    let state = &shared.partitions[at].state;
+    let parts = {
+        let mut state = state.lock();
+        state.counter.open_mut().detach_from(SORT_ROWS);
+        state.counter.open_mut().parts().to_vec()
+    };
+    for part in parts.iter().filter(|part| !part.is_run()) {
+        let run = part.freeze()?;
+        run.prepare_leaders();
+        state.lock().counter.open_mut().replace(std::slice::from_ref(part), &run);
+    }
+    Ok(())
+}
+
+/// Makes the larger parts of an open segment one, if somebody asks for them: that would take too long while a question waits.
 fn join(shared: &Shared, at: usize) -> Result<(), CountError> {
     let state = &shared.partitions[at].state;
-    let parts = state.lock().counter.open_mut().parts().to_vec();
+    let parts = {
+        let mut state = state.lock();
+        let open = state.counter.open_mut();
+        if !open.was_wanted() {
+            return Ok(());
+        }
+        open.parts().to_vec()
+    };
     if !parts.iter().all(Counts::is_frozen) {
         // Whoever has wanted them is about to.
         return Ok(());
