@@ -10,6 +10,8 @@ use super::offsets::Offsets;
 
 /// Entities to a slot of the prefix table, about.
 const ENTITIES_PER_SLOT: usize = 8;
+/// Up to so many hashes are compared one by one.
+const COMPARED_MAX: usize = 32;
 /// Below so many entities a table is not worth it.
 const PREFIX_FROM: usize = 32;
 
@@ -89,7 +91,14 @@ impl Entities {
 
     pub(super) fn find(&self, hash: u64, id: &str) -> Option<usize> {
         let slot = self.prefix.slot(hash, self.len());
-        let first = slot.start + self.hashes[slot.clone()].partition_point(|own| *own < hash);
+        let own = &self.hashes[slot.clone()];
+        // Of few, all are compared: what comes out is nothing that a processor could foresee, and it would wait.
+        let before = if own.len() <= COMPARED_MAX {
+            own.iter().filter(|own| **own < hash).count()
+        } else {
+            own.partition_point(|own| *own < hash)
+        };
+        let first = slot.start + before;
         (first..slot.end).take_while(|at| self.hashes[*at] == hash).find(|at| self.id(*at) == id)
     }
 

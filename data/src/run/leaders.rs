@@ -20,6 +20,8 @@ use std::collections::{BinaryHeap, HashSet};
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use hashbrown::HashTable;
+
 use super::{DimCondition, Overlap, Run};
 
 /// A list has this part of a run's entities, and at least [`HEADS_MIN`], at most [`HEADS_MAX`].
@@ -145,6 +147,13 @@ impl<'a> View<'a> {
     }
 
     fn count(&self, hash: u64, entity: &str) -> u64 {
+        if self.minutes.is_none() && self.accepted.is_none() {
+            match self.heads.count(self.run, hash, entity) {
+                Some(count) => return count,
+                None if self.heads.rest == 0 => return 0,
+                None => {}
+            }
+        }
         let Some(rows) = self.run.find(hash, entity) else { return 0 };
         let (mut sum, counts) = (0_u64, &self.run.rows.counts);
         self.run.for_each_span(rows, self.type_id, self.minutes.as_ref(), |span| {
@@ -204,8 +213,8 @@ impl<'a> Search<'a> {
     fn next_of(&self, class: usize) -> Option<usize> {
         // Of lists that have less left than this all together are no more than a quarter of what is wanted. They may be
         // long: in a short time nearly all entities have one event.
-        let little = self.least().unwrap_or(0) / (4 * self.views.len() as u64).max(1);
         let own = self.views.iter().enumerate().filter(|(_, view)| view.has_class(class));
+        let little = self.least().unwrap_or(0) / (4 * own.clone().count() as u64).max(1);
         let shares = own.filter_map(|(at, view)| Some((at, view.bound() > little, view.share()?)));
         shares.max_by(|a, b| a.1.cmp(&b.1).then(a.2.total_cmp(&b.2))).map(|(at, ..)| at)
     }
@@ -278,9 +287,22 @@ struct Heads {
     counts: Vec<u64>,
     /// The largest count that is not listed; 0 when all are.
     rest: u64,
+    /// Places in the list, by the hashes of entities: those that come up are at the head of most lists, and often have many
+    /// rows.
+    places: HashTable<u32>,
 }
 
 impl Heads {
+    /// The count of an entity of the run; none when it is not listed.
+    fn count(&self, run: &Run, hash: u64, id: &str) -> Option<u64> {
+        let is = |place: &u32| {
+            let entity = self.entities[*place as usize] as usize;
+            run.entities.hash(entity) == hash && run.entities.id(entity) == id
+        };
+        self.places.find(hash, is).map(|place| self.counts[*place as usize])
+    }
+
+
     /// The most that an entity from `depth` on can have.
     fn bound(&self, depth: usize) -> u64 {
         self.counts.get(depth).copied().unwrap_or(self.rest)
@@ -296,7 +318,7 @@ impl Heads {
             });
             largest.add(sum, entity);
         }
-        largest.heads()
+        largest.heads(run)
     }
 }
 
@@ -335,11 +357,22 @@ impl Largest {
         }
     }
 
-    fn heads(mut self) -> Heads {
+    fn heads(self, run: &Run) -> Heads {
+        let (entities, counts, rest) = self.sorted();
+        let hash = |place: &u32| run.entities.hash(entities[*place as usize] as usize);
+        let mut places = HashTable::with_capacity(entities.len());
+        // Lists are short.
+        (0..entities.len() as u32).for_each(|place| {
+            places.insert_unique(hash(&place), place, hash);
+        });
+        Heads { entities, counts, rest, places }
+    }
+
+    fn sorted(mut self) -> (Vec<u32>, Vec<u64>, u64) {
         self.cut();
         self.all.sort_unstable_by_key(|(count, _)| Reverse(*count));
         let (counts, entities) = self.all.into_iter().unzip();
-        Heads { entities, counts, rest: self.rest }
+        (entities, counts, self.rest)
     }
 }
 
@@ -386,9 +419,9 @@ impl Run {
             });
             all.add(sum, entity);
         }
-        self.lists.all.get_or_init(|| all.heads());
+        self.lists.all.get_or_init(|| all.heads(self));
         for (list, own) in self.lists.of_types(self.types.len()).iter().zip(of_types) {
-            list.get_or_init(|| own.heads());
+            list.get_or_init(|| own.heads(self));
         }
     }
 
@@ -421,14 +454,14 @@ mod tests {
         ) {
             let mut largest = Largest { length, all: Vec::new(), rest: 0 };
             counts.iter().enumerate().for_each(|(entity, count)| largest.add(*count, entity));
-            let heads = largest.heads();
+            let (entities, sorted, rest) = largest.sorted();
             let mut expected: Vec<u64> = counts.iter().copied().filter(|count| *count > 0).collect();
             expected.sort_unstable_by_key(|count| Reverse(*count));
             let listed = expected.len().min(length);
-            prop_assert_eq!(&heads.counts, &expected[..listed]);
-            prop_assert_eq!(heads.rest, expected.get(listed).copied().unwrap_or(0));
+            prop_assert_eq!(&sorted, &expected[..listed]);
+            prop_assert_eq!(rest, expected.get(listed).copied().unwrap_or(0));
             let own = |entity: &u32| counts[*entity as usize];
-            prop_assert_eq!(heads.entities.iter().map(own).collect::<Vec<_>>(), heads.counts);
+            prop_assert_eq!(entities.iter().map(own).collect::<Vec<_>>(), sorted);
         }
     }
 }
