@@ -302,7 +302,6 @@ impl Heads {
         self.places.find(hash, is).map(|place| self.counts[*place as usize])
     }
 
-
     /// The most that an entity from `depth` on can have.
     fn bound(&self, depth: usize) -> u64 {
         self.counts.get(depth).copied().unwrap_or(self.rest)
