@@ -2,7 +2,8 @@
 //!
 //! What clients ask of `pg_catalog` is rewritten by `datafusion-pg-catalog`. Its rules are made for such questions: one of
 //! them, for instance, keeps a subquery to its first row. So a query that names any other table is never rewritten:
-//! what is counted is asked as it was written.
+//! what is counted is asked as it was written. What those rules leave out is added here: before them `oids`, after them
+//! `vectors` and `scalar`.
 
 use std::ops::ControlFlow;
 use std::sync::LazyLock;
@@ -13,7 +14,9 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use reckon_serving::sql::{catalogue, size};
 
+use crate::oids::name_as_catalogue;
 use crate::scalar::make_plannable;
+use crate::vectors::{make_lists, name_columns};
 
 /// Longest question of the catalogue, bytes; clients' own have some thousand.
 const BYTES_MAX: usize = 64 << 10;
@@ -22,27 +25,38 @@ static REWRITER: LazyLock<PostgresCompatibilityParser> = LazyLock::new(PostgresC
 
 /// The query as it is planned.
 pub fn rewritten(query: &str) -> String {
-    if query.len() > BYTES_MAX || !catalogue::is_mentioned(query) || !is_of_catalogue(query) {
+    if query.len() > BYTES_MAX || !catalogue::is_mentioned(query) {
         return query.to_owned();
     }
-    match REWRITER.parse(query) {
+    let Some(asked) = of_catalogue(query) else { return query.to_owned() };
+    let mut named = asked.clone();
+    name_as_catalogue(&mut named);
+    // Some questions it knows by their very words, so they are left as they are where there is nothing to name.
+    let parsed = if named == asked { REWRITER.parse(query) } else { REWRITER.parse(&named.to_string()) };
+    match parsed {
         Ok(mut statements) if statements.len() == 1 => {
-            make_plannable(&mut statements[0]);
-            statements[0].to_string()
+            let statement = &mut statements[0];
+            make_lists(statement);
+            name_columns(statement);
+            make_plannable(statement);
+            statement.to_string()
         }
         // Whoever plans it says what is wrong.
         _ => query.to_owned(),
     }
 }
 
-/// Whether a query names no table but those of the catalogue.
-fn is_of_catalogue(query: &str) -> bool {
+/// A query that names no table but those of the catalogue.
+fn of_catalogue(query: &str) -> Option<Statement> {
     // A chain of some thousand operators is a tree as deep: it is refused, where it is planned, before it is a tree.
-    if size::check_text(query, &PostgreSqlDialect {}).is_err() {
-        return false;
-    }
-    let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, query) else { return false };
-    let [statement @ Statement::Query(query)] = statements.as_slice() else { return false };
+    size::check_text(query, &PostgreSqlDialect {}).ok()?;
+    let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, query).ok()?;
+    let statement = statements.pop().filter(|_| statements.is_empty())?;
+    is_of_catalogue(&statement).then_some(statement)
+}
+
+fn is_of_catalogue(statement: &Statement) -> bool {
+    let Statement::Query(query) = statement else { return false };
     let mut own: Vec<String> = Vec::new();
     if let Some(with) = &query.with {
         for table in &with.cte_tables {
@@ -83,6 +97,7 @@ mod tests {
         for query in [
             "select (select count from stats), 'pg_'",
             "select s.* from stats s join pg_catalog.pg_class c on c.relname = s.entity_id",
+            "select null, null, entity_id from stats where entity_id = 'pg_class'::regclass",
             "with a as (select count from stats) select (select * from a), version()",
             "with stats as (select count from stats) select (select * from stats), version()",
             "with a as (select * from stats), stats as (select 1) select (select count from a), version()",
@@ -105,5 +120,43 @@ mod tests {
         assert!(planned.contains("pg_catalog.pg_class") && !planned.contains("OPERATOR"), "{planned}");
         let query = "with a as (select relname from pg_class), b as (select * from a) select * from b";
         assert!(rewritten(query).contains("pg_catalog.pg_class"));
+    }
+
+    #[test]
+    fn questions_of_jdbc_are_in_words_that_are_planned() {
+        for (query, part) in [
+            (
+                "select typinput='pg_catalog.array_in'::regproc as is_array from pg_type",
+                "typinput = 'array_in' AS is_array",
+            ),
+            ("select 1 from pg_depend d where d.classid = 'pg_class'::regclass::oid", "d.classid = 1259::oid"),
+            ("select con.confkey[2] from pg_catalog.pg_constraint con", "array_element(CAST(string_to_array(btrim("),
+            (
+                "select (information_schema._pg_expandarray(i.indkey)).n from pg_index i",
+                "get_field(unnest(_pg_expandarray(",
+            ),
+            ("select 1 from pg_index i join pg_attribute a on a.attnum = any(i.indkey)", "array_contains(CAST("),
+            ("select null, null from pg_proc", "\"?column?2\""),
+        ] {
+            let planned = rewritten(query);
+            assert!(planned.contains(part), "{planned}");
+        }
+    }
+
+    #[test]
+    fn questions_known_by_their_words_stay_known() {
+        let query = "SELECT pubname , NULL , NULL FROM pg_catalog.pg_publication p \
+                     JOIN pg_catalog.pg_publication_namespace pn ON p.oid = pn.pnpubid \
+                     JOIN pg_catalog.pg_class pc ON pc.relnamespace = pn.pnnspid \
+                     WHERE pc.oid = '16384' and pg_catalog.pg_relation_is_publishable('16384') \
+                     UNION SELECT pubname , pg_get_expr(pr.prqual, c.oid) , (CASE WHEN pr.prattrs IS NOT NULL THEN \
+                     (SELECT string_agg(attname, ', ') \
+                     FROM pg_catalog.generate_series(0, pg_catalog.array_upper(pr.prattrs::pg_catalog.int2[], 1)) s, \
+                     pg_catalog.pg_attribute WHERE attrelid = pr.prrelid AND attnum = prattrs[s]) ELSE NULL END) \
+                     FROM pg_catalog.pg_publication p JOIN pg_catalog.pg_publication_rel pr ON p.oid = pr.prpubid \
+                     JOIN pg_catalog.pg_class c ON c.oid = pr.prrelid WHERE pr.prrelid = '16384' \
+                     UNION SELECT pubname , NULL , NULL FROM pg_catalog.pg_publication p \
+                     WHERE p.puballtables AND pg_catalog.pg_relation_is_publishable('16384') ORDER BY 1;";
+        assert!(rewritten(query).ends_with("WHERE false"), "{}", rewritten(query));
     }
 }

@@ -6,8 +6,9 @@
 //!
 //! `pgwire` reads and writes the messages; [`Door`] listens. Inside, `connection` bounds what a client may take,
 //! `startup` lets it in and cancels, `handler` and `extended` are the two ways of asking, `lexer` and `command` read
-//! what is no query, `compat` rewrites questions of the catalogue, `settings` and `session` are what a connection has,
-//! `parameters`, `numeric` and `rows` are values on the wire, and `errors` is what clients are told.
+//! what is no query, `compat` rewrites questions of the catalogue, for which `oids`, `vectors` and `scalar` have the
+//! words, `settings` and `session` are what a connection has, `parameters`, `numeric` and `rows` are values on the wire,
+//! and `errors` is what clients are told.
 //! Why so: docs/adr/0016.
 
 mod command;
@@ -19,6 +20,7 @@ mod extended;
 mod handler;
 mod lexer;
 mod numeric;
+mod oids;
 mod parameters;
 mod rows;
 mod run;
@@ -27,6 +29,7 @@ mod send;
 mod session;
 mod settings;
 mod startup;
+mod vectors;
 
 use std::io;
 use std::net::SocketAddr;

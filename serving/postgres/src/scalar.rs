@@ -41,13 +41,18 @@ fn to_largest(query: &mut Query) {
     if is_aggregate(value) {
         return;
     }
-    let parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(&format!("max({value})"));
-    if let Ok(largest) = parser.and_then(|mut parser| parser.parse_expr()) {
+    if let Some(largest) = expression(&format!("max({value})")) {
         *value = largest;
         query.limit_clause = None;
         query.order_by = None;
         query.fetch = None;
     }
+}
+
+/// An expression, of its text.
+pub fn expression(text: &str) -> Option<Expr> {
+    let parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(text);
+    parser.and_then(|mut parser| parser.parse_expr()).ok()
 }
 
 fn is_aggregate(value: &Expr) -> bool {

@@ -1,7 +1,10 @@
 //! PostgreSQL's catalogue, `pg_catalog`, for the queries that mention it: by it `\d`, JDBC and dashboards find the tables.
 //!
 //! Its own tables and functions are those of `datafusion-pg-catalog`, made once for all; what it says of our tables is
-//! what they were when first described: their columns do not change while a process runs. No file is read for it.
+//! what they were when first described: their columns do not change while a process runs. No file is read for it. What
+//! clients look for and it has not is in `amended`.
+
+mod amended;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
@@ -27,6 +30,7 @@ use datafusion_pg_catalog::pg_catalog::{
 use futures::FutureExt as _;
 use parking_lot::Mutex;
 
+use self::amended::{Amended, SETTINGS};
 use crate::ServingError;
 
 /// The database's name, as clients are told.
@@ -122,7 +126,7 @@ impl Catalogue {
         }
         let described = Described(Arc::clone(&self.tables));
         let made = PgCatalogSchemaProvider::try_new(described, statics()?, EmptyContextProvider)?;
-        let made: Arc<dyn SchemaProvider> = Arc::new(made);
+        let made: Arc<dyn SchemaProvider> = Arc::new(Amended(Arc::new(made)));
         *schema = Some(Arc::clone(&made));
         Ok(made)
     }
@@ -166,8 +170,14 @@ impl CatalogInfo for Described {
 
 /// The catalogue's functions.
 static FUNCTIONS: LazyLock<Vec<ScalarUDF>> = LazyLock::new(|| {
-    let privileges =
-        ["has_table_privilege", "has_schema_privilege", "has_database_privilege", "has_any_column_privilege"];
+    let privileges = [
+        "has_table_privilege",
+        "has_schema_privilege",
+        "has_database_privilege",
+        "has_any_column_privilege",
+        "has_function_privilege",
+        "has_type_privilege",
+    ];
     let mut functions = vec![
         pg::create_current_database_udf(DATABASE),
         pg::create_current_schema_udf(),
@@ -191,6 +201,7 @@ static FUNCTIONS: LazyLock<Vec<ScalarUDF>> = LazyLock::new(|| {
         quote_ident_udf::create_parse_ident_udf(),
         array_bounds_udf::create_array_upper_udf(),
         array_bounds_udf::create_array_lower_udf(),
+        amended::expand_array(),
     ];
     functions.extend(privileges.map(has_privilege_udf::create_has_privilege_udf));
     functions.extend(constants());
@@ -291,17 +302,8 @@ impl ScalarUDFImpl for CurrentSetting {
             Some(ColumnarValue::Scalar(name)) => name.try_as_str().flatten().unwrap_or_default().to_lowercase(),
             _ => String::new(),
         };
-        let value = match name.as_str() {
-            "server_version" => Some("16.6"),
-            "server_version_num" => Some("160006"),
-            "server_encoding" | "client_encoding" => Some("UTF8"),
-            "search_path" => Some(SCHEMA),
-            "timezone" => Some("UTC"),
-            "max_index_keys" => Some("32"),
-            "block_size" => Some("8192"),
-            _ => None,
-        };
-        Ok(ColumnarValue::Scalar(ScalarValue::Utf8(value.map(str::to_owned))))
+        let value = SETTINGS.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        Ok(ColumnarValue::Scalar(ScalarValue::Utf8(value)))
     }
 }
 
@@ -341,6 +343,23 @@ mod tests {
         for text in ["PostgreSQL 16.6", "reckon", "public", "160006"] {
             assert!(answer.contains(text), "{answer}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_the_library_lacks_is_there() {
+        let catalogue = Catalogue::default();
+        let query = "select setting, unit from pg_catalog.pg_settings where name = 'max_index_keys'";
+        assert!(ask(&catalogue, query).await.contains("32"));
+        let query = "select c.relname, c.relacl from pg_catalog.pg_class c where c.relname = 'stats'";
+        let answer = ask(&catalogue, query).await;
+        assert!(answer.contains("stats") && answer.contains("null"), "{answer}");
+        let keys = "unnest(_pg_expandarray(i.indkey))";
+        let query = format!(
+            "select max(k.n), max(get_field(k.keys, 'x')) from (select get_field({keys}, 'n') as n, {keys} as keys \
+             from pg_catalog.pg_index i where i.indkey = '1 2') k where get_field(k.keys, 'x') = k.n"
+        );
+        let answer = ask(&catalogue, &query).await;
+        assert_eq!(answer.matches("  2,\n").count(), 2, "{answer}");
     }
 
     #[test]
