@@ -6,7 +6,7 @@
 //! | `approx_distinct(x)` | anything else | the same of its values as texts: of `events.user_id` what the counts say |
 //! | `merge_users(users)` | sketches | one sketch of all; null of none |
 //! | `merge_distinct(users)` | sketches | as `approx_distinct`, null of none |
-//! | `distinct_of(users)` | one sketch | what `merge_distinct` gives of it |
+//! | `distinct_of(users)` | one sketch | what `merge_distinct` gives of it; plans call it, queries cannot |
 //!
 //! A sketch is a function of the set of its users alone, so that no plan, no order and no layer makes a difference.
 
