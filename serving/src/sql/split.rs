@@ -66,7 +66,7 @@ fn split(grouping: &Aggregate) -> Option<LogicalPlan> {
     let providers = scans.iter().map(|scan| source_as_provider(&scan.source).ok()).collect::<Option<Vec<_>>>()?;
     let parts = providers.iter().map(|provider| provider.downcast_ref::<Part>()).collect::<Option<Vec<_>>>()?;
     let whole = of_one_table(&parts)?;
-    // What a row is alone, in the place of what the functions give of it; then the keys that they are grouped by.
+    // The keys, and what the functions give of one row.
     let alone = grouping.aggr_expr.iter().map(of_one).collect::<Option<Vec<_>>>()?;
     let alone: Vec<Expr> = grouping.group_expr.iter().cloned().chain(alone).collect();
     let (mut apart, mut together, mut found) = (Vec::new(), Vec::new(), false);
