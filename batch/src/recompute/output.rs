@@ -26,7 +26,8 @@ use super::merge::Counted;
 const BATCH_ROWS: usize = 16 * 1024;
 /// Rows of a row group.
 const ROW_GROUP_ROWS: usize = 128 * 1024;
-/// A file is closed at about this size.
+/// A file is closed at about this size, with the last row of its entity: files of a date have no entity in common, so that
+/// whoever reads them knows that no key is in two.
 const FILE_BYTES: usize = 256 * 1024 * 1024;
 
 /// How files of `batch_counts` are laid out.
@@ -168,6 +169,12 @@ impl Columns {
         self.count.len()
     }
 
+    /// The entity of the last row.
+    fn last_entity(&self) -> Option<&[u8]> {
+        let [.., start, end] = self.entity_id.offsets_slice() else { return None };
+        self.entity_id.values_slice().get(usize::try_from(*start).ok()?..usize::try_from(*end).ok()?)
+    }
+
     fn push(&mut self, key: RowKey<'_>, counted: &Counted) -> Result<(), BatchError> {
         let row = self.rows();
         self.entity_id.append_value(key.entity);
@@ -251,9 +258,15 @@ pub struct CountFiles {
     granularity: Granularity,
     schema: SchemaRef,
     columns: Columns,
-    /// Gathered and not written.
-    ready: Vec<RecordBatch>,
+    /// Gathered and not written; none where a file ends.
+    ready: Vec<Option<RecordBatch>>,
     writer: Option<FileWriter>,
+    /// A file of so many bytes ends with its entity.
+    file_bytes: usize,
+    /// Whether the file is that large.
+    is_full: bool,
+    /// The entity of the last row that was gathered.
+    last: Vec<u8>,
     done: Vec<DataFile>,
 }
 
@@ -261,8 +274,18 @@ impl CountFiles {
     /// No file yet.
     #[must_use]
     pub fn new(target: Target, granularity: Granularity) -> Self {
-        let schema = file_schema(Table::BatchCounts);
-        Self { target, granularity, schema, columns: Columns::new(), ready: Vec::new(), writer: None, done: Vec::new() }
+        Self {
+            target,
+            granularity,
+            schema: file_schema(Table::BatchCounts),
+            columns: Columns::new(),
+            ready: Vec::new(),
+            writer: None,
+            file_bytes: FILE_BYTES,
+            is_full: false,
+            last: Vec::new(),
+            done: Vec::new(),
+        }
     }
 
     /// Adds a row; rows come in order.
@@ -270,12 +293,20 @@ impl CountFiles {
     /// # Errors
     /// When a number does not fit its column.
     pub fn push(&mut self, key: RowKey<'_>, counted: &Counted) -> Result<(), BatchError> {
+        if self.is_full && self.columns.last_entity().unwrap_or(&self.last) != key.entity.as_bytes() {
+            self.gather()?;
+            self.ready.push(None);
+            self.is_full = false;
+        }
         self.columns.push(key, counted)?;
         if self.columns.rows() >= BATCH_ROWS { self.gather() } else { Ok(()) }
     }
 
     fn gather(&mut self) -> Result<(), BatchError> {
-        self.ready.push(self.columns.finish(&self.schema)?);
+        if let Some(entity) = self.columns.last_entity() {
+            self.last = entity.to_vec();
+            self.ready.push(Some(self.columns.finish(&self.schema)?));
+        }
         Ok(())
     }
 
@@ -291,16 +322,18 @@ impl CountFiles {
     /// When a file cannot be written.
     pub async fn write(&mut self) -> Result<(), BatchError> {
         for batch in std::mem::take(&mut self.ready) {
+            let Some(batch) = batch else {
+                self.close().await?;
+                self.is_full = false;
+                continue;
+            };
             let mut writer = match self.writer.take() {
                 Some(writer) => writer,
                 None => self.create()?,
             };
             writer.write(&batch).await?;
-            let full = writer.file_bytes() >= FILE_BYTES;
+            self.is_full = writer.file_bytes() >= self.file_bytes;
             self.writer = Some(writer);
-            if full {
-                self.close().await?;
-            }
         }
         Ok(())
     }
@@ -310,9 +343,7 @@ impl CountFiles {
     /// # Errors
     /// When one cannot be written.
     pub async fn finish(mut self) -> Result<Vec<DataFile>, BatchError> {
-        if self.columns.rows() > 0 {
-            self.gather()?;
-        }
+        self.gather()?;
         self.write().await?;
         self.close().await?;
         Ok(self.done)
@@ -339,5 +370,43 @@ impl CountFiles {
             self.done.push(writer.close().await?);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+    use reckon_data::clock::SeededNames;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_full_file_ends_with_its_entity() {
+        let target = Target {
+            store: Arc::new(InMemory::new()),
+            names: Arc::new(SeededNames::new(1)),
+            date: 0,
+            finest: Granularity::Minute,
+        };
+        let mut files = CountFiles::new(target, Granularity::Minute);
+        files.file_bytes = 1;
+        let counted = Counted { count: 1, fingerprint: 7, value: None, distinct: None, definition: 1, late: 0 };
+        for entity in 0..40 {
+            let entity = format!("e{entity:02}");
+            for minute in 0..1_400 {
+                let key = RowKey { entity: &entity, kind: "view", minute, dims: &[None, None, None] };
+                files.push(key, &counted).unwrap();
+                files.write().await.unwrap();
+            }
+        }
+        let done = files.finish().await.unwrap();
+        assert_eq!(done.iter().map(|file| file.rows).sum::<u64>(), 40 * 1_400);
+        // A batch of 16,384 rows fills a file, which ends with the twelfth entity; four are left for the last one.
+        assert_eq!(done.iter().map(|file| file.rows / 1_400).collect::<Vec<_>>(), [12, 12, 12, 4]);
+        let bound = |of: &BTreeMap<String, serde_json::Value>| of["entity_id"].as_str().unwrap().to_owned();
+        for pair in done.windows(2) {
+            assert!(bound(&pair[0].max) < bound(&pair[1].min), "{pair:?}");
+            assert_eq!(pair[0].rows % 1_400, 0);
+        }
     }
 }

@@ -10,9 +10,10 @@ use arrow::datatypes::{
 use serde_json::Value;
 
 use super::FileError;
+use crate::definition::prefix_end;
 use crate::minute::format_date;
 
-/// Longer strings are cut short in a minimum, and are no maximum.
+/// Longer strings are cut short in a minimum; a maximum is the first text after all that begin with what is left of them.
 const TEXT_CHARS_MAX: usize = 32;
 /// Decimals of more digits do not survive a JSON reader that makes floats of numbers.
 const FLOAT_DIGITS: u32 = 15;
@@ -126,7 +127,8 @@ fn to_json(bound: &Bound, data_type: &DataType, is_min: bool) -> Option<Value> {
         (Bound::Decimal(_), _) => None,
         (Bound::Text(text), _) => match text.char_indices().nth(TEXT_CHARS_MAX) {
             None => Some(text.clone().into()),
-            Some((end, _)) => is_min.then(|| text[..end].into()),
+            Some((end, _)) if is_min => Some(text[..end].into()),
+            Some((end, _)) => prefix_end(&text[..end]).map(Value::from),
         },
     }
 }

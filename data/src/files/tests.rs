@@ -104,23 +104,37 @@ async fn statistics_are_true_bounds() {
             "entity_id": "b", "number": -1, "time": "1969-12-31T23:59:59.999999Z", "date": "1969-12-31", "value": -0.000_001
         })
     );
-    // The largest id is too long to be written, and a prefix of it would not bound it.
+    // The largest id is too long to be written, and a prefix of it would not bound it: what comes after that does.
+    let after = format!("{}å", "ä".repeat(31));
+    assert!(long < after);
     assert_eq!(
         json!(done.max),
         json!({
-            "number": 86_401, "time": "1970-01-01T00:00:00.086401Z", "date": "2206-07-24", "value": 2.5
+            "entity_id": after, "number": 86_401, "time": "1970-01-01T00:00:00.086401Z", "date": "2206-07-24", "value": 2.5
         })
     );
 }
 
 #[tokio::test]
-async fn a_long_minimum_is_cut_and_a_long_decimal_left_out() {
+async fn a_long_text_is_cut_and_a_long_decimal_left_out() {
     let store = Arc::new(InMemory::new());
     let mut file = writer(&store).unwrap();
     let long = "ä".repeat(40);
     file.write(&batch(&[(Some(&long), None, Some(999_999_999_999_999_999))])).await.unwrap();
     let done = file.close().await.unwrap();
     assert_eq!(json!(done.min), json!({"entity_id": "ä".repeat(32)}));
+    assert_eq!(json!(done.max), json!({"entity_id": format!("{}å", "ä".repeat(31))}));
+}
+
+/// No text is above a bound, and nothing is said where there is none.
+#[tokio::test]
+async fn a_text_without_an_end_has_no_maximum() {
+    let store = Arc::new(InMemory::new());
+    let mut file = writer(&store).unwrap();
+    let last = char::MAX.to_string().repeat(33);
+    file.write(&batch(&[(Some("a"), None, None), (Some(&last), None, None)])).await.unwrap();
+    let done = file.close().await.unwrap();
+    assert_eq!(json!(done.min), json!({"entity_id": "a"}));
     assert_eq!(json!(done.max), json!({}));
 }
 

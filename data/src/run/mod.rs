@@ -17,7 +17,8 @@
 //! [`Run::default`] is empty and the identity of [`Run::merge`].
 //!
 //! `build` and `columns` make runs, `merge` folds them, `select` answers point queries, `scan` reads
-//! everything, `leaders` finds the largest without, `write` and `read` go to and from the columns of the tables.
+//! everything, `leaders` finds the largest without, `spans` says where its minutes lie, `write` and `read` go to and from the
+//! columns of the tables.
 
 mod build;
 mod columns;
@@ -32,6 +33,7 @@ mod read;
 mod rows;
 mod scan;
 mod select;
+mod spans;
 mod top;
 mod write;
 
@@ -47,6 +49,7 @@ pub use ranked::{EntityCells, Ranked};
 pub use rows::ValueColumns;
 pub use scan::RowRef;
 pub use select::{DimCondition, Selection, StepSums};
+pub use spans::bounded;
 pub use top::EntitySums;
 pub use write::{LATE_COLUMN, count_fields};
 

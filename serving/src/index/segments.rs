@@ -30,6 +30,8 @@ const CHUNK: usize = 8;
 struct Sealed {
     offsets: Range<u64>,
     files: Vec<usize>,
+    /// The first and the last minute of its rows.
+    minutes: Option<(i64, i64)>,
 }
 
 /// The segments that touch a range.
@@ -72,6 +74,8 @@ pub struct Chunk {
     pub segments: Vec<Range<u64>>,
     /// The files that have all their rows: nearly always one.
     pub files: Vec<DataFile>,
+    /// The minutes of their rows, a range a segment that has any.
+    pub minutes: Vec<Range<i64>>,
     /// The version of the table that has them. In another one the same segments may lie in other files.
     pub version: u64,
 }
@@ -124,7 +128,11 @@ impl Segments {
                 (_, None) => true,
                 (None, Some(_)) => false,
             };
-            let sealed = |number: usize| Sealed { offsets: candidates[number].0.clone(), files: files[number].clone() };
+            let sealed = |number: usize| Sealed {
+                offsets: candidates[number].0.clone(),
+                files: files[number].clone(),
+                minutes: held[number],
+            };
             found.chunks.extend(chunks(snapshot, partition, chosen.into_iter().filter(touches).map(sealed)));
         }
         Ok(found)
@@ -228,14 +236,18 @@ fn broken(content: Content) -> Option<String> {
 
 /// The segments files by files, only so many together: whoever reads them holds one chunk at a time.
 fn chunks(snapshot: &Snapshot, partition: u32, sealed: impl Iterator<Item = Sealed>) -> Vec<Chunk> {
-    let mut by_files: BTreeMap<Vec<usize>, Vec<Range<u64>>> = BTreeMap::new();
-    for Sealed { offsets, files } in sealed {
-        by_files.entry(files).or_default().push(offsets);
+    let mut by_files: BTreeMap<Vec<usize>, Vec<Sealed>> = BTreeMap::new();
+    for segment in sealed {
+        by_files.entry(segment.files.clone()).or_default().push(segment);
     }
-    let chunk = |files: &[usize], segments: &[Range<u64>]| Chunk {
+    let chunk = |files: &[usize], segments: &[Sealed]| Chunk {
         partition,
-        segments: segments.to_vec(),
+        segments: segments.iter().map(|segment| segment.offsets.clone()).collect(),
         files: files.iter().filter_map(|file| snapshot.files.get(*file)).cloned().collect(),
+        minutes: segments
+            .iter()
+            .filter_map(|segment| segment.minutes.map(|(first, last)| first..last.saturating_add(1)))
+            .collect(),
         version: snapshot.version,
     };
     by_files

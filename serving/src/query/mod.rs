@@ -47,7 +47,7 @@ use reckon_data::filter::Filter;
 use reckon_data::kept::{Needs, Versions};
 use reckon_data::log::Log;
 use reckon_data::metric::Function;
-use reckon_data::run::{DimCondition, Selection, StepSums};
+use reckon_data::run::{DimCondition, Dimension, Selection, StepSums};
 use reckon_data::table::Tables;
 use reckon_data::tail::Tails;
 use tokio::sync::Semaphore;
@@ -311,6 +311,13 @@ impl Serving {
         let own = self.parts.definition.version();
         let held = || view.definitions_within(window.dates());
         needs.is_nothing() || held().iter().all(|version| *version == own || self.versions.answers(*version, needs))
+    }
+
+    /// Whether counts of this version have no dimension but those that are kept now.
+    pub(crate) fn keeps_all_of(&self, version: u64) -> bool {
+        let own = &self.parts.definition;
+        let is_kept = |dimension: &Dimension| own.dimensions.contains(dimension);
+        version == own.version() || self.versions.kept(version).is_some_and(|kept| kept.dimensions.iter().all(is_kept))
     }
 
     pub(crate) const fn patience(&self) -> Patience {

@@ -84,7 +84,7 @@ fn grouping_below(plan: &LogicalPlan) -> Option<(&Aggregate, Vec<Expr>)> {
 }
 
 /// An expression over columns of `schema`, in terms of what those columns are made of.
-fn replace(expr: &Expr, schema: &DFSchema, columns: &[Expr]) -> Option<Expr> {
+pub fn replace(expr: &Expr, schema: &DFSchema, columns: &[Expr]) -> Option<Expr> {
     let replaced = expr.clone().unalias_nested().data.transform_up(|expr| match &expr {
         Expr::Column(column) => Ok(Transformed::yes(columns[schema.index_of_column(column)?].clone())),
         _ => Ok(Transformed::no(expr)),

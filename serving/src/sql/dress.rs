@@ -10,12 +10,14 @@ use reckon_tables::provider::PinnedTable;
 use reckon_tables::schema::file_schema;
 
 use super::gone::GoneTable;
+use super::parts::{Streamed, no_entity_twice};
 use super::pin::Pinned;
 use super::reserved::Hidden;
 use super::{samples, stats, stream};
 use crate::ServingError;
 use crate::index::segments::Chunk;
 use crate::query::Serving;
+use crate::view::{BatchView, FileSet};
 
 impl Serving {
     /// All that a query finds in its context, in one place: tables of counts and events, the table `metrics` of the
@@ -57,22 +59,39 @@ impl Serving {
             ("stats_batch", Granularity::Minute, true, false),
             ("stats_stream", Granularity::Minute, false, true),
         ] {
-            let mut rows = Vec::new();
+            let (mut rows, mut streamed) = (Vec::new(), Streamed::nothing(granularity));
             if has_batch {
-                let sets = pinned.view.file_sets().filter(|set| set.granularity == granularity);
-                let files = sets.flat_map(|set| set.files.iter().cloned()).collect();
-                rows.push(stats::Rows::Batch(self.pinned_table(Table::BatchCounts, files)?));
+                rows.extend(self.batch(&pinned.view, granularity)?);
                 let gone = GoneTable::of(&pinned.view, (name, granularity), &self.parts.store, &pinned.gone)?;
                 rows.extend(gone.map(stats::Rows::Gone));
             }
             if has_stream {
                 let runs = pinned.stream.runs.clone();
+                streamed = Streamed::new(runs.clone(), &pinned.stream.on_disk, granularity);
                 rows.push(stats::Rows::Runs(stream::StreamTable::new(runs, definition, granularity)?));
                 rows.extend(self.sealed(&pinned.stream.on_disk, granularity)?);
             }
-            register(name, stats::merged(context, definition, rows, hidden)?)?;
+            register(name, stats::merged(context, definition, (rows, streamed), hidden)?)?;
         }
         Ok(())
+    }
+
+    /// What batch has counted: dates that have each key once, and any others. Rows of dates that were counted with other
+    /// dimensions may look the same without these.
+    fn batch(&self, view: &BatchView, granularity: Granularity) -> Result<Vec<stats::Rows>, ServingError> {
+        let sets = view.file_sets().filter(|set| set.granularity == granularity);
+        let (apart, others): (Vec<_>, Vec<_>) = sets.partition(|set| {
+            let mut versions = set.definitions.iter();
+            let version = versions.next().filter(|_| versions.next().is_none());
+            version.is_some_and(|version| self.keeps_all_of(*version)) && no_entity_twice(&set.files)
+        });
+        let rows = |sets: Vec<&Arc<FileSet>>, is_apart: bool| {
+            let files = sets.into_iter().flat_map(|set| set.files.iter().cloned()).collect();
+            let table = self.pinned_table(Table::BatchCounts, files)?;
+            Ok::<_, ServingError>(stats::Rows::Batch { table, is_apart })
+        };
+        let others = (!others.is_empty()).then(|| rows(others, false));
+        std::iter::once(rows(apart, true)).chain(others).collect()
     }
 
     /// What of the stream lies in `stream_counts`: a table for each version of it, for in another one a segment

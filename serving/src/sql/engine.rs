@@ -25,6 +25,7 @@ use super::collapse::CollapseGroups;
 use super::functions::Functions;
 use super::functions::bounded::Pipes;
 use super::held::CountHeld;
+use super::split::SplitGroups;
 use super::turn::Turn;
 use crate::ServingError;
 
@@ -183,6 +184,7 @@ impl Engine {
         self.functions.register(&context);
         UNBOUNDED.iter().for_each(|name| context.deregister_udf(name));
         context.add_optimizer_rule(Arc::new(CollapseGroups));
+        context.add_optimizer_rule(Arc::new(SplitGroups));
         Ok(context)
     }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! stats = batch_counts (minute) ∪ stream runs ──group by (entity, type, minute, dimensions)──▶ metrics
+//!         └ rows of batch in minutes that the stream has nothing of are not grouped
 //! ```
 //!
 //! A text goes through [`guard`], which refuses what writes and what is too large to be planned ([`size`]); `pin` pins
@@ -9,8 +10,9 @@
 //! own; [`streamed`] gives their rows as they come, [`render`] as JSON and Arrow IPC.
 //!
 //! [`stream`] is the stream layer's runs as a table (what it no longer holds in memory is read from `stream_counts`),
-//! [`stats`] the merged tables, [`gone`] the dates that are rolled up, [`collapse`] adds them up in one step, [`held`] counts
-//! what windows hold, [`functions`] has what counts need and SQL has not, [`catalogue`] adds PostgreSQL's for clients that look
+//! [`stats`] the merged tables, `parts` what is known of the rows that they are made of, [`gone`] the dates that are rolled
+//! up; [`collapse`] adds them up in one step, `split` takes rows that are alone out of their groupings. [`held`] counts what
+//! windows hold, [`functions`] has what counts need and SQL has not, [`catalogue`] adds PostgreSQL's for clients that look
 //! for it, [`reserved`] leaves Reckon's own entities out, [`entities`] is what is known of the others, [`samples`] is the
 //! process's own metrics. `ahead` makes batches of such tables as they are read.
 
@@ -24,12 +26,14 @@ pub mod functions;
 pub mod gone;
 pub mod guard;
 pub mod held;
+mod parts;
 mod pin;
 mod ready;
 pub mod render;
 pub mod reserved;
 pub mod samples;
 pub mod size;
+mod split;
 pub mod stats;
 pub mod stream;
 pub mod streamed;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use datafusion::catalog::TableProvider;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::functions::string::expr_fn::starts_with;
 use datafusion::logical_expr::{Expr, ident, lit, not};
@@ -53,12 +54,26 @@ impl Hidden {
     /// # Errors
     /// As [`Hidden::leave_out`].
     pub fn rows_of(&self, context: &SessionContext, table: &PinnedTable) -> Result<DataFrame> {
+        self.rows_through(context, table, |files| Arc::new(files) as Arc<dyn TableProvider>)
+    }
+
+    /// The same, of files of which `provider` makes tables.
+    ///
+    /// # Errors
+    /// As [`Hidden::leave_out`].
+    pub fn rows_through(
+        &self,
+        context: &SessionContext,
+        table: &PinnedTable,
+        provider: impl Fn(PinnedTable) -> Arc<dyn TableProvider>,
+    ) -> Result<DataFrame> {
         let (some, none) = table.parted(|file| self.may_lie_in(file));
-        let none = context.read_table(Arc::new(none))?;
-        if some.pieces().next().is_none() {
+        let is_any = some.pieces().next().is_some();
+        let none = context.read_table(provider(none))?;
+        if !is_any {
             return Ok(none);
         }
-        none.union(self.leave_out(context.read_table(Arc::new(some))?)?)
+        none.union(self.leave_out(context.read_table(provider(some))?)?)
     }
 
     fn may_lie_in(&self, file: &DataFile) -> bool {

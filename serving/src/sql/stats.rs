@@ -18,6 +18,7 @@ use reckon_tables::schema::KIND_COUNT;
 use super::functions::sketches::{merge_distinct, merge_users};
 use super::functions::{average, step_start};
 use super::gone::GoneTable;
+use super::parts::{Kind, Part, Streamed, Whole};
 use super::reserved::Hidden;
 use super::stream::StreamTable;
 use crate::index::segments::Chunk;
@@ -29,7 +30,12 @@ const USERS: &str = "users";
 #[derive(Debug)]
 pub enum Rows {
     /// Batch counts.
-    Batch(PinnedTable),
+    Batch {
+        /// The files.
+        table: PinnedTable,
+        /// Whether no two of their rows have the same keys.
+        is_apart: bool,
+    },
     /// The dates of which there are none.
     Gone(GoneTable),
     /// What the stream layer holds in memory.
@@ -46,19 +52,38 @@ pub enum Rows {
 }
 
 impl Rows {
-    /// The rows but those that are `hidden`.
-    fn frame(self, context: &SessionContext, definition: &Definition, hidden: &Hidden) -> Result<DataFrame> {
+    /// The rows but those that are `hidden`, as parts of a table.
+    fn frame(
+        self,
+        context: &SessionContext,
+        definition: &Definition,
+        hidden: &Hidden,
+        whole: &Arc<Whole>,
+    ) -> Result<DataFrame> {
         let columns = stored(definition);
         // Null in place of 0 where it is stored.
         let late = coalesce(vec![ident(LATE_COLUMN), lit(0_i64)]).alias(LATE_COLUMN);
-        let whole = |column: Expr| if column == ident(LATE_COLUMN) { late.clone() } else { column };
-        let columns: Vec<Expr> = columns.into_iter().map(whole).collect();
+        let filled = |column: Expr| if column == ident(LATE_COLUMN) { late.clone() } else { column };
+        let columns: Vec<Expr> = columns.into_iter().map(filled).collect();
+        let part = |rows: Arc<dyn TableProvider>, kind: Kind| -> Arc<dyn TableProvider> {
+            Arc::new(Part::new(Arc::clone(whole), rows, kind))
+        };
         match self {
-            Self::Batch(table) => hidden.rows_of(context, &table)?.select(columns),
-            Self::Gone(table) => context.read_table(Arc::new(table))?.select(columns),
-            Self::Runs(table) => hidden.leave_out(context.read_table(Arc::new(table))?)?.select(columns),
+            Self::Batch { table, is_apart } => {
+                let of_files = |files: PinnedTable| {
+                    let kind = if is_apart { Kind::Apart(files.clone()) } else { Kind::Any };
+                    part(Arc::new(files), kind)
+                };
+                hidden.rows_through(context, &table, of_files)?.select(columns)
+            }
+            Self::Gone(table) => context.read_table(part(Arc::new(table), Kind::Planned))?.select(columns),
+            Self::Runs(table) => {
+                let kind = if table.is_empty() { Kind::Empty } else { Kind::Any };
+                hidden.leave_out(context.read_table(part(Arc::new(table), kind))?)?.select(columns)
+            }
             Self::Sealed { table, filter, granularity } => {
-                let rows = hidden.rows_of(context, &table)?.filter(filter)?.select(columns.clone())?;
+                let of_files = |files: PinnedTable| part(Arc::new(files), Kind::Any);
+                let rows = hidden.rows_through(context, &table, of_files)?.filter(filter)?.select(columns.clone())?;
                 if granularity == Granularity::Minute {
                     return Ok(rows);
                 }
@@ -98,25 +123,31 @@ pub fn within(chunks: &[&Chunk]) -> Expr {
     ident("kind").eq(lit(KIND_COUNT)).and(ranges.reduce(Expr::or).unwrap_or_else(|| lit(false)))
 }
 
-/// A table over the rows that are not `hidden`, as a view: filters on its keys reach the files.
+/// A table over the rows that are not `hidden`, as a view: filters on its keys reach the files. `streamed` is what of them
+/// the stream has.
 ///
 /// # Errors
 /// Never, unless the tables' columns are not what they should be.
 pub fn merged(
     context: &SessionContext,
     definition: &Definition,
-    rows: Vec<Rows>,
+    (rows, streamed): (Vec<Rows>, Streamed),
     hidden: &Hidden,
 ) -> Result<Arc<dyn TableProvider>> {
-    let frames = rows.into_iter().map(|rows| rows.frame(context, definition, hidden));
+    let whole = Arc::new(Whole { keys: key_columns(definition).map(str::to_owned).collect(), streamed });
+    let frames = rows.into_iter().map(|rows| rows.frame(context, definition, hidden, &whole));
     let rows = frames.reduce(|all, more| all?.union(more?));
     let Some(rows) = rows.transpose()? else { return context.read_empty().map(DataFrame::into_view) };
     Ok(rows.aggregate(keys(definition), sums(definition))?.select(metrics(definition))?.into_view())
 }
 
+fn key_columns(definition: &Definition) -> impl Iterator<Item = &'static str> {
+    let dimensions = definition.dimensions.iter().map(|dimension| dimension.column());
+    ["entity_id", "event_type", "minute"].into_iter().chain(dimensions)
+}
+
 fn keys(definition: &Definition) -> Vec<Expr> {
-    let dimensions = definition.dimensions.iter().map(|dimension| ident(dimension.column()));
-    ["entity_id", "event_type", "minute"].into_iter().map(ident).chain(dimensions).collect()
+    key_columns(definition).map(ident).collect()
 }
 
 /// The stored columns that the metrics need.

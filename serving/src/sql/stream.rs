@@ -54,6 +54,12 @@ impl StreamTable {
             schema: Arc::new(Schema::new(fields.collect::<Vec<Field>>())),
         })
     }
+
+    /// Whether it has no row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.runs.iter().all(|run| run.is_empty())
+    }
 }
 
 #[async_trait]

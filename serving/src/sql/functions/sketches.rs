@@ -6,36 +6,66 @@
 //! | `approx_distinct(x)` | anything else | the same of its values as texts: of `events.user_id` what the counts say |
 //! | `merge_users(users)` | sketches | one sketch of all; null of none |
 //! | `merge_distinct(users)` | sketches | as `approx_distinct`, null of none |
+//! | `distinct_of(users)` | one sketch | what `merge_distinct` gives of it; plans call it, queries cannot |
 //!
 //! A sketch is a function of the set of its users alone, so that no plan, no order and no layer makes a difference.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray};
+use arrow::array::{ArrayRef, AsArray, Int64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err, plan_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::format_state_name;
-use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility, create_udaf};
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, ScalarUDF, Signature, Volatility, create_udaf,
+    create_udf,
+};
 use reckon_data::metric::Distinct;
 
 /// The name of [`approx_distinct`].
 pub const APPROX_DISTINCT: &str = "approx_distinct";
 /// The name of [`merge_users`].
 pub const MERGE_USERS: &str = "merge_users";
+/// The name of [`merge_distinct`].
+pub const MERGE_DISTINCT: &str = "merge_distinct";
 
 /// `merge_distinct(sketch)`: about how many distinct users all sketches of a group have seen; null of none.
 #[must_use]
 pub fn merge_distinct() -> AggregateUDF {
     create_udaf(
-        "merge_distinct",
+        MERGE_DISTINCT,
         vec![DataType::Binary],
         Arc::new(DataType::Int64),
         Volatility::Immutable,
         Arc::new(|_| Ok(Box::new(Sketches::of(Gives::Estimate)))),
         Arc::new(vec![DataType::Binary]),
     )
+}
+
+/// `distinct_of(sketch)`: what [`merge_distinct`] gives of that sketch alone.
+#[must_use]
+pub fn distinct_of() -> ScalarUDF {
+    create_udf("distinct_of", vec![DataType::Binary], DataType::Int64, Volatility::Immutable, Arc::new(estimates))
+}
+
+fn estimates(arguments: &[ColumnarValue]) -> Result<ColumnarValue> {
+    let arrays = ColumnarValue::values_to_arrays(arguments)?;
+    let [sketches] = arrays.as_slice() else { return Err(exec_datafusion_err!("distinct_of takes a sketch")) };
+    let sketches = cast(sketches, &DataType::Binary)?;
+    let estimate =
+        |bytes: Option<&[u8]>| bytes.map(|bytes| sketch(bytes).map(|sketch| estimate_of(&sketch))).transpose();
+    let estimates = sketches.as_binary::<i32>().iter().map(estimate).collect::<Result<Int64Array>>()?;
+    Ok(ColumnarValue::Array(Arc::new(estimates)))
+}
+
+fn sketch(bytes: &[u8]) -> Result<Distinct> {
+    Distinct::from_bytes(bytes).map_err(|error| exec_datafusion_err!("{error}"))
+}
+
+fn estimate_of(sketch: &Distinct) -> i64 {
+    i64::try_from(sketch.estimate()).unwrap_or(i64::MAX)
 }
 
 /// `merge_users(sketch)`: the sketch of all users that those of a group have seen; null of none.
@@ -137,7 +167,7 @@ impl Sketches {
     fn add_sketches(&mut self, column: &ArrayRef) -> Result<()> {
         let column = cast(column, &DataType::Binary)?;
         for bytes in column.as_binary::<i32>().iter().flatten() {
-            let sketch = Distinct::from_bytes(bytes).map_err(|error| exec_datafusion_err!("{error}"))?;
+            let sketch = sketch(bytes)?;
             match &mut self.all {
                 Some(all) => all.merge(&sketch),
                 none @ None => *none = Some(sketch),
@@ -172,7 +202,7 @@ impl Accumulator for Sketches {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        let estimate = self.all.as_ref().map(|sketch| i64::try_from(sketch.estimate()).unwrap_or(i64::MAX));
+        let estimate = self.all.as_ref().map(estimate_of);
         Ok(match self.gives {
             Gives::Estimate => ScalarValue::Int64(estimate),
             Gives::Number => ScalarValue::Int64(Some(estimate.unwrap_or(0))),

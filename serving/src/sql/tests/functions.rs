@@ -68,3 +68,38 @@ async fn distinct_values_are_counted_about() {
     let no_sketch = serving.sql("SELECT approx_distinct(arrow_cast('x', 'Binary'))").await.unwrap_err();
     assert!(no_sketch.to_string().contains("not a sketch"), "{no_sketch}");
 }
+
+/// What stands in the place of a grouping where a row is alone.
+#[tokio::test]
+async fn a_sketch_alone_says_what_a_grouping_of_it_says() {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, BinaryArray, Int64Array};
+    use datafusion::prelude::SessionContext;
+    use reckon_data::metric::Distinct;
+
+    use crate::sql::functions::{Functions, sketches};
+
+    let of = |users: std::ops::Range<u32>| {
+        let mut sketch = Distinct::new();
+        users.for_each(|user| sketch.insert(&user.to_string()));
+        sketch.to_bytes()
+    };
+    let stored = [Some(of(0..1)), None, Some(of(0..20)), Some(of(7..5_000)), Some(of(0..200_000))];
+    let columns: [(&str, ArrayRef); 2] = [
+        ("id", Arc::new(Int64Array::from_iter_values(0..5))),
+        ("sketch", Arc::new(stored.iter().map(Option::as_deref).collect::<BinaryArray>())),
+    ];
+    let context = SessionContext::new();
+    Functions::new(1 << 20).register(&context);
+    context.register_udf(sketches::distinct_of());
+    context.register_batch("t", RecordBatch::try_from_iter(columns).unwrap()).unwrap();
+    let query = "SELECT distinct_of(sketch) AS own, number, sketch, users FROM t JOIN (SELECT id AS place, \
+                 merge_distinct(sketch) AS number, merge_users(sketch) AS users FROM t GROUP BY id) ON place = id";
+    let found = context.sql(query).await.unwrap().collect().await.unwrap();
+    assert_eq!(found.iter().map(RecordBatch::num_rows).sum::<usize>(), 5);
+    for batch in found {
+        assert_eq!(batch.column(0), batch.column(1));
+        assert_eq!(batch.column(2), batch.column(3));
+    }
+}
