@@ -178,7 +178,7 @@ async fn whatever_minutes_batch_and_stream_have_all_are_counted_once() {
         let world = World::new(Log(vec![of(0), of(1)]));
         let coverage = [30 * seed.min(4), 119 - seed];
         world.batch(&coverage).await;
-        says_what_its_rows_say(&world, &world.serve().await).await;
+        says_what_its_rows_say(&world, &*world.serve().await).await;
     }
 }
 
@@ -230,6 +230,6 @@ async fn columns_are_the_same_however_they_are_made() {
     assert_eq!(types(&some), types(&none));
     assert!(types(&none).iter().any(|(name, _)| name == "users"));
     let nobody = "SELECT count(*), count(approx_distinct), count(users) FROM stats WHERE count > 0";
-    let found = rows(&world.serve().await, nobody).await;
+    let found = rows(&*world.serve().await, nobody).await;
     assert_eq!(found, [[json!(none.rows()), json!(0), json!(0)]]);
 }
