@@ -9,6 +9,8 @@ use super::*;
 use crate::key::entity_hash;
 use crate::metric::Cell;
 
+mod lists;
+
 type Key = (String, String, i64, Vec<Option<String>>);
 type Oracle = BTreeMap<Key, Cell>;
 

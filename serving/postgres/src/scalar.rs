@@ -2,7 +2,8 @@
 //! aggregate where it looks at the query around it, and lists of a subquery there are none.
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArguments, GroupByExpr, Query, SelectItem, SetExpr, Statement, Value, visit_expressions_mut,
+    Expr, FunctionArguments, GroupByExpr, Query, SelectItem, SetExpr, Statement, Value, Visit as _, Visitor,
+    visit_expressions_mut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -55,11 +56,37 @@ pub fn expression(text: &str) -> Option<Expr> {
     parser.and_then(|mut parser| parser.parse_expr()).ok()
 }
 
+/// Whether a value has an aggregate in it, or is made of a window: the largest of such cannot be asked for.
 fn is_aggregate(value: &Expr) -> bool {
-    const NAMES: [&str; 9] = ["count", "max", "min", "sum", "avg", "array_agg", "string_agg", "bool_and", "bool_or"];
-    let Expr::Function(function) = value else { return false };
-    let name = function.name.to_string().to_lowercase();
-    NAMES.contains(&name.rsplit('.').next().unwrap_or_default())
+    value.visit(&mut Aggregates { depth: 0 }).is_break()
+}
+
+/// Looks for aggregates, but not in queries within.
+struct Aggregates {
+    depth: usize,
+}
+
+impl Visitor for Aggregates {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        const NAMES: [&str; 9] =
+            ["count", "max", "min", "sum", "avg", "array_agg", "string_agg", "bool_and", "bool_or"];
+        let Expr::Function(function) = expr else { return ControlFlow::Continue(()) };
+        let name = function.name.to_string().to_lowercase();
+        let is_one = function.over.is_some() || NAMES.contains(&name.rsplit('.').next().unwrap_or_default());
+        if self.depth == 0 && is_one { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
 }
 
 #[cfg(test)]
@@ -80,6 +107,16 @@ mod tests {
                 "SELECT (SELECT max(c.relkind = 'c') FROM pg_class AS c WHERE c.oid = t.typrelid) FROM pg_type AS t",
             ),
             ("SELECT (SELECT count(*) FROM pg_class)", "SELECT (SELECT count(*) FROM pg_class)"),
+            (
+                "SELECT (SELECT array_to_string(array_agg(relname), ',') FROM pg_class)",
+                "SELECT (SELECT array_to_string(array_agg(relname), ',') FROM pg_class)",
+            ),
+            ("SELECT (SELECT count(*) > 0 FROM pg_class)", "SELECT (SELECT count(*) > 0 FROM pg_class)"),
+            // The aggregate is that of the query within.
+            (
+                "SELECT (SELECT (SELECT count(*) FROM pg_type) + c.oid FROM pg_class AS c)",
+                "SELECT (SELECT max((SELECT count(*) FROM pg_type) + c.oid) FROM pg_class AS c)",
+            ),
             ("SELECT (SELECT oid FROM pg_class LIMIT 1)", "SELECT (SELECT max(oid) FROM pg_class)"),
             ("SELECT ARRAY(SELECT 1 FROM pg_class) AS m", "SELECT '{}' AS m"),
             ("SELECT 1 WHERE EXISTS (SELECT 1 FROM pg_class)", "SELECT 1 WHERE EXISTS (SELECT 1 FROM pg_class)"),

@@ -36,7 +36,7 @@ mod top_channels;
 pub mod types;
 pub mod why;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use object_store::ObjectStore;
@@ -341,11 +341,16 @@ impl Serving {
     }
 }
 
-async fn watch(serving: std::sync::Weak<Serving>) {
+/// Loads what is asked for most, and then looks for new versions; older dates are loaded beside that, for it may take long.
+async fn watch(serving: Weak<Serving>) {
     if let Some(serving) = serving.upgrade() {
         serving.index.warm(&serving.current.get(), None, serving.parts.clock.now()).await;
     }
-    let (mut failing, mut fetched, mut warmed, mut rounds) = (false, None, None, 0_u32);
+    tokio::join!(Box::pin(look(serving.clone())), Box::pin(warm_older(serving)));
+}
+
+async fn look(serving: Weak<Serving>) {
+    let (mut failing, mut fetched, mut rounds) = (false, None, 0_u32);
     loop {
         tokio::time::sleep(REFRESH_EVERY).await;
         let Some(serving) = serving.upgrade() else { return };
@@ -362,6 +367,14 @@ async fn watch(serving: std::sync::Weak<Serving>) {
         if fetched.replace(next_hour(now)) != Some(next_hour(now)) {
             serving.index.prefetch(&serving.current.get(), now).await;
         }
+    }
+}
+
+async fn warm_older(serving: Weak<Serving>) {
+    let mut warmed = None;
+    loop {
+        tokio::time::sleep(REFRESH_EVERY).await;
+        let Some(serving) = serving.upgrade() else { return };
         let view = serving.current.get();
         if warmed.replace(view.version) != Some(view.version) {
             serving.index.warm_older(&view).await;

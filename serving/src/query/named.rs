@@ -201,12 +201,19 @@ impl NamedFilters {
                 return Ok(false);
             }
             let next = Held { number: newest.number.saturating_add(1), filters };
-            if self.create(&next).await? {
-                let number = next.number;
-                self.held.store(Arc::new(next));
-                self.forget(number).await;
-                return Ok(true);
+            if !self.create(&next).await? {
+                continue;
             }
+            let number = next.number;
+            if self.newest().await? >= number.saturating_add(KEPT) {
+                // Meanwhile so many have followed that this number may have been removed, and made a second time it is in the
+                // past, where nobody reads it. If it was not, the change is found there already.
+                self.forget(number.saturating_add(KEPT)).await;
+                continue;
+            }
+            self.held.store(Arc::new(next));
+            self.forget(number).await;
+            return Ok(true);
         }
         Err(ServingError::unavailable("others are changing filters; try again").into())
     }
@@ -222,6 +229,12 @@ impl NamedFilters {
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The number of the newest object; 0 when there is none.
+    async fn newest(&self) -> Result<u64, ServingError> {
+        let objects: Vec<_> = self.store.list(None).try_collect().await?;
+        Ok(objects.iter().filter_map(|object| number(&object.location)).max().unwrap_or(0))
     }
 
     /// What the newest object says.
@@ -272,6 +285,7 @@ fn unreadable(path: &Path, reason: impl std::fmt::Display) -> ServingError {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
     use object_store::memory::InMemory;
 
     use super::*;
@@ -313,6 +327,35 @@ mod tests {
         }
         let third = NamedFilters::open(Arc::clone(&store)).await.unwrap();
         assert_eq!(third.list().len(), 80);
+        let objects: Vec<_> = store.list(None).try_collect().await.unwrap();
+        assert!(objects.len() as u64 <= KEPT + 1, "{} objects", objects.len());
+    }
+
+    #[tokio::test]
+    async fn a_change_that_others_have_long_passed_is_made_again() {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let slow = NamedFilters::open(Arc::clone(&store)).await.unwrap();
+        let others = NamedFilters::open(Arc::clone(&store)).await.unwrap();
+        let own = filter("ip is null");
+        let mut tries = 0;
+        let change = |filters: &mut BTreeMap<String, NamedFilter>| {
+            tries += 1;
+            if tries == 1 {
+                // It has looked, and sleeps until its number is free again.
+                let all = async {
+                    for name in 0..=KEPT {
+                        others.put(&format!("f{name}"), &own).await.unwrap();
+                    }
+                };
+                all.now_or_never().unwrap();
+            }
+            let named = NamedFilter { id: "slow".to_owned(), filter: own.clone(), removed: false };
+            Ok(filters.insert("slow".to_owned(), named).is_none())
+        };
+        assert!(slow.change(change).await.unwrap());
+        assert_eq!(tries, 2);
+        let known = NamedFilters::open(Arc::clone(&store)).await.unwrap();
+        assert_eq!((known.list().len() as u64, known.get("slow")), (KEPT + 2, Some(own)));
         let objects: Vec<_> = store.list(None).try_collect().await.unwrap();
         assert!(objects.len() as u64 <= KEPT + 1, "{} objects", objects.len());
     }

@@ -263,8 +263,44 @@ impl OpenCounts {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::counter::testing::{Sample, columns_of};
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Questions and the keeper join what was there when they looked: by then others may have joined it otherwise.
+        #[test]
+        fn joins_of_older_moments_lose_nothing_and_double_nothing(
+            steps in prop::collection::vec((0..4_u8, 0..8_usize, 0..8_usize), 1..80),
+        ) {
+            let mut open = OpenCounts::new(&Definition::default());
+            let (mut moments, mut events): (Vec<Vec<Counts>>, u64) = (Vec::new(), 0);
+            for (step, at, first) in steps {
+                match step {
+                    0 | 1 => {
+                        let sample = Sample { entity: format!("e{at}"), event_type: "view".into(), ..Sample::default() };
+                        open.add(&columns_of(&[sample]), &[true], i64::MIN).unwrap();
+                        open.detach();
+                        events += 1;
+                    }
+                    2 => moments.push(open.parts().to_vec()),
+                    _ => {
+                        let Some(moment) = moments.iter().rev().nth(at) else { continue };
+                        let end = moment.len().min(first + 4);
+                        let parts = &moment[first.min(end)..end];
+                        let run = freeze_all(parts).unwrap();
+                        open.replace(parts, &run);
+                    }
+                }
+                let counted = open.parts().iter().map(|part| part.freeze().unwrap().total_count());
+                prop_assert_eq!(counted.sum::<u64>(), events);
+            }
+            prop_assert_eq!(freeze_all(&open.take()).unwrap().total_count(), events);
+        }
+    }
 
     #[test]
     fn a_run_that_is_kept_beside_its_rows_takes_memory_too() {

@@ -1,6 +1,16 @@
 //! The view that an answer is made of: which batch version it has, what is settled in it, and what of it is in memory.
 
+use std::fmt;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult,
+};
 use reckon_data::minute::MICROS_PER_DAY;
+use tokio::sync::Notify;
 
 use super::*;
 use crate::view::State;
@@ -115,4 +125,81 @@ async fn what_windows_up_to_now_are_made_of_is_held_in_memory() {
         let counted = log.all().into_iter().filter(|event| event.entity == "v1" && minutes.contains(&event.minute));
         assert_eq!(serving.count(&query).await.unwrap().batch, counted.count() as u64, "{length} minutes");
     }
+}
+
+/// A store that never gives the files of one date, and says that it was asked for one.
+#[derive(Debug)]
+struct Stuck {
+    inner: Arc<dyn ObjectStore>,
+    date: &'static str,
+    asked: Notify,
+}
+
+impl fmt::Display for Stuck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stuck")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Stuck {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult, Error> {
+        self.inner.put_opts(location, payload, opts).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>, Error> {
+        self.inner.put_multipart_opts(location, opts).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult, Error> {
+        if location.as_ref().contains(self.date) {
+            self.asked.notify_one();
+            return std::future::pending().await;
+        }
+        self.inner.get_opts(location, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path, Error>>,
+    ) -> BoxStream<'static, Result<Path, Error>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta, Error>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult, Error> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<(), Error> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_version_does_not_wait_for_older_dates() {
+    // An event on each of four dates, and another on the last.
+    let event = |n: i64| one(&format!("e{n}"), 1_440 * n.min(3));
+    let mut world = World::new(Log(vec![(0..5).map(event).collect()]));
+    world.batch(&[4]).await;
+    let stuck =
+        Arc::new(Stuck { inner: Arc::clone(&world.store), date: "event_date=1970-01-01", asked: Notify::new() });
+    world.store = Arc::<Stuck>::clone(&stuck);
+    let serving = world.serve().await;
+    let minute = Duration::from_secs(60);
+    tokio::time::timeout(minute, stuck.asked.notified()).await.expect("the oldest date is loaded, too");
+    world.batch(&[5]).await;
+    let newer = async {
+        while serving.current.get().coverage != [5] {
+            tokio::time::sleep(REFRESH_EVERY).await;
+        }
+    };
+    tokio::time::timeout(minute, newer).await.expect("the new version is there");
 }
