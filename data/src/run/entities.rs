@@ -22,13 +22,16 @@ pub(super) struct Entities {
     id_ends: Offsets,
     text: String,
     /// A bit for each class of hashes that occurs.
-    classes: u64,
+    classes: u16,
     prefix: Prefix,
 }
 
-/// The class of a hash, below 64: its low bits, by which entities are spread over partitions.
+/// Classes of hashes.
+pub(super) const CLASSES: usize = 16;
+
+/// The class of a hash, below [`CLASSES`]: its low bits, by which entities are spread over partitions.
 pub(super) const fn class_of(hash: u64) -> usize {
-    (hash & 63) as usize
+    (hash % CLASSES as u64) as usize
 }
 
 /// For slot s, `starts[s]..starts[s + 1]` are the entities whose hash is `base + (s << shift)` or a little more.
@@ -80,7 +83,7 @@ impl Entities {
     }
 
     /// A bit for each class of hashes ([`class_of`]) that occurs.
-    pub(super) const fn classes(&self) -> u64 {
+    pub(super) const fn classes(&self) -> u16 {
         self.classes
     }
 

@@ -22,6 +22,7 @@ use std::sync::OnceLock;
 
 use hashbrown::HashTable;
 
+use super::entities::{CLASSES, class_of};
 use super::{DimCondition, Overlap, Run};
 
 /// A list has this part of a run's entities, and at least [`HEADS_MIN`], at most [`HEADS_MAX`].
@@ -77,20 +78,17 @@ pub struct Leader {
 #[must_use]
 pub fn leaders(scopes: &[Scope<'_>], wanted: Wanted<'_>, n: usize) -> Option<Vec<Leader>> {
     let mut views: Vec<View<'_>> = scopes.iter().filter_map(|scope| View::of(scope, &wanted)).collect();
-    views.sort_by_key(|view| Reverse(view.bound()));
+    views.sort_by_key(|view| Reverse(view.bound));
     let entities: usize = views.iter().map(|view| view.run.entities.len()).sum();
     let mut search = Search { unseen: unseen(&views), views, wanted, found: Vec::new(), best: BinaryHeap::new(), n };
     search.run(entities.max(WORK_MIN)).then(|| search.ranked())
 }
 
-/// Classes of hashes.
-const CLASSES: usize = 64;
-
 /// Of each class of hashes, the most that an entity of it can have that has not come up.
 fn unseen(views: &[View<'_>]) -> [u128; CLASSES] {
     let mut unseen = [0; CLASSES];
     for view in views {
-        view.for_each_class(|class| unseen[class] += u128::from(view.bound()));
+        view.for_each_class(|class| unseen[class] += u128::from(view.bound));
     }
     unseen
 }
@@ -100,6 +98,10 @@ struct View<'a> {
     run: &'a Run,
     heads: &'a Heads,
     depth: usize,
+    /// The most that an entity can have here that has not come up here.
+    bound: u64,
+    /// What part of its first count its next count is; negative when the list is at its end.
+    share: f64,
     /// None when all of the run's minutes are meant.
     minutes: Option<Range<i64>>,
     type_id: Option<u32>,
@@ -124,18 +126,14 @@ impl<'a> View<'a> {
         let meets = |dims: &super::DimValues| wanted.conditions.iter().all(|condition| condition.accepts(dims));
         let accepted = (!wanted.conditions.is_empty()).then(|| run.dims.iter().map(meets).collect());
         let heads = run.heads(type_id);
-        Some(Self { run, heads, depth: 0, minutes, type_id, accepted, is_batch: scope.is_batch })
+        let (bound, share) = heads.at(0);
+        Some(Self { run, heads, depth: 0, bound, share, minutes, type_id, accepted, is_batch: scope.is_batch })
     }
 
-    /// The most that an entity can have here that has not come up here.
-    fn bound(&self) -> u64 {
-        self.heads.bound(self.depth)
-    }
-
-    /// What part of its first count its next count is; none when the list is at its end.
-    fn share(&self) -> Option<f64> {
-        let next = *self.heads.counts.get(self.depth)?;
-        Some(next as f64 / self.heads.bound(0) as f64)
+    /// Goes on to what comes next in its list.
+    fn go_down(&mut self) {
+        self.depth += 1;
+        (self.bound, self.share) = self.heads.at(self.depth);
     }
 
     fn has_class(&self, class: usize) -> bool {
@@ -215,8 +213,8 @@ impl<'a> Search<'a> {
         // long: in a short time nearly all entities have one event.
         let own = self.views.iter().enumerate().filter(|(_, view)| view.has_class(class));
         let little = self.least().unwrap_or(0) / (4 * own.clone().count() as u64).max(1);
-        let shares = own.filter_map(|(at, view)| Some((at, view.bound() > little, view.share()?)));
-        shares.max_by(|a, b| a.1.cmp(&b.1).then(a.2.total_cmp(&b.2))).map(|(at, ..)| at)
+        let more = own.filter(|(_, view)| view.share >= 0.0).map(|(at, view)| (at, view.bound > little, view.share));
+        more.max_by(|a, b| a.1.cmp(&b.1).then(a.2.total_cmp(&b.2))).map(|(at, ..)| at)
     }
 
     /// The `n`-th largest count found; none when there are fewer.
@@ -226,10 +224,10 @@ impl<'a> Search<'a> {
     }
 
     fn go_down(&mut self, at: usize) {
-        let before = self.views[at].bound();
-        self.views[at].depth += 1;
+        let before = self.views[at].bound;
+        self.views[at].go_down();
         let (view, unseen) = (&self.views[at], &mut self.unseen);
-        let less = u128::from(before - view.bound());
+        let less = u128::from(before - view.bound);
         view.for_each_class(|class| unseen[class] -= less);
     }
 
@@ -240,7 +238,7 @@ impl<'a> Search<'a> {
 
     /// Counts an entity as long as it may be among the first; in how many runs it was looked up.
     fn count(&mut self, hash: u64, id: &'a str) -> usize {
-        let class = super::entities::class_of(hash);
+        let class = class_of(hash);
         let (mut total, mut batch, mut lookups) = (0_u64, 0_u64, 0);
         // It has not come up anywhere, or it would have been counted then.
         let mut most = self.unseen[class];
@@ -250,7 +248,7 @@ impl<'a> Search<'a> {
             }
             let count = view.count(hash, id);
             lookups += 1;
-            most = most.saturating_sub(u128::from(view.bound().saturating_sub(count)));
+            most = most.saturating_sub(u128::from(view.bound.saturating_sub(count)));
             total = total.saturating_add(count);
             if view.is_batch {
                 batch = batch.saturating_add(count);
@@ -302,9 +300,13 @@ impl Heads {
         self.places.find(hash, is).map(|place| self.counts[*place as usize])
     }
 
-    /// The most that an entity from `depth` on can have.
-    fn bound(&self, depth: usize) -> u64 {
-        self.counts.get(depth).copied().unwrap_or(self.rest)
+    /// The most that an entity from `depth` on can have, and what part of the first count that is; negative at the end of
+    /// the list.
+    fn at(&self, depth: usize) -> (u64, f64) {
+        match (self.counts.get(depth), self.counts.first()) {
+            (Some(next), Some(first)) => (*next, *next as f64 / *first as f64),
+            _ => (self.rest, -1.0),
+        }
     }
 
     /// Of one type; of all when none.
