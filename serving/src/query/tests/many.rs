@@ -96,6 +96,7 @@ proptest! {
                 let answer = serving.many(&query).await.unwrap();
                 assert!(answer.provenance.complete, "{:?}", answer.provenance);
                 assert_eq!(answer.previous_window, Some(before));
+                assert_eq!(answer.provenance.late, Some(answer.entities.iter().map(|own| own.late).sum()));
                 for (entity, own) in entities.iter().zip(&answer.entities) {
                     let now = sum(matching(&log, entity, None, &window, country));
                     let then = sum(matching(&log, entity, None, &before, country));
