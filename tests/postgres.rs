@@ -203,6 +203,13 @@ fn a_cursor_that_has_failed_gives_no_rest() {
         assert_eq!(code(&client, "move all from c").await, SqlState::QUERY_CANCELED);
         client.simple_query("reset statement_timeout").await.unwrap();
         assert_eq!(code(&client, "fetch 1 from c").await.code(), "55000");
+        // And one whose rows were on their way: nobody knows how many of them have come.
+        client.simple_query("close c").await.unwrap();
+        client.simple_query(all).await.unwrap();
+        client.simple_query("set statement_timeout = '300ms'").await.unwrap();
+        assert_eq!(code(&client, "fetch all from c").await, SqlState::QUERY_CANCELED);
+        client.simple_query("reset statement_timeout").await.unwrap();
+        assert_eq!(code(&client, "fetch 1 from c").await.code(), "55000");
     });
 }
 

@@ -200,6 +200,12 @@ mod tests {
         assert!(!answers(Some(&by("ip:10.0.0.1")), &[Function::Count]));
         assert!(!answers(None, &[Function::Count, Function::Avg]));
         assert!(!answers(None, &[Function::ApproxDistinct]));
+        // Sums say nothing of users, nor users of sums.
+        let with = |function: Function| definition(&[], &[Function::Count, function], 60).version();
+        for (kept, other) in [(Function::Sum, Function::ApproxDistinct), (Function::ApproxDistinct, Function::Sum)] {
+            assert!(versions.answers(with(kept), &Needs::of(None, &[kept])), "{kept}");
+            assert!(!versions.answers(with(kept), &Needs::of(None, &[other])), "{other} of {kept}");
+        }
         assert!(versions.answers(0, &Needs::default()), "everything counts");
         assert!(!versions.answers(0, &Needs::of(Some(&by("country:US")), &[])), "nobody knows");
     }

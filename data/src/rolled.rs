@@ -84,6 +84,14 @@ mod tests {
     }
 
     #[test]
+    fn a_date_without_hours_has_no_minutes_either() {
+        // Both went in one step, or minutes are kept again since.
+        let rolled = Rolled { hour: 40, ..Rolled::default() };
+        assert_eq!(Granularity::ALL.map(|granularity| rolled.may_lack(39, granularity)), [true, true, false]);
+        assert_eq!((rolled.finest(39), rolled.finest(40)), (Granularity::Day, Granularity::Minute));
+    }
+
+    #[test]
     fn days_are_kept_for_ever() {
         let rolled = Rolled { minute: 100, hour: 100 };
         assert_eq!(Granularity::ALL.map(|granularity| rolled.may_lack(5, granularity)), [true, true, false]);

@@ -448,6 +448,12 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn what_is_not_listed_is_bounded_by_the_largest_that_was_left_out() {
+        let heads = Heads { entities: vec![3, 1], counts: vec![5, 4], rest: 2 };
+        assert_eq!([0, 1, 2, 9].map(|depth| heads.bound(depth)), [5, 4, 2, 2]);
+    }
+
     proptest! {
         #[test]
         fn the_largest_are_kept_and_no_other_is_larger_than_said(

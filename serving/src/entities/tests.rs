@@ -281,6 +281,14 @@ async fn snapshots_stand_in_for_the_journal() {
     assert_eq!(two.ask(count).await.unwrap(), (23, 23));
 }
 
+/// What the snapshot before the last one does not hold must stay: the last one may be being read, or be damaged.
+#[test]
+fn the_journal_stays_from_the_last_but_one_snapshot_on() {
+    for (snapshots, expected) in [(vec![], 0), (vec![5], 0), (vec![5, 10], 5), (vec![5, 10, 15], 10)] {
+        assert_eq!(journal::floor(&snapshots), expected, "{snapshots:?}");
+    }
+}
+
 /// A process that sleeps for long must not create a number anew that was removed, and believe that it has written something.
 #[tokio::test]
 async fn a_sleeper_does_not_write_into_the_past() {

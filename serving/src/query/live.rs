@@ -224,9 +224,9 @@ mod tests {
             }
             sums
         };
-        let made = points(&sums(&[(0, 5, 1), (60, 7, 0)]), &sums(&[(60, 2, 2), (120, 3, 0)])).unwrap();
+        let made = points(&sums(&[(0, 5, 1), (60, 7, 3)]), &sums(&[(60, 2, 2), (120, 3, 0)])).unwrap();
         let told: Vec<_> = made.iter().map(|at| (at.start, at.batch, at.stream, at.late)).collect();
-        assert_eq!(told, [(0, 5, 0, 1), (start_of_minute(60), 7, 2, 2), (start_of_minute(120), 0, 3, 0)]);
+        assert_eq!(told, [(0, 5, 0, 1), (start_of_minute(60), 7, 2, 5), (start_of_minute(120), 0, 3, 0)]);
         assert!(points(&sums(&[(0, u64::MAX, 0)]), &StepSums::new()).is_err());
         let many: Vec<_> = (0..=PartsQuery::STEPS_MAX as i64).map(|step| (step, 1, 0)).collect();
         assert!(matches!(points(&sums(&many), &StepSums::new()), Err(ServingError::BadRequest { field: "step", .. })));

@@ -304,7 +304,7 @@ mod tests {
         assert!(matches!(named.put("us", &gb).await, Err(NameError::Taken { .. })));
         assert!(named.remove("us").await.unwrap());
         assert!(!named.remove("us").await.unwrap());
-        assert_eq!(named.get("us"), None);
+        assert_eq!((named.get("us"), named.list()), (None, Vec::new()));
         assert!(matches!(named.put("us", &gb).await, Err(NameError::Taken { .. })), "also once it was removed");
         assert!(named.put("us", &us).await.unwrap());
         assert_eq!(named.get("us"), Some(us.clone()));

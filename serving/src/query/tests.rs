@@ -12,6 +12,7 @@ use super::*;
 use crate::testing::{Ev, Log, World};
 use crate::view::Source;
 
+mod definitions;
 mod found;
 mod many;
 mod missing;

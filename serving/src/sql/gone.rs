@@ -286,6 +286,7 @@ mod tests {
         assert_eq!(dates("SELECT sum(count) FROM stats").await, all);
         assert_eq!(dates("SELECT * FROM stats_batch WHERE entity_id = 'v1'").await, all);
         assert_eq!(dates("SELECT sum(count) FROM stats WHERE minute < '1970-01-01T00:05:00Z'").await, all);
+        assert_eq!(dates("SELECT sum(count) FROM stats WHERE minute >= '1970-01-01T23:59:00Z'").await, all);
         assert_eq!(dates("SELECT sum(count) FROM stats WHERE date_part('hour', minute) = 7").await, all);
         assert_eq!(
             dates("SELECT (SELECT sum(count) FROM stats WHERE minute < '1970-01-01T05:00:00Z') AS n").await,

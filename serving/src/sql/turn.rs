@@ -70,6 +70,7 @@ mod tests {
         let other = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let lent = turns.acquire().await.unwrap();
+            assert_eq!(idle.available_permits(), 0, "as long as it is lent, its place among the idle is taken");
             tokio::time::sleep(Duration::from_secs(30)).await;
             drop(lent);
         };

@@ -143,6 +143,10 @@ async fn a_file_stays_until_its_copy_is_right() {
     moving.tiered.cold().put(&path, "rows!".into()).await.unwrap();
     assert!(matches!(fresh.move_file(&file(5)).await, Err(ColdError::Changed { .. })));
     assert_eq!(moving.tiered.cold().head(&path).await.unwrap().size, 5);
+    // Two that are cut short alike are not the file either: it stays, and is found to be damaged where it is.
+    moving.tiered.cold().put(&path, "rowS".into()).await.unwrap();
+    assert!(matches!(fresh.move_file(&file(5)).await, Err(ColdError::Changed { .. })));
+    assert_eq!(moving.hot_files().await.unwrap().len(), 1);
 }
 
 #[tokio::test]

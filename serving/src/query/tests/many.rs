@@ -96,6 +96,7 @@ proptest! {
                 let answer = serving.many(&query).await.unwrap();
                 assert!(answer.provenance.complete, "{:?}", answer.provenance);
                 assert_eq!(answer.previous_window, Some(before));
+                assert_eq!(answer.provenance.late, Some(answer.entities.iter().map(|own| own.late).sum()));
                 for (entity, own) in entities.iter().zip(&answer.entities) {
                     let now = sum(matching(&log, entity, None, &window, country));
                     let then = sum(matching(&log, entity, None, &before, country));
@@ -375,6 +376,7 @@ async fn sums_are_kept_as_long_as_their_files_are() {
     let us = Some(serving.filter("country:US").unwrap());
     assert_eq!(serving.count(&CountQuery { filter: us, ..query.clone() }).await.unwrap().count, 0);
     assert_eq!(serving.count(&CountQuery { from: 2 * MICROS_PER_MINUTE, ..query.clone() }).await.unwrap().count, 2);
+    assert_eq!(serving.count(&CountQuery { to: 2 * MICROS_PER_MINUTE, ..query.clone() }).await.unwrap().count, 1);
     let as_of = serving.count_as_of(&query, AsOf::Version(first.provenance.batch_version)).await.unwrap();
     assert_eq!((as_of.count, as_of.stream), (1, 0));
 }

@@ -133,6 +133,23 @@ async fn a_hole_on_disk_is_named() {
     );
 }
 
+/// a segment has counts of several minutes, and a window that holds any one of them finds it.
+#[tokio::test]
+async fn a_segment_on_disk_is_found_by_each_of_its_minutes() {
+    for is_torn in [false, true] {
+        let world = World::new(small());
+        world.seal(&[4, 0], 4, is_torn).await;
+        world.tails.state.lock().on_disk_below.insert(0, 4);
+        let serving = world.serve().await;
+        for minute in 0..5 {
+            let query = question("v1", None, start_of_minute(minute), start_of_minute(minute + 1));
+            let answer = serving.count(&query).await.unwrap();
+            let expected = (u64::from((1..=3).contains(&minute)), true);
+            assert_eq!((answer.count, answer.provenance.complete), expected, "minute {minute}, torn: {is_torn}");
+        }
+    }
+}
+
 /// Seals partition 0 of the small log in torn files, and takes those away that `is_lost` names by number.
 async fn torn(is_lost: impl Fn(usize) -> bool) -> (CountAnswer, SqlAnswer) {
     let world = World::new(small());

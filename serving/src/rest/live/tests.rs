@@ -125,6 +125,19 @@ async fn a_stream_begins_with_all_steps_and_goes_on_with_changes() {
     assert_eq!(read(&mut other, "series").await["points"].as_array().map(Vec::len), Some(2));
 }
 
+/// Who was told of an error instead of steps has none that a change could be a change of.
+#[tokio::test]
+async fn the_first_answer_after_an_error_is_told_whole() {
+    let world = world().await;
+    let shared = Shared::new(parts(&world).await);
+    let view = View::read(Some("entity=v1&from=0")).unwrap();
+    let failed = Frame { id: 1, tick: "{}".to_owned(), whole: false, parts: None };
+    let first = Box::pin(frame::make(&shared, &view, Some(&failed))).await;
+    assert_eq!((first.id, first.whole, first.parts.is_some()), (2, true, true));
+    let next = Box::pin(frame::make(&shared, &view, Some(&first))).await;
+    assert_eq!((next.id, next.whole, next.parts.is_some()), (3, false, true));
+}
+
 /// Counts that were made without a dimension would be too small, and look whole.
 #[tokio::test]
 async fn a_filter_that_older_counts_do_not_hold_is_no_short_count() {

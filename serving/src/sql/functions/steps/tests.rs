@@ -49,6 +49,30 @@ fn steps_start_where_the_calendar_says() {
     }
 }
 
+/// Files are left out by these: too long a step would take in rows of the next one.
+#[test]
+fn units_of_date_trunc_start_and_end_where_the_calendar_says() {
+    for (unit, time, start, next) in [
+        ("second", "2013-02-08T21:29:59.999Z", "2013-02-08T21:29:59Z", "2013-02-08T21:30:00Z"),
+        ("minute", "2013-02-08T21:59:59Z", "2013-02-08T21:59:00Z", "2013-02-08T22:00:00Z"),
+        ("hour", "2013-02-08T23:59:59Z", "2013-02-08T23:00:00Z", "2013-02-09T00:00:00Z"),
+        ("day", "2013-02-28T23:59:59Z", "2013-02-28T00:00:00Z", "2013-03-01T00:00:00Z"),
+        ("WEEK", "2013-02-10T23:59:59Z", "2013-02-04T00:00:00Z", "2013-02-11T00:00:00Z"),
+        ("month", "2012-02-29T23:59:59Z", "2012-02-01T00:00:00Z", "2012-03-01T00:00:00Z"),
+        ("quarter", "2013-12-31T23:59:59Z", "2013-10-01T00:00:00Z", "2014-01-01T00:00:00Z"),
+        ("year", "1969-12-31T23:59:59Z", "1969-01-01T00:00:00Z", "1970-01-01T00:00:00Z"),
+    ] {
+        let step = DateTrunc::step(&ScalarValue::from(unit)).unwrap();
+        let found = step.start(at(time)).unwrap();
+        assert_eq!(
+            (format_time(found).as_str(), format_time(step.next(found).unwrap()).as_str()),
+            (start, next),
+            "{unit}"
+        );
+    }
+    assert_eq!(DateTrunc::step(&ScalarValue::from("millennium")), None, "then nothing is left out");
+}
+
 #[test]
 fn intervals_that_make_no_steps_are_refused() {
     let epoch = scalar(Some(0));
