@@ -450,8 +450,8 @@ mod tests {
 
     #[test]
     fn what_is_not_listed_is_bounded_by_the_largest_that_was_left_out() {
-        let heads = Heads { entities: vec![3, 1], counts: vec![5, 4], rest: 2 };
-        assert_eq!([0, 1, 2, 9].map(|depth| heads.bound(depth)), [5, 4, 2, 2]);
+        let heads = Heads { entities: vec![3, 1], counts: vec![5, 4], rest: 2, places: HashTable::new() };
+        assert_eq!([0, 1, 2, 9].map(|depth| heads.at(depth)), [(5, 1.0), (4, 0.8), (2, -1.0), (2, -1.0)]);
     }
 
     proptest! {
