@@ -4,7 +4,7 @@
 //! stats = batch_counts (minute) ∪ stream runs ──group by (entity, type, minute, dimensions)──▶ metrics
 //! ```
 //!
-//! A text goes through [`guard`], which refuses what writes and what is too large to be planned ([`size`]); `pin` pins
+//! A text goes through [`guard`], which refuses what writes and what is too large to be planned ([`size`], `readings`); `pin` pins
 //! what it names, `dress` makes tables of that, `ready` ends with a plan. [`engine`] runs plans on threads of their
 //! own; [`streamed`] gives their rows as they come, [`render`] as JSON and Arrow IPC.
 //!
@@ -25,6 +25,7 @@ pub mod gone;
 pub mod guard;
 pub mod held;
 mod pin;
+mod readings;
 mod ready;
 pub mod render;
 pub mod reserved;
