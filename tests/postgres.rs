@@ -177,6 +177,18 @@ pub fn tells_what_is_missing(server: &Server) {
     });
 }
 
+/// What clients ask of the catalogue is read in PostgreSQL's dialect, where each argument is read twice.
+#[test]
+fn functions_within_functions_are_read_to_their_end() {
+    let (_dir, server) = loaded(&[]);
+    let address = server.postgres();
+    RUNTIME.block_on(async {
+        let (client, _notices) = connect(address).await;
+        let query = format!("select {}'a'{} where version() <> ''", "upper(".repeat(30), ")".repeat(30));
+        assert_eq!(text(&client, &query).await, "A");
+    });
+}
+
 #[test]
 fn a_cursor_that_has_failed_gives_no_rest() {
     let (_dir, server) = loaded(&[]);

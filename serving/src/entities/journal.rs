@@ -57,6 +57,15 @@ impl Journal {
         self.get(&numbered(JOURNAL, number), number).await
     }
 
+    /// The token of object `number`; nil when it is not there, or cannot be read.
+    pub(super) async fn token(&self, number: u64) -> Result<Uuid, EntityError> {
+        match self.read(number).await {
+            Ok(Some(Found::Object(Object { token, .. }))) => Ok(token),
+            Ok(_) | Err(EntityError::Damaged { .. }) => Ok(Uuid::nil()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Refuses a journal that goes on behind a number that is not there: it has lost an object, and whoever wrote that number
     /// anew would write into the past. Without `far` only the very next number is looked for.
     pub(super) async fn check_end(&self, number: u64, far: bool) -> Result<(), EntityError> {

@@ -236,7 +236,8 @@ impl Keeper {
             let kept = self.journal.part(number, &part).await?.ok_or_else(gone)?;
             self.blocking(move |replica| replica.load(&kept)).await?;
         }
-        let state = State { position: number, token: Uuid::nil(), ..state };
+        // The newest snapshot's object stays until there are two newer ones.
+        let state = State { position: number, token: self.journal.token(number).await?, ..state };
         self.blocking(move |replica| replica.finish(state)).await?;
         self.state = Some(state);
         Ok(state)

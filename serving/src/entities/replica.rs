@@ -46,7 +46,7 @@ pub(super) struct State {
     pub(super) identity: Uuid,
     /// Up to which number.
     pub(super) position: u64,
-    /// The token of the object with that number; nil when it was not read.
+    /// The token of the object with that number; nil when nobody can say.
     pub(super) token: Uuid,
 }
 

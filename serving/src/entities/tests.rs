@@ -349,6 +349,30 @@ async fn a_journal_that_went_on_otherwise_is_another_store() {
     }
 }
 
+/// A machine that began with a snapshot, and has followed nothing since, knows as well which journal that was of.
+#[tokio::test]
+async fn a_snapshot_of_a_journal_that_went_on_otherwise_is_another_store() {
+    let place = Place::new();
+    let one = Entities::start_with(place.parts("one"), 2).await.unwrap();
+    for entity in ["a", "b"] {
+        one.put(entity.to_owned(), titled(entity), Condition::Any).await.unwrap();
+    }
+    end(one).await;
+    let snapshot = Path::from(format!("snapshots/{:020}", 2));
+    assert!(place.store.get(&snapshot).await.is_ok());
+    end(Entities::start(place.parts("late")).await.unwrap()).await;
+    place.store.delete(&snapshot).await.unwrap();
+    place.store.delete(&object(2)).await.unwrap();
+    let two = Entities::start(place.parts("two")).await.unwrap();
+    for entity in ["c", "d"] {
+        two.put(entity.to_owned(), titled(entity), Condition::Any).await.unwrap();
+    }
+    let late = Entities::start(place.parts("late")).await.unwrap();
+    for (entity, is_there) in [("a", true), ("b", false), ("c", true), ("d", true)] {
+        assert_eq!(late.get(entity).await.is_ok(), is_there, "{entity}");
+    }
+}
+
 #[tokio::test]
 async fn a_hole_in_the_journal_is_not_its_end() {
     let place = Place::new();

@@ -63,8 +63,8 @@ pub fn rows_of(metadata: &Arc<ParquetMetaData>, entity: &str) -> (Vec<usize>, Ro
             continue;
         }
         groups.push(group);
-        match column.and_then(|column| pages_of(metadata, group, column, entity)) {
-            Some(pages) => ranges.extend(pages.into_iter().map(|(from, to)| begin + from..begin + to.min(rows))),
+        match column.and_then(|column| pages_of(metadata, group, column, entity, rows)) {
+            Some(pages) => ranges.extend(pages.into_iter().map(|(from, to)| begin + from..begin + to)),
             None => ranges.push(begin..begin + rows),
         }
         begin += rows;
@@ -84,19 +84,30 @@ fn may_hold(min: Option<&[u8]>, max: Option<&[u8]>, entity: &str) -> bool {
     min.is_none_or(|min| min <= entity.as_bytes()) && max.is_none_or(|max| entity.as_bytes() <= max)
 }
 
-/// The rows, from and to, of the pages of a row group that may hold an entity; none where nobody can tell.
-fn pages_of(metadata: &ParquetMetaData, group: usize, column: usize, entity: &str) -> Option<Vec<(usize, usize)>> {
+/// The rows, from and to, of the pages of a row group of so many `rows` that may hold an entity; none where nobody can tell.
+fn pages_of(
+    metadata: &ParquetMetaData,
+    group: usize,
+    column: usize,
+    entity: &str,
+    rows: usize,
+) -> Option<Vec<(usize, usize)>> {
     let ColumnIndexMetaData::BYTE_ARRAY(index) = metadata.column_index()?.get(group)?.get(column)? else { return None };
     let pages = metadata.offset_index()?.get(group)?.get(column)?.page_locations();
-    let row = |page: usize| pages.get(page).and_then(|page| usize::try_from(page.first_row_index).ok());
-    let mut found = Vec::new();
-    for page in 0..pages.len() {
-        if may_hold(index.min_value(page), index.max_value(page), entity) {
-            // The last page ends with its row group.
-            found.push((row(page)?, if page + 1 < pages.len() { row(page + 1)? } else { usize::MAX }));
-        }
-    }
-    Some(found)
+    let firsts = pages.iter().map(|page| page.first_row_index);
+    let bounds = bounds_of(firsts, rows).filter(|bounds| bounds.len() as u64 == index.num_pages())?;
+    let may_hold = |page: &usize| may_hold(index.min_value(*page), index.max_value(*page), entity);
+    Some((0..bounds.len()).filter(may_hold).filter_map(|page| bounds.get(page).copied()).collect())
+}
+
+/// The rows of each page, from and to, by their first rows; none unless they are all `rows` of a row group in order: what a page
+/// index leaves out, nobody would miss.
+fn bounds_of(firsts: impl Iterator<Item = i64>, rows: usize) -> Option<Vec<(usize, usize)>> {
+    let mut edges = firsts.map(usize::try_from).collect::<Result<Vec<_>, _>>().ok()?;
+    // The last page ends with its row group.
+    edges.push(rows);
+    let is_whole = edges.first() == Some(&0) && edges.is_sorted();
+    is_whole.then(|| edges.iter().copied().zip(edges.iter().copied().skip(1)).collect())
 }
 
 #[cfg(test)]
@@ -125,6 +136,15 @@ mod tests {
         writer.close().unwrap();
         let reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional);
         Arc::new(reader.parse_and_finish(&Bytes::from(bytes)).unwrap())
+    }
+
+    #[test]
+    fn pages_that_are_not_all_of_a_row_group_tell_nothing() {
+        let bounds = |firsts: &[i64]| bounds_of(firsts.iter().copied(), 9);
+        assert_eq!(bounds(&[0, 3, 7]), Some(vec![(0, 3), (3, 7), (7, 9)]));
+        for wrong in [&[][..], &[1, 3], &[0, 7, 3], &[0, 10], &[0, -1]] {
+            assert_eq!(bounds(wrong), None, "{wrong:?}");
+        }
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! Count columns out of Parquet files, decoded on a blocking thread.
 #![allow(deprecated, reason = "parquet's reader of object stores is to go in a later version; this one is pinned")]
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
@@ -11,6 +12,7 @@ use object_store::ObjectStore;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowPredicateFn, RowFilter};
 use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
+use reckon_data::minute::minute_of;
 use reckon_data::offload::offload_future;
 use reckon_data::run::{Dimension, LATE_COLUMN};
 use reckon_data::table::{DataFile, Table};
@@ -32,6 +34,8 @@ const READERS: usize = 16;
 pub struct Wanted {
     /// One entity only. The file's row groups are pruned by it.
     pub entity: Option<Arc<str>>,
+    /// Rows of some minutes since 1970 only: an entity may have a good part of a date's rows.
+    pub minutes: Option<Range<i64>>,
     /// Segments of one log partition, by their starts: rows of `stream_counts` that count.
     pub segments: Option<(u32, Arc<[u64]>)>,
 }
@@ -147,7 +151,7 @@ impl Files {
                 rows += batch.num_rows() as u64;
                 fold(&mut state, &batch)?;
             }
-            let all = wanted.entity.is_none() && wanted.segments.is_none();
+            let all = wanted.entity.is_none() && wanted.minutes.is_none() && wanted.segments.is_none();
             if all && rows != file.rows {
                 return Err(ServingError::internal(format!("file {} holds {rows} rows, not {}", file.path, file.rows)));
             }
@@ -188,7 +192,21 @@ fn restrict(mut builder: Builder, wanted: &Wanted) -> Builder {
             Ok(ids.iter().map(|id| Some(id == Some(&*entity))).collect())
         })));
     }
+    if let Some(minutes) = wanted.minutes.clone() {
+        let mask = ProjectionMask::columns(builder.parquet_schema(), ["minute"]);
+        predicates.push(Box::new(ArrowPredicateFn::new(mask, move |batch| in_minutes(&batch, &minutes))));
+    }
     if predicates.is_empty() { builder } else { builder.with_row_filter(RowFilter::new(predicates)) }
+}
+
+/// Rows without a minute are left to who folds them.
+fn in_minutes(batch: &RecordBatch, minutes: &Range<i64>) -> Result<BooleanArray, arrow::error::ArrowError> {
+    let Some(column) = batch.column_by_name("minute") else {
+        return Ok(BooleanArray::from(vec![true; batch.num_rows()]));
+    };
+    let micros = whole(column)?;
+    let is_in = |micros: Option<i64>| micros.is_none_or(|micros| minutes.contains(&minute_of(micros)));
+    Ok(micros.as_primitive::<Int64Type>().iter().map(|micros| Some(is_in(micros))).collect())
 }
 
 fn in_segments(batch: &RecordBatch, partition: i64, starts: &[u64]) -> Result<BooleanArray, arrow::error::ArrowError> {

@@ -16,6 +16,8 @@ pub mod load;
 mod places;
 pub mod segments;
 pub mod split;
+#[cfg(test)]
+mod tests;
 pub mod warm;
 
 use std::borrow::Cow;
@@ -152,7 +154,7 @@ impl Index {
             let held = if self.is_cold(&span, columns) { Held::TooLarge } else { self.held(&span, columns).await? };
             match held {
                 Held::Runs(runs) => runs.iter().for_each(|run| run.sum(&part, into)),
-                Held::TooLarge => self.read_entity(&span.files, selection.entity, columns).await?.sum(&part, into),
+                Held::TooLarge => self.read_entity(&span, selection.entity, columns).await?.sum(&part, into),
             }
         }
         Ok(())
@@ -313,10 +315,12 @@ impl Index {
         offload(finish).await.map_err(ServingError::internal)?
     }
 
-    async fn read_entity(&self, set: &FileSet, entity: &str, columns: Columns) -> Result<Run, ServingError> {
+    async fn read_entity(&self, span: &Span, entity: &str, columns: Columns) -> Result<Run, ServingError> {
+        let set = &span.files;
         let near = |file: &&DataFile| may_hold(file, entity);
-        let files = FileSet { files: set.files.iter().filter(near).cloned().collect(), ..set.clone() };
-        self.build(&files, columns, Wanted { entity: Some(entity.into()), segments: None }).await
+        let files = FileSet { files: set.files.iter().filter(near).cloned().collect(), ..FileSet::clone(set) };
+        let (entity, minutes) = (Some(entity.into()), Some(span.minutes.clone()));
+        self.build(&files, columns, Wanted { entity, minutes, ..Wanted::default() }).await
     }
 
     async fn read_top<S: PerEntity>(&self, span: &Span, top: Arc<TopSelection>, sums: S) -> Result<S, ServingError> {

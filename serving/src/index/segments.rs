@@ -268,7 +268,7 @@ fn may_touch(file: &DataFile, partition: u32, range: &Range<u64>) -> bool {
 async fn load(index: &Index, chunk: &Chunk, starts: Vec<u64>) -> Result<Vec<Run>, ServingError> {
     let dimensions = Arc::clone(index.files.dimensions());
     let starts: Arc<[u64]> = starts.into();
-    let wanted = Wanted { entity: None, segments: Some((chunk.partition, Arc::clone(&starts))) };
+    let wanted = Wanted { segments: Some((chunk.partition, Arc::clone(&starts))), ..Wanted::default() };
     let builders: Vec<RunBuilder> = starts.iter().map(|_| RunBuilder::new()).collect();
     let add = move |builders: &mut Vec<RunBuilder>, batch: &RecordBatch| {
         let column = batch.column_by_name("segment_start");

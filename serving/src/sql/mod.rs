@@ -5,7 +5,7 @@
 //!         └ rows of batch in minutes that the stream has nothing of are not grouped
 //! ```
 //!
-//! A text goes through [`guard`], which refuses what writes and what is too large to be planned ([`size`]); `pin` pins
+//! A text goes through [`guard`], which refuses what writes and what is too large to be planned ([`size`], `readings`); `pin` pins
 //! what it names, `dress` makes tables of that, `ready` ends with a plan. [`engine`] runs plans on threads of their
 //! own; [`streamed`] gives their rows as they come, [`render`] as JSON and Arrow IPC.
 //!
@@ -28,6 +28,7 @@ pub mod guard;
 pub mod held;
 mod parts;
 mod pin;
+mod readings;
 mod ready;
 pub mod render;
 pub mod reserved;

@@ -11,6 +11,7 @@ use datafusion::sql::sqlparser::dialect::Dialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
+use super::readings::{is_open_interval, readings};
 use crate::ServingError;
 
 /// Most words, numbers, strings and signs of a query. A list of 80,000 texts took 17 s to plan.
@@ -22,6 +23,8 @@ pub const BRACKETS_MAX: usize = 100;
 /// Most words that stand around what follows them without a bracket: `EXPLAIN EXPLAIN …` took all stack there was, and
 /// `INTERVAL INTERVAL …` twice the time for each.
 pub const NESTED_MAX: usize = 16;
+/// Most words and signs that are read in all, those that are read again counted again.
+pub const READINGS_MAX: usize = 1 << 20;
 /// Most tables that a query reads, each name of a `WITH` written out: planning writes them out, and a name that stands for
 /// two of the one before it doubles the plan. Thirty of those took all memory there was.
 pub const TABLES_MAX: usize = 1_000;
@@ -52,6 +55,11 @@ pub fn check_text(query: &str, dialect: &dyn Dialect) -> Result<(), ServingError
     if nested > NESTED_MAX {
         let what = "words EXPLAIN, INTERVAL without a text, ARRAY< and STRUCT<";
         return Err(too_many(nested, what, NESTED_MAX));
+    }
+    let readings = readings(&tokens, dialect);
+    if readings > READINGS_MAX {
+        let what = "words and signs to read, those within CAST(…), NOT (…), ARRAY[…] and the like once more for each";
+        return Err(too_many(readings, what, READINGS_MAX));
     }
     let operators = operators(&tokens);
     if operators > OPERATORS_MAX {
@@ -206,9 +214,7 @@ fn nested(tokens: &[Token]) -> usize {
         let next = tokens.get(at + 1);
         match word.keyword {
             Keyword::EXPLAIN => true,
-            Keyword::INTERVAL => {
-                !matches!(next, Some(Token::SingleQuotedString(_) | Token::Number(..) | Token::Placeholder(_)))
-            }
+            Keyword::INTERVAL => is_open_interval(token, next),
             Keyword::ARRAY | Keyword::STRUCT => matches!(next, Some(Token::Lt)),
             _ => false,
         }
@@ -320,7 +326,7 @@ fn is_operator(token: &Token) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::sql::sqlparser::dialect::GenericDialect;
+    use datafusion::sql::sqlparser::dialect::{GenericDialect, PostgreSqlDialect};
     use datafusion::sql::sqlparser::parser::Parser;
 
     use super::*;
@@ -403,6 +409,14 @@ mod tests {
         let types = |types: usize| format!("SELECT a::{}INT", "Nullable(".repeat(types));
         assert!(check(&types(BRACKETS_MAX)).is_ok());
         assert!(check(&types(BRACKETS_MAX + 1)).is_err());
+        let within = |word: &str, times: usize| format!("select {}1{}", word.repeat(times), ")".repeat(times));
+        for word in ["cast(", "position(", "not (", "floor(", "t.f("] {
+            assert!(check(&within(word, 8)).is_ok(), "{word}");
+            assert!(check(&within(word, 40)).unwrap_err().to_string().contains("to read"), "{word}");
+        }
+        assert!(check(&within("replace(", 40)).is_ok());
+        assert!(check_text(&within("replace(", 40), &PostgreSqlDialect {}).is_err(), "there it is read twice");
+        assert!(check_text(&within("replace(", 8), &PostgreSqlDialect {}).is_ok());
         let union = |queries: usize| vec!["select 1, 2"; queries].join(" union all ");
         assert!(check(&union(OPERATORS_MAX + 1)).is_ok());
         assert!(check(&union(OPERATORS_MAX + 2)).is_err(), "it is a tree as deep as it is long");

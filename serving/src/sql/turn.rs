@@ -36,7 +36,7 @@ impl Turn {
         Self { turns, idle, own: Some(own), patience }
     }
 
-    /// Waits for the reader. When that takes long the turn is lent, if there is room, and waited for again afterwards.
+    /// Waits for the reader. When that takes long the turn is lent, as soon as there is room, and waited for again afterwards.
     ///
     /// # Errors
     /// [`ServingError::Unavailable`] when it cannot be had again in time.
@@ -45,7 +45,11 @@ impl Turn {
         if let Ok(read) = timeout(LEND_AFTER, reader.as_mut()).await {
             return Ok(read);
         }
-        let Ok(_room) = Arc::clone(&self.idle).try_acquire_owned() else { return Ok(reader.await) };
+        let _room = tokio::select! {
+            biased;
+            read = reader.as_mut() => return Ok(read),
+            room = Arc::clone(&self.idle).acquire_owned() => room.map_err(ServingError::internal)?,
+        };
         self.own = None;
         let read = reader.await;
         let again = timeout(self.patience, Arc::clone(&self.turns).acquire_owned()).await;
@@ -92,6 +96,22 @@ mod tests {
         let (read, free) = tokio::join!(turn.wait(tokio::time::sleep(Duration::from_secs(10))), held);
         read.unwrap();
         assert_eq!(free, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_is_lent_as_soon_as_fewer_wait() {
+        let (turns, idle) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(0)));
+        let own = Arc::clone(&turns).try_acquire_owned().unwrap();
+        let mut turn = Turn::new(Arc::clone(&turns), Arc::clone(&idle), own, Duration::from_secs(60));
+        let others = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            idle.add_permits(1);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            turns.available_permits()
+        };
+        let (read, free) = tokio::join!(turn.wait(tokio::time::sleep(Duration::from_secs(10))), others);
+        read.unwrap();
+        assert_eq!((free, turns.available_permits(), idle.available_permits()), (1, 0, 1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -155,7 +155,7 @@ impl Serving {
         about: &Arc<About>,
         segments: Option<Segments>,
     ) -> Result<Vec<Row>, ServingError> {
-        let wanted = Wanted { entity: Some(about.entity.as_str().into()), segments };
+        let wanted = Wanted { entity: Some(about.entity.as_str().into()), segments, ..Wanted::default() };
         let about = Arc::clone(about);
         let add = move |rows: &mut Vec<Row>, batch: &RecordBatch| about.add(rows, batch);
         self.index.files().fold(table, vec![file.clone()], Columns::Told, wanted, Vec::new(), add).await
