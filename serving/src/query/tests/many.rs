@@ -205,6 +205,19 @@ proptest! {
     }
 }
 
+/// The period before is made of what lies on disk as well, also of segments without a minute of the window.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_period_before_may_lie_on_disk_alone() {
+    let world = World::new(Log(vec![vec![one("a", 1), one("b", 1), one("c", 2)]]));
+    world.seal(&[3], 1, true).await;
+    world.tails.state.lock().on_disk_below.insert(0, 3);
+    let serving = world.serve().await;
+    let query = ranked(Function::Count, start_of_minute(2), start_of_minute(3), None);
+    let answer = Box::pin(serving.ranked(&query)).await.unwrap();
+    let told: Vec<_> = answer.entities.iter().map(|own| (&*own.entity_id, own.value, own.previous)).collect();
+    assert_eq!(told, [("v1", Answer::Count(1), Some(Answer::Count(2)))]);
+}
+
 #[tokio::test]
 async fn questions_about_many_that_cannot_be_asked_are_refused() {
     let serving = World::new(small()).serve().await;
