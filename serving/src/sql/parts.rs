@@ -170,6 +170,7 @@ fn entities_of(file: &DataFile) -> Option<(&str, &str)> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use reckon_data::definition::prefix_end;
     use reckon_data::key::entity_hash;
     use reckon_data::metric::Cell;
     use reckon_data::run::RunBuilder;
@@ -225,5 +226,10 @@ mod tests {
         assert!(!of(&[("a", "a"), ("a", "a")]));
         assert!(no_entity_twice(&[file(None, None)]));
         assert!(!no_entity_twice(&[file(None, Some("b")), file(Some("c"), Some("d"))]));
+        // Of a long id bounds hold its beginning alone: another file may go on with it.
+        let long = "x".repeat(32);
+        let end = prefix_end(&long).unwrap();
+        assert!(!of(&[("a", end.as_str()), (long.as_str(), "z")]));
+        assert!(of(&[("a", end.as_str()), ("y", "z")]));
     }
 }

@@ -1,5 +1,7 @@
 //! Rows of batch that are alone are not grouped, and every answer is what grouping all of them would give.
 
+use std::collections::BTreeSet;
+
 use reckon_data::metric::Function;
 
 use super::*;
@@ -130,6 +132,70 @@ async fn only_minutes_of_the_stream_are_grouped() {
     // What is only added up is added up in one step, as ever.
     let (logical, _) = plans(&serving, "SELECT country, sum(count) FROM stats GROUP BY 1").await;
     assert_eq!(logical.matches("Aggregate:").count(), 1, "{logical}");
+}
+
+/// Groupings of a query's own that go by all keys, by more, or by sets of them, take the place of the one that is split, or
+/// stand above it.
+#[tokio::test(flavor = "multi_thread")]
+async fn groupings_by_all_keys_say_what_the_rows_say() {
+    let world = World::new(log());
+    world.batch(&[60, 60]).await;
+    let serving = world.serve().await;
+    for (table, granularity) in TABLES {
+        let expected = counted_slowly(&world, granularity);
+        let counts: Vec<u64> = expected.iter().map(|row| row[4].as_u64().unwrap()).collect();
+        let (found, total) = (counts.len() as u64, counts.iter().sum::<u64>());
+        let several = counts.iter().filter(|count| **count > 1).count() as u64;
+        let in_us = expected.iter().zip(&counts).filter(|(row, _)| row[3] == json!("US"));
+        let in_us: u64 = in_us.map(|(_, count)| count).sum();
+        // Rows that differ in the first so many keys.
+        let by = |keys: usize| {
+            expected.iter().map(|row| format!("{:?}", &row[..keys])).collect::<BTreeSet<String>>().len() as u64
+        };
+        assert!(several > 0 && several < found && in_us > 0 && in_us < total, "{table}");
+        let keys = "entity_id, event_type, minute, country";
+        for (query, answer) in [
+            (format!("SELECT sum(count) AS n FROM {table} GROUP BY {keys}"), json!([[found, total]])),
+            (format!("SELECT sum(count) AS n FROM {table} GROUP BY {keys}, upper(country)"), json!([[found, total]])),
+            (
+                format!("SELECT sum(count) AS n FROM {table} GROUP BY ROLLUP ({keys})"),
+                json!([[found + by(3) + by(2) + by(1) + 1, 5 * total]]),
+            ),
+            (
+                format!("SELECT sum(count) AS n FROM {table} GROUP BY GROUPING SETS (({keys}), (entity_id))"),
+                json!([[found + by(1), 2 * total]]),
+            ),
+            (
+                format!("SELECT sum(count) AS n FROM {table} GROUP BY {keys} HAVING sum(count) > 1"),
+                json!([[several, total - (found - several)]]),
+            ),
+            (
+                format!("SELECT sum(count) FILTER (WHERE country = 'US') AS n FROM {table} GROUP BY {keys}"),
+                json!([[found, in_us]]),
+            ),
+            (
+                format!("SELECT count(DISTINCT minute) AS n FROM {table} GROUP BY entity_id, event_type, country"),
+                json!([[found_without_minute(&expected), found]]),
+            ),
+            (format!("SELECT DISTINCT {keys}, count AS n FROM {table} WHERE count > 0"), json!([[found, total]])),
+            (
+                format!(
+                    "SELECT b.count AS n FROM {table} a FULL JOIN {table} b ON a.entity_id = b.entity_id AND \
+                     a.event_type = b.event_type AND a.minute = b.minute AND a.count = b.count AND \
+                     a.country IS NOT DISTINCT FROM b.country AND b.count > 1"
+                ),
+                json!([[2 * found - several, total]]),
+            ),
+        ] {
+            let query = format!("SELECT count(*), sum(n) FROM ({query})");
+            assert_eq!(json!(rows(&serving, &query).await), answer, "{query}");
+        }
+    }
+}
+
+/// How many rows differ in entity, type and country.
+fn found_without_minute(rows: &[Vec<Value>]) -> usize {
+    rows.iter().map(|row| format!("{:?}", (&row[0], &row[1], &row[3]))).collect::<BTreeSet<String>>().len()
 }
 
 #[tokio::test(flavor = "multi_thread")]
