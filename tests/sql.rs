@@ -163,6 +163,8 @@ fn queries_that_are_too_large_to_be_planned_are_refused() {
         (format!("SELECT {} 1", "NOT ".repeat(20_000)), "operators around one another"),
         // Each of them is read twice: this was never read to its end.
         (format!("SELECT {}1{}", "cast(".repeat(45), ")".repeat(45)), "words and signs to read"),
+        (format!("SELECT {}1{}", "case (".repeat(45), ")".repeat(45)), "words and signs to read"),
+        (format!("SELECT {}", "not (1) = ".repeat(45)), "words and signs to read"),
         (format!("SELECT 1 WHERE 1 IN ({})", many(80_000, &|at| at.to_string(), ", ")), "words and signs"),
         (format!("SELECT {}", many(5_000, &|at| format!("1 AS a{at}"), ", ")), "columns"),
         (format!("WITH t0 AS (SELECT 1 AS x), {} SELECT * FROM t30", many(30, &doubled, ", ")), "tables"),

@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArguments, GroupByExpr, Query, SelectItem, SetExpr, Statement, Value, Visit as _, Visitor,
     visit_expressions_mut,
 };
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use std::ops::ControlFlow;
 
@@ -50,9 +50,10 @@ fn to_largest(query: &mut Query) {
     }
 }
 
-/// An expression, of its text.
+/// An expression, of its text: in the dialect that it is planned in, for in PostgreSQL's each argument is read twice, and what
+/// is within others is made first and read with each of them.
 pub fn expression(text: &str) -> Option<Expr> {
-    let parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(text);
+    let parser = Parser::new(&GenericDialect {}).try_with_sql(text);
     parser.and_then(|mut parser| parser.parse_expr()).ok()
 }
 
@@ -91,6 +92,8 @@ impl Visitor for Aggregates {
 
 #[cfg(test)]
 mod tests {
+    use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+
     use super::*;
 
     fn plannable(query: &str) -> String {

@@ -160,6 +160,13 @@ mod tests {
         assert_eq!(made(item), expected);
     }
 
+    /// Each is made of the text of those within it.
+    #[test]
+    fn parts_of_parts_are_read_to_their_end() {
+        let parts = made(&format!("{}k{}", "(".repeat(30), ").x".repeat(30)));
+        assert_eq!((parts.matches("get_field(").count(), parts.matches(", 'x')").count()), (30, 30), "{parts}");
+    }
+
     #[test]
     fn columns_of_the_same_name_get_another() {
         assert_eq!(

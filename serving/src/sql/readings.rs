@@ -1,98 +1,214 @@
-//! How often a parser reads what it is given. Some words it takes for one thing first and, when that fails, for another:
-//! `CAST(…)` without AS is a function of that name, and all that stands in its brackets is read once more. Within one
-//! another they double each time: forty of them were never read to the end, on a thread that answers everything else.
+//! How much a parser reads. Some words it takes for one thing first and, when that fails, for another: `CAST(…)` without AS
+//! is a function of that name, and so is `NOT (…)` where what follows it is wrong. What is within them, or behind them, is
+//! read once more, within one another twice as often each time: forty were never read to the end, on a thread that answers
+//! everything else. Which texts these are only the parser knows, so it is asked, and stopped when it has read enough.
 
-use datafusion::sql::sqlparser::dialect::Dialect;
+use std::any::TypeId;
+use std::cell::Cell;
+
+use datafusion::sql::parser::DFParserBuilder;
+use datafusion::sql::sqlparser::ast::Expr;
+use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, PostgreSqlDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
-use datafusion::sql::sqlparser::tokenizer::Token;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 
-/// How many tokens are read in all, each as often as it is at most.
-pub(super) fn readings(tokens: &[Token], dialect: &dyn Dialect) -> usize {
-    // How often a token is read here, and how often one that follows a comma.
-    let (mut times, mut begin, mut all) = (1_usize, 1_usize, 0_usize);
-    let mut open = Vec::new();
-    for (at, token) in tokens.iter().enumerate() {
-        match token {
-            Token::LParen | Token::LBracket | Token::LBrace => {
-                open.push((times, begin));
-                times = times.saturating_mul(tries(&tokens[..at], dialect));
-                begin = times;
-            }
-            Token::RParen | Token::RBracket | Token::RBrace => {
-                (times, begin) = open.pop().unwrap_or((times, begin));
-            }
-            Token::Comma | Token::SemiColon => times = begin,
-            _ if is_open_interval(token, tokens.get(at + 1)) => times = times.saturating_mul(2),
-            _ => {}
-        }
-        all = all.saturating_add(times);
+/// Whether a text is read to its end, or to an error, before `most` of its words and signs are read, each as often as it is.
+pub(super) fn ends(tokens: Vec<TokenWithSpan>, dialect: &dyn Dialect, most: usize) -> bool {
+    // What the parser says of the text is said to whoever asked when it is read in earnest.
+    if dialect.is::<PostgreSqlDialect>() {
+        let counting = Counting::new(PostgreSqlDialect {}, &tokens, most);
+        let _ = Parser::new(&counting).with_tokens_with_locations(tokens).parse_statements();
+        return counting.left.get() > 0;
     }
-    all
+    let counting = Counting::new(GenericDialect {}, &tokens, most);
+    if let Ok(mut parser) = DFParserBuilder::new(tokens).with_dialect(&counting).build() {
+        let _ = parser.parse_statements();
+    }
+    counting.left.get() > 0
 }
 
-/// Whether it is INTERVAL, and no text follows that ends it.
-pub(super) fn is_open_interval(token: &Token, next: Option<&Token>) -> bool {
-    let has_text = matches!(next, Some(Token::SingleQuotedString(_) | Token::Number(..) | Token::Placeholder(_)));
-    matches!(token, Token::Word(word) if word.keyword == Keyword::INTERVAL) && !has_text
+/// A dialect that counts what is read in it.
+#[derive(Debug)]
+struct Counting<D> {
+    inner: D,
+    /// What it takes to begin with an expression at a token.
+    costs: Vec<usize>,
+    left: Cell<usize>,
 }
 
-/// How often brackets are read, by what stands before them.
-fn tries(before: &[Token], dialect: &dyn Dialect) -> usize {
-    let Some((Token::Word(word), before)) = before.split_last() else { return 1 };
-    // An argument may have a name, which is any expression in some dialects.
-    let arguments = if dialect.supports_named_fn_args_with_expr_name() { 2 } else { 1 };
-    let own = match word.keyword {
-        Keyword::POSITION => 1 + 2 * arguments,
-        Keyword::ARRAY
-        | Keyword::CAST
-        | Keyword::CEIL
-        | Keyword::CONVERT
-        | Keyword::EXTRACT
-        | Keyword::FLOOR
-        | Keyword::NOT
-        | Keyword::OVERLAY
-        | Keyword::SAFE_CAST
-        | Keyword::SUBSTR
-        | Keyword::SUBSTRING
-        | Keyword::TRY_CAST => 1 + arguments,
-        _ => arguments,
-    };
-    // Behind a point it is an expression first, and then a name.
-    if before.last() == Some(&Token::Period) { own + arguments } else { own }
+impl<D: Dialect> Counting<D> {
+    fn new(inner: D, tokens: &[TokenWithSpan], most: usize) -> Self {
+        Self { inner, costs: costs(tokens), left: Cell::new(most) }
+    }
+}
+
+/// What it takes to begin with an expression at each token. A word may be a type, and is read with what is in its brackets
+/// up to what cannot be there.
+fn costs(tokens: &[TokenWithSpan]) -> Vec<usize> {
+    let mut costs = vec![1; tokens.len()];
+    // Of the tokens behind: how many may be in a type's brackets, and what a word before them takes besides itself.
+    let (mut run, mut ahead, mut cost) = (0, 0, 1);
+    for (own, token) in costs.iter_mut().zip(tokens).rev() {
+        match &token.token {
+            Token::Whitespace(_) => {}
+            Token::LParen => (run, ahead, cost) = (0, run, 1),
+            Token::Period => (run, ahead, cost) = (0, cost, 1),
+            Token::Word(_) => (run, ahead, cost) = (run + 1, 0, 1 + ahead),
+            Token::Number(..) | Token::SingleQuotedString(_) | Token::Comma => (run, ahead, cost) = (run + 1, 0, 1),
+            _ => (run, ahead, cost) = (0, 0, 1),
+        }
+        *own = cost;
+    }
+    costs
+}
+
+/// What one of the dialects says otherwise than dialects do.
+macro_rules! same {
+    ($($name:ident)*) => { $(fn $name(&self) -> bool { self.inner.$name() })* };
+}
+
+impl<D: Dialect> Dialect for Counting<D> {
+    fn dialect(&self) -> TypeId {
+        self.inner.dialect()
+    }
+
+    /// Called wherever an expression begins.
+    fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+        let cost = self.costs.get(parser.get_current_index() + 1).copied().unwrap_or(1);
+        self.left.set(self.left.get().saturating_sub(cost));
+        // From then on nothing is read any more, whatever else it might be.
+        if self.left.get() == 0 {
+            return Some(Err(ParserError::RecursionLimitExceeded));
+        }
+        self.inner.parse_prefix(parser)
+    }
+
+    fn is_identifier_start(&self, ch: char) -> bool {
+        self.inner.is_identifier_start(ch)
+    }
+
+    fn is_identifier_part(&self, ch: char) -> bool {
+        self.inner.is_identifier_part(ch)
+    }
+
+    fn is_reserved_for_identifier(&self, word: Keyword) -> bool {
+        self.inner.is_reserved_for_identifier(word)
+    }
+
+    fn get_next_precedence(&self, parser: &Parser<'_>) -> Option<Result<u8, ParserError>> {
+        self.inner.get_next_precedence(parser)
+    }
+
+    fn prec_value(&self, precedence: Precedence) -> u8 {
+        self.inner.prec_value(precedence)
+    }
+
+    same! {
+        allow_extract_custom allow_extract_single_quotes support_map_literal_syntax supports_alter_column_type_using
+        supports_array_join_syntax supports_array_typedef_with_brackets supports_asc_desc_in_column_definition
+        supports_bitwise_shift_operators supports_comma_separated_set_assignments supports_comma_separated_trim
+        supports_comment_on supports_comment_optimizer_hint supports_connect_by
+        supports_constraint_keyword_without_name supports_create_index_with_clause
+        supports_create_table_like_parenthesized supports_create_view_comment_syntax supports_cte_without_as
+        supports_data_type_signed_suffix supports_detach supports_dictionary_syntax supports_empty_projections
+        supports_explain_with_utility_options supports_extract_comma_syntax supports_factorial_operator
+        supports_filter_during_aggregation supports_from_first_select supports_geometric_types supports_group_by_expr
+        supports_group_by_with_modifier supports_insert_table_alias supports_install supports_interpolate
+        supports_interval_options supports_key_column_option supports_left_associative_joins_without_parens
+        supports_limit_by supports_limit_comma supports_listen_notify supports_load_extension supports_match_against
+        supports_match_recognize supports_multiline_comment_hints supports_named_fn_args_with_assignment_operator
+        supports_named_fn_args_with_colon_operator supports_named_fn_args_with_expr_name supports_nested_comments
+        supports_notnull_operator supports_numeric_literal_underscores supports_optimize_table
+        supports_parens_around_table_factor supports_parenthesized_set_variables supports_partition_by_after_order_by
+        supports_pipe_operator supports_prewhere supports_projection_trailing_commas supports_quote_delimited_string
+        supports_select_format supports_select_item_multi_column_alias supports_select_wildcard_except
+        supports_select_wildcard_exclude supports_select_wildcard_ilike supports_select_wildcard_rename
+        supports_select_wildcard_replace supports_select_wildcard_with_alias supports_set_names supports_settings
+        supports_start_transaction_modifier supports_string_escape_constant supports_struct_literal
+        supports_try_convert supports_unicode_string_literal supports_update_order_by supports_user_host_grantee
+        supports_values_as_table_factor supports_window_clause_named_window_reference
+        supports_window_function_null_treatment_arg supports_with_fill supports_xml_expressions
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use datafusion::sql::sqlparser::dialect::{GenericDialect, PostgreSqlDialect};
     use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 
     use super::*;
 
-    fn of(query: &str, dialect: &dyn Dialect) -> usize {
-        let tokens = Tokenizer::new(dialect, query).tokenize().unwrap();
-        let tokens: Vec<Token> = tokens.into_iter().filter(|token| !matches!(token, Token::Whitespace(_))).collect();
-        readings(&tokens, dialect)
+    const MOST: usize = 100_000;
+
+    fn ends_in(dialect: &dyn Dialect, query: &str) -> bool {
+        let tokens = Tokenizer::new(dialect, query).tokenize_with_location().unwrap();
+        ends(tokens, dialect, MOST)
+    }
+
+    fn within(begin: &str, inner: &str, end: &str, times: usize) -> String {
+        format!("select {}{inner}{}", begin.repeat(times), end.repeat(times))
     }
 
     #[test]
-    fn what_is_read_again_counts_again() {
-        for (query, generic, postgres) in [
-            ("select 1, (2)", 6, 6),
-            // A bracket that closes is read as often as what is around it.
-            ("f(1)", 4, 6),
-            ("cast(1)", 6, 8),
-            ("cast(cast(1))", 16, 29),
-            ("position(1)", 8, 12),
-            ("not (1), array[1]", 13, 17),
-            ("a.f(1)", 8, 12),
-            ("interval 1, 1", 4, 4),
-            ("interval a, 1", 6, 6),
+    fn what_is_read_again_and_again_is_stopped() {
+        for (begin, inner, end) in [
+            ("cast(", "1", ")"),
+            ("position(", "1", ")"),
+            ("case (", "1", ")"),
+            ("not (", "1 1", ")"),
+            ("floor(", "1 1", ")"),
+            ("current_date(", "1 1", ")"),
+            ("array[", "1 1", "]"),
+            ("position(1) over (order by ", "1 1", ")"),
+            ("cast(", "1", ")::int"),
+            ("/* a */ CaSt /* b */ (", "1", ")"),
+            // No brackets are around what is read again here.
+            ("not (1) = ", "", ""),
+            ("not - 1 = ", "", ""),
         ] {
-            let found = (of(query, &GenericDialect {}), of(query, &PostgreSqlDialect {}));
-            assert_eq!(found, (generic, postgres), "{query}");
+            let query = within(begin, inner, end, 40);
+            assert!(!ends_in(&GenericDialect {}, &query), "{begin}");
+            assert!(!ends_in(&PostgreSqlDialect {}, &query), "{begin}");
+            assert!(ends_in(&GenericDialect {}, &within(begin, inner, end, 5)), "{begin}");
+            assert!(ends_in(&PostgreSqlDialect {}, &within(begin, inner, end, 5)), "{begin}");
         }
-        let within = |word: &str, times: usize| format!("select {}1{}", word.repeat(times), ")".repeat(times));
-        assert_eq!(of(&within("replace(", 45), &GenericDialect {}), 137, "a function is read once");
-        assert!(of(&within("cast(", 500), &GenericDialect {}) > 1 << 62, "and it does not overflow");
+        let functions = within("replace(", "1", ")", 40);
+        assert!(ends_in(&GenericDialect {}, &functions) && !ends_in(&PostgreSqlDialect {}, &functions));
+    }
+
+    #[test]
+    fn what_is_read_once_may_be_long() {
+        let many = |what: &str, between: &str, times: usize| format!("select {}", vec![what; times].join(between));
+        for query in [
+            within("cast(", "1", " as int)", 40),
+            within("floor(", "1", ")", 40),
+            within("case (", "1", ") when 1 then 2 end", 15),
+            many("not (cast(a as int) = 1)", " and ", 200),
+            many("a not in (1, 2) and b is not null", " and ", 200),
+            many("'cast(cast(cast(cast(cast(cast(cast(cast('", ", ", 5_000),
+            many("coalesce(a, b)", ", ", 5_000),
+            "select $$ cast(cast( $$, 'not (', /* cast(cast( */ 1 -- cast(cast(".to_owned(),
+        ] {
+            assert!(ends_in(&GenericDialect {}, &query), "{query}");
+            assert!(ends_in(&PostgreSqlDialect {}, &query), "{query}");
+        }
+        // As an argument each number takes one; and the type that it is not, all of them.
+        let list = format!("select f({})", vec!["1"; MOST / 4].join(","));
+        assert!(ends_in(&GenericDialect {}, &list));
+        let list = format!("select f({})", vec!["1"; MOST / 2].join(","));
+        assert!(!ends_in(&GenericDialect {}, &list));
+    }
+
+    #[test]
+    fn words_that_may_be_types_take_what_is_in_their_brackets() {
+        let of = |query: &str| {
+            let tokens = Tokenizer::new(&GenericDialect {}, query).tokenize_with_location().unwrap();
+            let costs = costs(&tokens);
+            let words = tokens.iter().zip(costs).filter(|(token, _)| matches!(token.token, Token::Word(_)));
+            words.map(|(_, cost)| cost).collect::<Vec<_>>()
+        };
+        assert_eq!(of("f (1, 'a' b)"), [5, 1]);
+        assert_eq!(of("a.b.f(1)"), [4, 3, 2]);
+        assert_eq!(of("f(g(1)) + h"), [2, 2, 1]);
     }
 }
