@@ -11,12 +11,15 @@
 //!
 //! Four bits of the minute are enough: a sub-table is cleaned, that is, rid of what has expired, before it is
 //! used `stale` minutes after its last cleaning. So its entries lie within `window + stale` (at most 16)
-//! minutes. Cleaning visits every entry of a sub-table; the sub-tables take turns as events come in, so that
-//! no minute begins with a pause in which all of them are cleaned.
+//! minutes. Cleaning visits every entry of a sub-table; the sub-tables take turns by log time, whatever comes in, so
+//! that no minute begins with a pause in which many of them are cleaned.
 
 mod table;
 #[cfg(test)]
 mod tests;
+
+use reckon_data::logtime::LogTime;
+use reckon_data::minute::MICROS_PER_MINUTE;
 
 use table::{Probe, SubTable};
 
@@ -26,10 +29,8 @@ const TABLES: usize = 1 << TABLE_BITS;
 const TABLE_BITS: u32 = 6;
 /// So many hashes are on their way to memory at once.
 const BLOCK: usize = 64;
-/// With every batch so many slots may be visited to let go of what has expired, and so many more for each of its
-/// events; what is not used adds up. A busy partition so cleans each sub-table about every other minute.
-const SWEEP_SLOTS: usize = 4_096;
-const SWEEP_SLOTS_PER_EVENT: usize = 8;
+/// Most sub-tables that have their turn with a batch: more would be a pause. Those that are late have it with the next.
+const TURNS_AT_ONCE: usize = 2;
 /// A sub-table is not used when it was cleaned so many minutes ago, if the window leaves room for that.
 const STALE_MAX: i64 = 3;
 /// The largest window that four bits of the minute can tell apart.
@@ -45,9 +46,8 @@ pub struct DedupSet {
     minute: i64,
     live: usize,
     slots: usize,
-    /// The sub-table whose turn it is to be cleaned, and how many slots may be visited for that.
-    sweep: usize,
-    credit: usize,
+    /// The last turn that a sub-table had to be cleaned; they are counted since 1970.
+    turn: i64,
     collisions: f64,
 }
 
@@ -63,20 +63,19 @@ impl DedupSet {
             minute: i64::MIN,
             live: 0,
             slots: 0,
-            sweep: 0,
-            credit: 0,
+            turn: i64::MIN,
             collisions: 0.0,
         }
     }
 
-    /// Records that keys with these hashes occur in `minute`, in this order, and puts into `fresh` for each of
+    /// Records that keys with these hashes occur at `log_time`, in this order, and puts into `fresh` for each of
     /// them whether it is no duplicate. Returns how many duplicates there are.
     ///
-    /// A `minute` before an earlier one counts as the earlier one.
-    pub fn insert_batch(&mut self, hashes: &[u64], minute: i64, fresh: &mut Vec<bool>) -> usize {
-        self.minute = self.minute.max(minute);
+    /// A minute before an earlier one counts as the earlier one.
+    pub fn insert_batch(&mut self, hashes: &[u64], log_time: LogTime, fresh: &mut Vec<bool>) -> usize {
+        self.minute = self.minute.max(log_time.minute().unwrap_or(0));
         self.collisions += hashes.len() as f64 * self.live as f64 / 2_f64.powi(64);
-        self.sweep(hashes.len());
+        self.sweep(log_time.micros().unwrap_or(0));
         fresh.clear();
         fresh.reserve(hashes.len());
         let mut duplicates = 0;
@@ -116,28 +115,36 @@ impl DedupSet {
         probe == Probe::Found
     }
 
-    /// Cleans a sub-table, and returns how many slots were visited.
-    fn clean(&mut self, at: usize) -> usize {
+    /// Cleans a sub-table.
+    fn clean(&mut self, at: usize) {
         let table = &mut self.tables[at];
         let before = (table.len(), table.slots());
-        let visited = table.clean(self.minute, self.window, self.stale);
+        table.clean(self.minute, self.window, self.stale);
         self.live = self.live + table.len() - before.0;
         self.slots = self.slots + table.slots() - before.1;
-        visited
     }
 
-    fn sweep(&mut self, events: usize) {
-        let more = SWEEP_SLOTS + SWEEP_SLOTS_PER_EVENT * events;
-        self.credit = (self.credit + more).min(self.slots + SWEEP_SLOTS);
-        for _ in 0..TABLES {
-            let table = &self.tables[self.sweep];
+    /// Cleans the sub-tables whose turn has come. A round takes less than the minutes for which a sub-table that was
+    /// cleaned at the end of one can be used, so that none has to be cleaned because it is used.
+    fn sweep(&mut self, micros: i64) {
+        let round = (self.stale - 1).max(1) * MICROS_PER_MINUTE / 8 * 7;
+        let due = micros.div_euclid(round / TABLES as i64);
+        self.turn = self.turn.max(due.saturating_sub(TABLES as i64));
+        let mut left = TURNS_AT_ONCE;
+        while self.turn < due {
+            let at = (self.turn + 1).rem_euclid(TABLES as i64) as usize;
+            let table = &self.tables[at];
             if table.cleaned() < self.minute {
-                if table.slots() > self.credit && !table.is_expired(self.minute, self.window, self.stale) {
-                    return;
+                // To let go of one that has nothing else takes no time.
+                if !table.is_expired(self.minute, self.window, self.stale) {
+                    if left == 0 {
+                        return;
+                    }
+                    left -= 1;
                 }
-                self.credit -= self.clean(self.sweep);
+                self.clean(at);
             }
-            self.sweep = (self.sweep + 1) % TABLES;
+            self.turn += 1;
         }
     }
 

@@ -94,22 +94,20 @@ impl SubTable {
     }
 
     /// Drops what expired before `minute`, which is later than the minute of the last cleaning; all entries were
-    /// written less than `stale` minutes after that. Returns how many slots were visited.
-    pub(super) fn clean(&mut self, minute: i64, window: i64, stale: i64) -> usize {
+    /// written less than `stale` minutes after that.
+    pub(super) fn clean(&mut self, minute: i64, window: i64, stale: i64) {
         let (oldest, newest) = (minute.saturating_sub(window), self.newest(minute, stale));
         let is_expired = self.is_expired(minute, window, stale);
         self.cleaned = minute;
         if is_expired {
             self.slots = Box::default();
             self.live = 0;
-            return 0;
+            return;
         }
-        let visited = self.slots.len();
         self.rebuild(tag(newest), newest.saturating_sub(oldest) as u64);
         if self.slots.len() > SLOTS_MIN && self.len() * 5 < self.slots.len() * 2 {
             self.resize(self.len() * 10 / 7 + SLOTS_MIN);
         }
-        visited
     }
 
     /// Keeps the entries of at most `age_max` minutes before the minute with tag `now`, in place.

@@ -3,8 +3,14 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
+use reckon_data::minute::minute_of;
 
 use super::*;
+
+/// The begin of a minute of log time.
+fn at(minute: i64) -> LogTime {
+    LogTime::at(minute * MICROS_PER_MINUTE)
+}
 
 /// The definition, word for word.
 #[derive(Debug, Default)]
@@ -33,8 +39,10 @@ fn hashes() -> impl Strategy<Value = u64> {
     ]
 }
 
+/// Seconds of log time, and what occurs after them.
 fn steps() -> impl Strategy<Value = Vec<(i64, Vec<u64>)>> {
-    let jump = prop_oneof![6 => 0..2_i64, 3 => 1..6_i64, 2 => 9..20_i64, 1 => 20..200_i64, 1 => -3..0_i64];
+    let minutes = prop_oneof![6 => 0..2_i64, 3 => 1..6_i64, 2 => 9..20_i64, 1 => 20..200_i64, 1 => -3..0_i64];
+    let jump = (minutes, 0..60_i64).prop_map(|(minutes, seconds)| minutes * 60 + seconds);
     prop::collection::vec((jump, prop::collection::vec(hashes(), 0..150)), 1..60)
 }
 
@@ -42,11 +50,11 @@ proptest! {
     #[test]
     fn it_is_the_last_occurrence_that_counts(start in -40..40_i64, window in 1..=WINDOW_MAX, steps in steps()) {
         let (mut set, mut model) = (DedupSet::new(window), Model::default());
-        let (mut minute, mut fresh) = (start, Vec::new());
-        for (jump, hashes) in steps {
-            minute += jump;
-            let duplicates = set.insert_batch(&hashes, minute, &mut fresh);
-            let now = model.see(minute);
+        let (mut micros, mut fresh) = (start * MICROS_PER_MINUTE, Vec::new());
+        for (seconds, hashes) in steps {
+            micros += seconds * 1_000_000;
+            let duplicates = set.insert_batch(&hashes, LogTime::at(micros), &mut fresh);
+            let now = model.see(minute_of(micros));
             let expected: Vec<bool> = hashes.iter().map(|hash| !model.insert(*hash, now, window.into())).collect();
             prop_assert_eq!(&fresh, &expected);
             prop_assert_eq!(duplicates, expected.iter().filter(|fresh| !**fresh).count());
@@ -58,10 +66,10 @@ proptest! {
     fn however_it_is_cut_into_batches(hashes in prop::collection::vec(hashes(), 0..500), size in 1..100_usize) {
         let (mut whole, mut parts) = (DedupSet::new(10), DedupSet::new(10));
         let (mut expected, mut fresh) = (Vec::new(), Vec::new());
-        whole.insert_batch(&hashes, 5, &mut expected);
+        whole.insert_batch(&hashes, at(5), &mut expected);
         let mut found = Vec::new();
         for chunk in hashes.chunks(size) {
-            parts.insert_batch(chunk, 5, &mut fresh);
+            parts.insert_batch(chunk, at(5), &mut fresh);
             found.extend_from_slice(&fresh);
         }
         prop_assert_eq!(found, expected);
@@ -82,14 +90,14 @@ fn memory_grows_with_the_keys_and_goes_when_they_expire() {
     let mut fresh = Vec::new();
     let keys = distinct(0..4_000_000);
     for chunk in keys.chunks(4_096) {
-        assert_eq!(set.insert_batch(chunk, 1, &mut fresh), 0);
+        assert_eq!(set.insert_batch(chunk, at(1), &mut fresh), 0);
     }
     assert_eq!(set.len(), keys.len());
     // 2.4 GB for 200 million are 12 bytes a key.
     assert!(set.memory_bytes() < idle + 12 * keys.len(), "{}", set.memory_bytes());
     assert!(set.expected_collisions() > 0.0);
     for _ in 0..2 {
-        set.insert_batch(&[], 30, &mut fresh);
+        set.insert_batch(&[], at(30), &mut fresh);
     }
     assert!(set.is_empty());
     assert_eq!(set.memory_bytes(), idle);
@@ -102,12 +110,12 @@ fn what_repeats_add_to_memory_goes_when_they_expire() {
     let idle = set.memory_bytes();
     let mut fresh = Vec::new();
     for hash in distinct(0..200_000) {
-        set.insert_batch(&[hash, hash], 1, &mut fresh);
+        set.insert_batch(&[hash, hash], at(1), &mut fresh);
     }
     let slots: usize = set.tables.iter().map(SubTable::slots).sum();
     assert_eq!(set.memory_bytes(), idle + slots * size_of::<u64>());
     for _ in 0..2 {
-        set.insert_batch(&[], 30, &mut fresh);
+        set.insert_batch(&[], at(30), &mut fresh);
     }
     assert_eq!((set.len(), set.memory_bytes()), (0, idle));
 }
@@ -116,10 +124,31 @@ fn what_repeats_add_to_memory_goes_when_they_expire() {
 fn memory_shrinks_with_the_rate() {
     let mut set = DedupSet::new(2);
     let mut fresh = Vec::new();
-    set.insert_batch(&distinct(0..1_000_000), 0, &mut fresh);
+    set.insert_batch(&distinct(0..1_000_000), at(0), &mut fresh);
     let full = set.memory_bytes();
     for minute in 1..6 {
-        set.insert_batch(&distinct(minute * 2_000_000..minute * 2_000_000 + 20_000), minute as i64, &mut fresh);
+        set.insert_batch(&distinct(minute * 2_000_000..minute * 2_000_000 + 20_000), at(minute as i64), &mut fresh);
     }
     assert!(set.memory_bytes() * 4 < full, "{} of {full}", set.memory_bytes());
+}
+
+/// Neither right after busy minutes nor when minutes begin, and never because they are used.
+#[test]
+fn few_tables_are_cleaned_at_once() {
+    let mut set = DedupSet::new(10);
+    let (mut fresh, mut last, mut cleaned) = (Vec::new(), i64::MIN, vec![i64::MIN; TABLES]);
+    // Sixteen busy minutes, and sixteen with a tenth of that.
+    for batch in 0..32 * 60_u64 {
+        let events = if batch < 16 * 60 { 1_000 } else { 100 };
+        let keys = distinct(batch * 1_000..batch * 1_000 + events);
+        set.insert_batch(&keys, LogTime::at(batch as i64 * 1_000_000 + 59_000_000), &mut fresh);
+        let before = std::mem::replace(&mut cleaned, set.tables.iter().map(SubTable::cleaned).collect());
+        let changed = before.iter().zip(&cleaned).filter(|(before, now)| **before > i64::MIN && before != now).count();
+        assert!(changed <= TURNS_AT_ONCE, "{changed} in second {batch}");
+        last = *cleaned.iter().min().unwrap();
+    }
+    assert!(last >= set.minute - 2, "the last one in minute {last}");
+    // What has expired is gone.
+    let alive = (10 + 4) * 60 * 100;
+    assert!(set.len() < alive, "{}", set.len());
 }

@@ -185,7 +185,7 @@ impl PartitionCounter {
         }
         self.log_time = log_time;
         if let Body::Events(events) = &record.body {
-            self.dedup.insert_batch(events.key_hash.values(), minute_of_log(log_time), &mut self.fresh);
+            self.dedup.insert_batch(events.key_hash.values(), log_time, &mut self.fresh);
             self.see_times(events);
         }
         let events = u64::from(record.header.events);
@@ -296,7 +296,7 @@ impl PartitionCounter {
     fn count(&mut self, offset: u64, append_time: i64, events: &EventColumns) -> Result<(), CountError> {
         let hashes = events.key_hash.values();
         let begun = Instant::now();
-        let duplicate = self.dedup.insert_batch(hashes, minute_of_log(self.log_time), &mut self.fresh) as u64;
+        let duplicate = self.dedup.insert_batch(hashes, self.log_time, &mut self.fresh) as u64;
         let found = Instant::now();
         let late_before = self.rules.definition.late_before(append_time);
         let counted = self.open.add(events, &self.fresh, late_before)?;
