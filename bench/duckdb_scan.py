@@ -23,7 +23,7 @@ def stats(folder, connection):
     files = [str(file) for file in table.file_uris([("granularity", "=", "minute")])]
     rows = connection.read_parquet(files, hive_partitioning=False)
     # Reckon leaves its own entities out, and looks for them only in files that may hold some.
-    return rows.filter(f"not {OWN}") if rows.filter(OWN).limit(1).fetchone() else rows
+    return rows.filter(f"not {OWN}") if rows.filter(OWN).limit(1).fetchall() else rows
 
 
 def main():
