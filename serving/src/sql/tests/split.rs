@@ -182,7 +182,7 @@ async fn groupings_by_all_keys_say_what_the_rows_say() {
                 format!(
                     "SELECT b.count AS n FROM {table} a FULL JOIN {table} b ON a.entity_id = b.entity_id AND \
                      a.event_type = b.event_type AND a.minute = b.minute AND a.count = b.count AND \
-                     a.country IS NOT DISTINCT FROM b.country AND b.count > 1"
+                     (a.country IS NOT DISTINCT FROM b.country) AND b.count > 1"
                 ),
                 json!([[2 * found - several, total]]),
             ),
