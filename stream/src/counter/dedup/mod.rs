@@ -11,8 +11,8 @@
 //!
 //! Four bits of the minute are enough: a sub-table is cleaned, that is, rid of what has expired, before it is
 //! used `stale` minutes after its last cleaning. So its entries lie within `window + stale` (at most 16)
-//! minutes. Cleaning visits every entry of a sub-table; the sub-tables take turns by log time, whatever comes in, so
-//! that no minute begins with a pause in which many of them are cleaned.
+//! minutes. Cleaning visits every entry of a sub-table; the sub-tables take turns by log time, however many events come,
+//! so that no minute begins with a pause in which many of them are cleaned.
 
 mod table;
 #[cfg(test)]
@@ -46,8 +46,10 @@ pub struct DedupSet {
     minute: i64,
     live: usize,
     slots: usize,
-    /// The last turn that a sub-table had to be cleaned; they are counted since 1970.
+    /// How many turns sub-tables had to be cleaned; they are counted since 1970.
     turn: i64,
+    /// The sub-table that has the next turn. Turns may be lost, and it is none the less the one whose last is longest ago.
+    next: usize,
     collisions: f64,
 }
 
@@ -64,6 +66,7 @@ impl DedupSet {
             live: 0,
             slots: 0,
             turn: i64::MIN,
+            next: 0,
             collisions: 0.0,
         }
     }
@@ -125,25 +128,26 @@ impl DedupSet {
     }
 
     /// Cleans the sub-tables whose turn has come. A round takes less than the minutes for which a sub-table that was
-    /// cleaned at the end of one can be used, so that none has to be cleaned because it is used.
+    /// cleaned at the end of one can be used: where batches come every second or so, none has to be cleaned because it
+    /// is used.
     fn sweep(&mut self, micros: i64) {
-        let round = (self.stale - 1).max(1) * MICROS_PER_MINUTE / 8 * 7;
+        let round = (self.stale - 1) * MICROS_PER_MINUTE / 8 * 7;
         let due = micros.div_euclid(round / TABLES as i64);
         self.turn = self.turn.max(due.saturating_sub(TABLES as i64));
         let mut left = TURNS_AT_ONCE;
         while self.turn < due {
-            let at = (self.turn + 1).rem_euclid(TABLES as i64) as usize;
-            let table = &self.tables[at];
+            let table = &self.tables[self.next];
             if table.cleaned() < self.minute {
-                // To let go of one that has nothing else takes no time.
+                // One that has nothing else is let go, and no entry of it is looked at.
                 if !table.is_expired(self.minute, self.window, self.stale) {
                     if left == 0 {
                         return;
                     }
                     left -= 1;
                 }
-                self.clean(at);
+                self.clean(self.next);
             }
+            self.next = (self.next + 1) % TABLES;
             self.turn += 1;
         }
     }

@@ -152,3 +152,47 @@ fn few_tables_are_cleaned_at_once() {
     let alive = (10 + 4) * 60 * 100;
     assert!(set.len() < alive, "{}", set.len());
 }
+
+/// What a gap has made due is done in several turns.
+#[test]
+fn few_tables_are_cleaned_at_once_after_a_gap() {
+    let mut set = DedupSet::new(10);
+    let mut fresh = Vec::new();
+    for second in 0..180_u64 {
+        set.insert_batch(
+            &distinct(second * 1_000..second * 1_000 + 1_000),
+            LogTime::at(second as i64 * 1_000_000),
+            &mut fresh,
+        );
+    }
+    let mut all = Vec::new();
+    for second in 240..300 {
+        let before: Vec<i64> = set.tables.iter().map(SubTable::cleaned).collect();
+        // Nothing comes that would have one cleaned because it is used.
+        set.insert_batch(&[], LogTime::at(second * 1_000_000), &mut fresh);
+        all.push(set.tables.iter().zip(before).filter(|(table, before)| table.cleaned() != *before).count());
+    }
+    assert_eq!(all.iter().max(), Some(&TURNS_AT_ONCE), "{all:?}");
+    assert_eq!(all[..8], [TURNS_AT_ONCE; 8], "a minute's turns are due");
+}
+
+/// A record every few minutes has no time for all turns that are due, and the tables take them in order still.
+#[test]
+fn memory_goes_when_hardly_anything_comes_any_more() {
+    let mut set = DedupSet::new(10);
+    let idle = set.memory_bytes();
+    let mut fresh = Vec::new();
+    for second in 0..11 * 60_u64 {
+        set.insert_batch(
+            &distinct(second * 100..second * 100 + 100),
+            LogTime::at(second as i64 * 1_000_000),
+            &mut fresh,
+        );
+    }
+    let busy = set.memory_bytes() - idle;
+    for record in 0..6_u64 {
+        let keys = distinct(66_000 + record * 3..66_003 + record * 3);
+        set.insert_batch(&keys, at(18 + 7 * record as i64), &mut fresh);
+    }
+    assert!(set.memory_bytes() < idle + busy / 50, "{} of {busy}", set.memory_bytes() - idle);
+}
