@@ -1,12 +1,13 @@
 //! Reading only: whatever writes, sets or copies is refused before anything is done.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::Statement as Sql;
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Statement as Sql, visit_expressions};
 use datafusion::sql::sqlparser::dialect::dialect_from_str;
 
 use super::size;
@@ -39,11 +40,31 @@ pub fn parse(context: &SessionContext, query: &str) -> Result<Statement, Serving
 /// Whether what a statement says can be planned.
 fn check(statement: &Statement) -> Result<(), ServingError> {
     match statement {
-        Statement::Statement(sql) => size::check_statement(sql),
+        Statement::Statement(sql) => size::check_statement(sql).and_then(|()| check_comparisons(sql)),
         Statement::Explain(explain) => check(&explain.statement),
         // These are refused.
         Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => Ok(()),
     }
+}
+
+/// Refuses what the parser reads otherwise than SQL says, since that may give another count: behind IS \[NOT\] DISTINCT FROM
+/// it takes everything for one side of the comparison, AND and OR as well.
+fn check_comparisons(sql: &Sql) -> Result<(), ServingError> {
+    let found = visit_expressions(sql, |expression| match expression {
+        Expr::IsDistinctFrom(_, right) | Expr::IsNotDistinctFrom(_, right) if is_joined(right) => {
+            ControlFlow::Break(right.to_string())
+        }
+        _ => ControlFlow::Continue(()),
+    });
+    let ControlFlow::Break(right) = found else { return Ok(()) };
+    let right: String = right.chars().take(80).collect();
+    let message = format!("put the comparison by DISTINCT FROM in brackets: it is compared to all of {right:?} else");
+    Err(ServingError::bad("query", message))
+}
+
+/// Whether it joins conditions and has no brackets around it.
+const fn is_joined(expression: &Expr) -> bool {
+    matches!(expression, Expr::BinaryOp { op: BinaryOperator::And | BinaryOperator::Or | BinaryOperator::Xor, .. })
 }
 
 fn reads(statement: &Statement) -> bool {
