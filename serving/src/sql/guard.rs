@@ -1,16 +1,16 @@
 //! Reading only: whatever writes, sets or copies is refused before anything is done.
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 
+use datafusion::execution::SessionState;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Statement as Sql, visit_expressions};
+use datafusion::sql::sqlparser::ast::Statement as Sql;
 use datafusion::sql::sqlparser::dialect::dialect_from_str;
 
-use super::size;
+use super::{dropped, size};
 use crate::ServingError;
 
 const READ_ONLY: &str = "only reading is allowed: SELECT, EXPLAIN, DESCRIBE, SHOW TABLES and SHOW COLUMNS";
@@ -30,41 +30,21 @@ pub fn parse(context: &SessionContext, query: &str) -> Result<Statement, Serving
         ServingError::bad("query", message.lines().next().unwrap_or_default().trim())
     })?;
     if reads(&statement) {
-        check(&statement)?;
+        check(&state, &statement)?;
         return Ok(statement);
     }
     let text: String = statement.to_string().chars().take(80).collect();
     Err(ServingError::bad("query", format!("{READ_ONLY}; not {text:?}")))
 }
 
-/// Whether what a statement says can be planned.
-fn check(statement: &Statement) -> Result<(), ServingError> {
+/// Whether a statement can be planned, and is then done as it says.
+fn check(state: &SessionState, statement: &Statement) -> Result<(), ServingError> {
     match statement {
-        Statement::Statement(sql) => size::check_statement(sql).and_then(|()| check_comparisons(sql)),
-        Statement::Explain(explain) => check(&explain.statement),
+        Statement::Statement(sql) => size::check_statement(sql).and_then(|()| dropped::check(state, sql)),
+        Statement::Explain(explain) => check(state, &explain.statement),
         // These are refused.
         Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => Ok(()),
     }
-}
-
-/// Refuses what the parser reads otherwise than SQL says, since that may give another count: behind IS \[NOT\] DISTINCT FROM
-/// it takes everything for one side of the comparison, AND and OR as well.
-fn check_comparisons(sql: &Sql) -> Result<(), ServingError> {
-    let found = visit_expressions(sql, |expression| match expression {
-        Expr::IsDistinctFrom(_, right) | Expr::IsNotDistinctFrom(_, right) if is_joined(right) => {
-            ControlFlow::Break(right.to_string())
-        }
-        _ => ControlFlow::Continue(()),
-    });
-    let ControlFlow::Break(right) = found else { return Ok(()) };
-    let right: String = right.chars().take(80).collect();
-    let message = format!("put the comparison by DISTINCT FROM in brackets: it is compared to all of {right:?} else");
-    Err(ServingError::bad("query", message))
-}
-
-/// Whether it joins conditions and has no brackets around it.
-const fn is_joined(expression: &Expr) -> bool {
-    matches!(expression, Expr::BinaryOp { op: BinaryOperator::And | BinaryOperator::Or | BinaryOperator::Xor, .. })
 }
 
 fn reads(statement: &Statement) -> bool {

@@ -20,6 +20,7 @@ mod ahead;
 pub mod catalogue;
 pub mod collapse;
 mod dress;
+mod dropped;
 pub mod engine;
 pub mod entities;
 pub mod functions;

@@ -1,6 +1,7 @@
 //! SQL held to the same naive count as the other questions, and to its limits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod dropped;
 mod functions;
 mod groups;
 mod pruning;
@@ -199,29 +200,6 @@ async fn filters_reach_files_and_runs() {
     assert!(!plan[scan..].contains("event_date=1970-01-01"), "{plan}");
     assert!(!plan[scan..].contains("granularity=hour"), "{plan}");
     assert!(plan.contains("StreamingTableExec"), "{plan}");
-}
-
-/// The parser reads both as `… DISTINCT FROM (true AND false)`.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_comparison_that_is_read_too_far_is_refused() {
-    let serving = world().await.serve().await;
-    for (comparison, answer) in [
-        ("(true IS DISTINCT FROM true) AND false", false),
-        ("(true IS NOT DISTINCT FROM true) OR true", true),
-        ("true IS NOT DISTINCT FROM (true AND false)", false),
-        ("true IS DISTINCT FROM NOT true", true),
-    ] {
-        assert_eq!(rows(&serving, &format!("SELECT {comparison}")).await, [[json!(answer)]], "{comparison}");
-    }
-    for query in [
-        "SELECT true IS DISTINCT FROM true AND false",
-        "SELECT sum(count) FROM stats WHERE (count > 1) IS NOT DISTINCT FROM true OR count = 1",
-        "EXPLAIN SELECT 1 FROM stats WHERE count IN (SELECT 1 WHERE NOT true IS DISTINCT FROM NOT true AND false)",
-    ] {
-        let refused = serving.sql(query).await.unwrap_err();
-        assert!(matches!(refused, ServingError::BadRequest { field: "query", .. }), "{query}: {refused}");
-        assert!(refused.to_string().contains("brackets"), "{query}: {refused}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
