@@ -27,6 +27,7 @@ use super::functions::bounded::Pipes;
 use super::held::CountHeld;
 use super::split::SplitGroups;
 use super::turn::Turn;
+use super::unspilled::KeepInMemory;
 use crate::ServingError;
 
 /// A query may spill so many times its memory.
@@ -178,6 +179,7 @@ impl Engine {
             .with_runtime_env(runtime)
             .with_default_features()
             .with_physical_optimizer_rule(Arc::new(CountHeld))
+            .with_physical_optimizer_rule(Arc::new(KeepInMemory))
             .build();
         state.register_expr_planner(Arc::new(Pipes::new(self.limits.text_bytes())))?;
         let context = SessionContext::new_with_state(state);

@@ -2,23 +2,23 @@
 //! them: `sum(x) OVER (ORDER BY … ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)` took gigabytes, whatever the
 //! limit of memory.
 
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{Array as _, RecordBatch};
 use datafusion::common::Result;
-use datafusion::common::tree_node::{Transformed, TransformedResult as _, TreeNode as _, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult as _, TreeNode as _};
 use datafusion::common::utils::memory::RecordBatchMemoryCounter;
 use datafusion::config::ConfigOptions;
 use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::StreamExt as _;
+
+use super::around::{Around, Execute};
 
 /// Steps that hold all rows and count none.
 const HOLDS: &str = "WindowAggExec";
@@ -33,11 +33,7 @@ impl PhysicalOptimizerRule for CountHeld {
             if step.name() != HOLDS {
                 return Ok(Transformed::no(step));
             }
-            let below = step
-                .children()
-                .into_iter()
-                .map(|input| Arc::new(Held(Arc::clone(input))) as Arc<dyn ExecutionPlan>)
-                .collect();
+            let below = step.children().into_iter().map(|input| Around::<Held>::step(Arc::clone(input))).collect();
             Ok::<_, DataFusionError>(Transformed::yes(replace_children_if_necessary(step, below)?))
         };
         plan.transform_up(counted).data()
@@ -52,51 +48,20 @@ impl PhysicalOptimizerRule for CountHeld {
     }
 }
 
-/// The rows of a plan, each counted as memory until all of it ends.
+/// The rows of a step, each counted as memory until all of it ends.
 #[derive(Debug)]
-struct Held(Arc<dyn ExecutionPlan>);
+struct Held;
 
-impl DisplayAs for Held {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Held")
-    }
-}
+impl Execute for Held {
+    const NAME: &'static str = "Held";
 
-impl ExecutionPlan for Held {
-    fn name(&self) -> &'static str {
-        "Held"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        self.0.properties()
-    }
-
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.0]
-    }
-
-    fn apply_expressions(
-        &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        let mut children = children.into_iter();
-        match (children.next(), children.next()) {
-            (Some(input), None) => Ok(Arc::new(Self(input))),
-            _ => Err(DataFusionError::Internal("a count of memory stands on one plan".to_owned())),
-        }
-    }
-
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn execute(
+        step: &dyn ExecutionPlan,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
         let held = MemoryConsumer::new(format!("{HOLDS}[{partition}]")).register(context.memory_pool());
-        let rows = self.0.execute(partition, context)?;
+        let rows = step.execute(partition, context)?;
         let schema = rows.schema();
         let mut counter = RecordBatchMemoryCounter::new();
         let rows = rows.map(move |batch| {

@@ -17,6 +17,7 @@
 //! process's own metrics. `ahead` makes batches of such tables as they are read.
 
 mod ahead;
+mod around;
 pub mod catalogue;
 pub mod collapse;
 mod dress;
@@ -40,6 +41,7 @@ pub mod stats;
 pub mod stream;
 pub mod streamed;
 mod turn;
+mod unspilled;
 
 #[cfg(test)]
 mod tests;
