@@ -31,6 +31,7 @@ use futures::FutureExt as _;
 use parking_lot::Mutex;
 
 use self::amended::{Amended, SETTINGS};
+use super::types::Types;
 use crate::ServingError;
 
 /// The database's name, as clients are told.
@@ -113,7 +114,8 @@ impl Catalogue {
         context.register_udtf("pg_get_keywords", Arc::clone(&statics.pg_get_keywords) as _);
         let state = context.state_ref();
         let before = state.read().clone();
-        let planning = SessionStateBuilder::new_from_existing(before).with_type_planner(Arc::new(PgOidTypePlanner));
+        let types = Types(Some(Arc::new(PgOidTypePlanner)));
+        let planning = SessionStateBuilder::new_from_existing(before).with_type_planner(Arc::new(types));
         *state.write() = planning.build();
         CoerceIntArgsToBigInt::widen(context);
         Ok(())

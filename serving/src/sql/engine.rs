@@ -27,6 +27,7 @@ use super::functions::bounded::Pipes;
 use super::held::CountHeld;
 use super::split::SplitGroups;
 use super::turn::Turn;
+use super::types::Types;
 use super::unspilled::KeepInMemory;
 use crate::ServingError;
 
@@ -178,6 +179,7 @@ impl Engine {
             .with_config(config)
             .with_runtime_env(runtime)
             .with_default_features()
+            .with_type_planner(Arc::new(Types::default()))
             .with_physical_optimizer_rule(Arc::new(CountHeld))
             .with_physical_optimizer_rule(Arc::new(KeepInMemory))
             .build();

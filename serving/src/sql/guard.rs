@@ -22,14 +22,18 @@ const READ_ONLY: &str = "only reading is allowed: SELECT, EXPLAIN, DESCRIBE, SHO
 pub fn parse(context: &SessionContext, query: &str) -> Result<Statement, ServingError> {
     let state = context.state();
     let dialect = state.config().options().sql_parser.dialect;
-    if let Some(dialect) = dialect_from_str(dialect) {
-        size::check_text(query, &*dialect)?;
+    let spoken = dialect_from_str(dialect);
+    if let Some(spoken) = &spoken {
+        size::check_text(query, &**spoken)?;
     }
     let statement = state.sql_to_statement(query, &dialect).map_err(|error| {
         let message = error.strip_backtrace();
         ServingError::bad("query", message.lines().next().unwrap_or_default().trim())
     })?;
     if reads(&statement) {
+        if let Some(spoken) = &spoken {
+            dropped::check_text(query, &**spoken)?;
+        }
         check(&state, &statement)?;
         return Ok(statement);
     }

@@ -41,6 +41,7 @@ pub mod stats;
 pub mod stream;
 pub mod streamed;
 mod turn;
+mod types;
 mod unspilled;
 
 #[cfg(test)]
