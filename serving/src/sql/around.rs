@@ -42,8 +42,12 @@ impl<E: Execute> Around<E> {
 }
 
 impl<E: Execute> DisplayAs for Around<E> {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(E::NAME)
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match format {
+            DisplayFormatType::Default | DisplayFormatType::Verbose => f.write_str(E::NAME),
+            // The name stands above what is written here.
+            DisplayFormatType::TreeRender => Ok(()),
+        }
     }
 }
 

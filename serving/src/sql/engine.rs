@@ -172,6 +172,8 @@ impl Engine {
             .with_memory_pool(Arc::new(FairSpillPool::new(memory)))
             .build_arc()?;
         let mut config = SessionConfig::new().with_information_schema(true).with_target_partitions(self.threads);
+        // It takes the order from a query within a query, and with it the meaning of a LIMIT around that.
+        config.options_mut().sql_parser.enable_subquery_sort_elimination = false;
         let parquet = &mut config.options_mut().execution.parquet;
         parquet.pushdown_filters = true;
         parquet.reorder_filters = true;

@@ -13,8 +13,8 @@ use std::ops::ControlFlow::{self, Break, Continue};
 
 use datafusion::execution::SessionState;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Cte, Expr, GroupByExpr, Ident, Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier,
-    Statement, TableFactor, Visit as _, Visitor, WildcardAdditionalOptions, With,
+    BinaryOperator, Cte, Expr, GroupByExpr, Ident, Query, Select, SelectFlavor, SelectItem, SetExpr, SetOperator,
+    SetQuantifier, Statement, TableFactor, Visit as _, Visitor, WildcardAdditionalOptions, With,
 };
 
 pub use self::text::check_text;
@@ -47,7 +47,7 @@ impl Visitor for Looking<'_> {
         // Locks lock nothing and change no row; what is planned is not looked at.
         let Query {
             with,
-            body: _,
+            body,
             order_by: _,
             limit_clause: _,
             fetch: _,
@@ -60,11 +60,13 @@ impl Visitor for Looking<'_> {
         let of_answer = for_clause.is_some() || settings.is_some() || format_clause.is_some();
         unknown(of_answer, "FOR XML, FOR JSON, SETTINGS and FORMAT", "ask for a form of the answer with the request")?;
         unknown(!pipe_operators.is_empty(), "|>", "write SELECT … FROM (SELECT …)")?;
+        check_set(body)?;
         with.as_ref().map_or(Continue(()), check_with)
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> Found {
-        // The planner plans what is not looked at, or says that it does not; hints are no part of a question.
+        // Of what is not looked at, hints are no part of a question, the parser does not read the modifiers, EXCLUDE and
+        // AS VALUE for us, and the planner plans all else or says that it does not.
         let Select {
             select_token: _,
             optimizer_hints: _,
@@ -89,15 +91,17 @@ impl Visitor for Looking<'_> {
             qualify: _,
             window_before_qualify: _,
             value_table_mode: _,
-            flavor: _,
+            flavor,
         } = select;
         let (GroupByExpr::All(with) | GroupByExpr::Expressions(_, with)) = group_by;
         unknown(into.is_some(), "INTO", "only reading is allowed")?;
         unknown(prewhere.is_some(), "PREWHERE", "write WHERE")?;
         unknown(!connect_by.is_empty(), "CONNECT BY", "write WITH RECURSIVE")?;
+        unknown(*flavor == SelectFlavor::FromFirstNoSelect, "FROM without SELECT", "write SELECT * FROM …")?;
         unknown(!with.is_empty(), "WITH or GROUPING SETS behind GROUP BY's columns", "write GROUP BY ROLLUP (…)")?;
         projection.iter().try_for_each(check_columns)?;
         from.iter().try_for_each(|from| tables::check_joins(&from.joins))?;
+        tables::check_all_columns(projection, from)?;
         windows::check(named_window, projection, &mut self.windows)
     }
 
@@ -131,6 +135,15 @@ impl Visitor for Looking<'_> {
     }
 }
 
+/// The planner asks whether a row is there, and not how often. Queries in brackets are visited by themselves.
+fn check_set(body: &SetExpr) -> Found {
+    let SetExpr::SetOperation { op, set_quantifier, left, right } = body else { return Continue(()) };
+    let is_once = matches!(set_quantifier, SetQuantifier::None | SetQuantifier::Distinct);
+    unknown(*op != SetOperator::Union && !is_once, "INTERSECT ALL or EXCEPT ALL", "number the rows with row_number()")?;
+    check_set(left)?;
+    check_set(right)
+}
+
 /// Of the members of WITH RECURSIVE whose query is a UNION the planner looks at its two sides only.
 fn check_with(with: &With) -> Found {
     let With { with_token: _, recursive, cte_tables } = with;
@@ -149,7 +162,7 @@ fn check_with(with: &With) -> Found {
         unknown(
             *recursive && around,
             "WITH, ORDER BY or LIMIT of a UNION in WITH RECURSIVE",
-            "put the UNION in brackets, or leave RECURSIVE out",
+            "write it in the query that reads it, or leave RECURSIVE out",
         )
     })
 }

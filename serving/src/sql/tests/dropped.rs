@@ -102,11 +102,16 @@ const TABLES: Cases = &[
     ("SELECT sum(count) FROM stats TABLESAMPLE BERNOULLI (10)", "TABLESAMPLE"),
     ("SELECT sum(count) FROM (SELECT count FROM stats) TABLESAMPLE BERNOULLI (10)", "TABLESAMPLE"),
     ("SELECT sum(count) FROM stats PARTITION (p)", "a partition"),
-    ("SELECT count(*) FROM stats NATURAL LEFT JOIN (SELECT 1 AS zz WHERE false) AS b", "USING"),
-    ("SELECT count(*) FROM (stats NATURAL FULL JOIN stats_hour) AS c", "USING"),
-    ("SELECT count(*) FROM stats NATURAL LEFT ANTI JOIN (SELECT 1 AS zz) AS b", "USING"),
+    ("SELECT count(*) FROM stats NATURAL LEFT JOIN (SELECT 1 AS zz WHERE false) AS b", "NATURAL"),
+    ("SELECT count(*) FROM (stats NATURAL FULL JOIN stats_hour) AS c", "NATURAL"),
+    ("SELECT count(*) FROM stats NATURAL LEFT ANTI JOIN (SELECT 1 AS zz) AS b", "NATURAL"),
     ("SELECT count(*) FROM stats LEFT JOIN stats_hour", "without ON"),
     ("SELECT count(*) FROM stats JOIN stats_hour", "without ON"),
+    ("SELECT count(*) FROM stats FULL JOIN stats_hour USING (entity_id)", "RIGHT or FULL"),
+    ("SELECT stats.* FROM (stats RIGHT OUTER JOIN stats_hour USING (entity_id))", "coalesce"),
+    ("SELECT * FROM stats LEFT JOIN entities USING (entity_id)", "name the columns"),
+    ("SELECT * FROM stats CROSS JOIN (stats_hour LEFT JOIN entities USING (entity_id)) AS a", "name the columns"),
+    ("SELECT * FROM generate_series(1, 3, SETTINGS a = 1)", "SETTINGS"),
     ("SELECT * FROM generate_series(1, 3) WITH ORDINALITY", "WITH ORDINALITY"),
     ("SELECT * FROM stats, LATERAL generate_series(stop => 1, start => 5)", "name of an argument"),
     ("SELECT * FROM (VALUES ('10'), ('9')) AS t(a int) ORDER BY a", "type of a column"),
@@ -131,6 +136,10 @@ const QUERIES: Cases = &[
     ("SELECT stats.* ILIKE '%type%' FROM stats", "ILIKE behind *"),
     ("SELECT * FROM stats |> AGGREGATE sum(count) AS n DESC GROUP BY entity_id |> LIMIT 3", "|>"),
     ("WITH a (SELECT 1) FROM stats SELECT count(*)", "FROM behind"),
+    ("FROM stats", "FROM without SELECT"),
+    ("SELECT count FROM stats EXCEPT ALL SELECT 1", "EXCEPT ALL"),
+    ("SELECT count(*) FROM (SELECT 2 UNION (SELECT 1 INTERSECT ALL SELECT 1)) AS a", "INTERSECT ALL"),
+    ("SELECT 1 INTERSECT ALL SELECT 1 UNION ALL SELECT 1", "INTERSECT ALL"),
     ("SELECT count FROM stats WHERE true SETTINGS a = 1", "SETTINGS"),
     ("SELECT count FROM stats WHERE true FORMAT CSV", "FORMAT"),
     ("SELECT count FROM stats FOR JSON AUTO", "FOR JSON"),
@@ -162,6 +171,11 @@ async fn what_the_planner_knows_is_answered() {
         "WITH RECURSIVE a AS ((SELECT count FROM stats WHERE event_type = 'view' UNION ALL SELECT 0) ORDER BY 1) \
          SELECT sum(count) FROM a",
         "SELECT sum(a.count) FROM stats AS a CROSS JOIN (SELECT 1) AS b NATURAL JOIN (SELECT 'view' AS event_type) AS c",
+        "SELECT sum(a.count) FROM stats AS a LEFT JOIN (SELECT 'view' AS event_type, 1 AS b) AS z USING (event_type) \
+         WHERE b = 1",
+        "FROM stats SELECT sum(count) WHERE event_type = 'view'",
+        "SELECT sum(count) FROM stats WHERE event_type IN (SELECT event_type FROM stats EXCEPT SELECT 'like') \
+         AND event_type = 'view'",
         "SELECT (sum(count) << 1) / 2 + (0 & 3 | 24) - (1 + 2 << 3) FROM stats WHERE 'v' || 'i' || 'ew' = event_type",
         "SELECT sum(count)::float::bigint FROM stats WHERE event_type = 'view' FOR UPDATE",
     ] {
@@ -172,6 +186,24 @@ async fn what_the_planner_knows_is_answered() {
     let distinct =
         rows(&serving, "SELECT count(DISTINCT event_type), array_agg(event_type ORDER BY minute) FROM stats").await;
     assert_eq!(distinct[0][0], json!(2));
+}
+
+/// A LIMIT takes the first rows of an ordered query within its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_order_of_a_query_within_a_query_is_kept() {
+    let serving = world().await.serve().await;
+    for (query, answer) in [
+        ("SELECT x FROM (SELECT value AS x FROM generate_series(1, 9) ORDER BY 1 DESC) AS a LIMIT 2", [9, 8]),
+        ("WITH a AS (SELECT value AS x FROM generate_series(1, 9) ORDER BY 1 DESC) SELECT x FROM a LIMIT 2", [9, 8]),
+        (
+            "SELECT sum(x), count(*) FROM ((SELECT value AS x FROM generate_series(1, 9) ORDER BY 1 DESC LIMIT 1) \
+             ORDER BY x) AS a",
+            [9, 1],
+        ),
+    ] {
+        let numbers: Vec<i64> = rows(&serving, query).await.into_iter().flatten().filter_map(|v| v.as_i64()).collect();
+        assert_eq!(numbers, answer, "{query}");
+    }
 }
 
 /// FLOAT has 53 bits for PostgreSQL and 24 for DataFusion; REAL has 24 for both.
